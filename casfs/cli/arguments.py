@@ -1,0 +1,90 @@
+"""How every command line is read: one parser class, and the arguments that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeAlias
+
+from casfs.errors import UsageError
+
+LONGEST_PATH = 4095
+"""Bytes: PATH_MAX of linux/limits.h less the NUL."""
+
+Run = Callable[[argparse.Namespace], int]
+"""What a command does with its arguments; returns its exit code."""
+
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+"""What `casfs` takes as its first word."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises UsageError with the nearest known word instead of printing usage and exiting.
+
+    Options cannot be abbreviated: a script that did would break when a longer option is added.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(allow_abbrev=False, formatter_class=formatter, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, f"see '{self.prog} --help'")
+
+    def reject(self, word: str) -> NoReturn:
+        """Raise what is wrong with `word`, which nothing in this parser takes."""
+        if not word.startswith("-"):
+            self.error(f"unexpected argument '{word}'")
+        raise UsageError.unknown("option", word.partition("=")[0], self._option_string_actions)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        # argparse's own message lists all choices and suggests none (before Python 3.14).
+        if action.choices is None or value in action.choices:
+            return
+        named = action.option_strings[0] if action.option_strings else ""
+        kind = f"value for {named}" if named else str(action.metavar or action.dest).lower()
+        raise UsageError.unknown(kind, str(value), map(str, action.choices))
+
+
+def add_command(commands: Commands, name: str, run: Run, text: str | None) -> Parser:
+    """`casfs NAME`: its module adds the arguments to the parser returned.
+
+    `text` is the module's docstring: its first line in `casfs --help`, all of it in `casfs NAME --help`.
+    """
+    summary = (text or "").partition("\n")[0].rstrip(".")
+    parser = commands.add_parser(name, help=summary, description=text)
+    parser.set_defaults(run=run)
+    add_debug(parser, argparse.SUPPRESS)
+    return parser
+
+
+def add_debug(parser: Parser, default: object) -> None:
+    """Taken before and after the command; SUPPRESS as `default` keeps the second from undoing the first."""
+    parser.add_argument("--debug", action="store_true", default=default, help="show where an error is from")
+
+
+def add_path(parser: Parser, name: str, summary: str, *, optional: bool = False) -> None:
+    """A positional path, found as `args.<name in lower case>`; None when it is optional and absent."""
+    count = "?" if optional else None
+    parser.add_argument(name.lower(), metavar=name, type=path, nargs=count, help=summary)
+
+
+def add_pair(parser: Parser) -> None:
+    """Two paths inside one store: `args.src`, `args.dst`, and `args.store` (None: paths in a mount)."""
+    parser.add_argument("--store", metavar="STORE", type=path, help="take SRC and DST from this store's root")
+    add_path(parser, "SRC", "what is there")
+    add_path(parser, "DST", "where it shall be")
+
+
+def add_json(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def path(word: str) -> str:
+    """An argument's type: what no system call would take for a path is refused before any work is done."""
+    if not word:
+        raise argparse.ArgumentTypeError("a path cannot be empty")
+    if len(os.fsencode(word)) > LONGEST_PATH:
+        raise argparse.ArgumentTypeError(f"a path cannot be longer than {LONGEST_PATH} bytes")
+    return word

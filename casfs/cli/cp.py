@@ -1,0 +1,36 @@
+"""Copy a file or a tree inside a store.
+
+All or nothing, and no content is read or written. A DST that is a directory
+is copied into, as cp(1) does. SRC and DST are paths in the mount of one store,
+or with --store paths from the root of that store (/a/b), mounted or not.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from casfs.cli.arguments import Commands, add_command, add_pair
+from casfs.cli.places import pair
+from casfs.errors import NotMounted
+
+
+def add(commands: Commands) -> None:
+    parser = add_command(commands, "cp", run, __doc__)
+    parser.add_argument("-r", "--recursive", action="store_true", help="copy directories with all they hold")
+    add_pair(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from casfs.control.client import Client
+
+    place = pair(args.store, args.src, args.dst)
+    try:
+        client = Client(place.store)
+        client.call("cp", src=place.source, dst=place.destination, recursive=args.recursive)
+    except NotMounted:
+        if args.store is None:
+            raise
+        from casfs.maintenance.offline import copy
+
+        copy(place.store, place.source, place.destination, recursive=args.recursive)
+    return 0

@@ -1,0 +1,69 @@
+"""Show what a store holds and what deduplication saves.
+
+One row per top-level directory and TOTAL: the files and their size, the
+distinct contents (blobs) they have and the size of those, and how much less
+that is. A blob that several directories share counts in each, in TOTAL once.
+Below: orphans (blobs no file has any more), files being written, and the room
+on the file system that holds the store.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from casfs.cli.arguments import Commands, add_command, add_json, add_path
+from casfs.cli.output import print_facts, print_json, print_table, printable, size
+from casfs.cli.places import store_of
+
+if TYPE_CHECKING:
+    from casfs.maintenance.usage import Usage, UsageRow
+
+
+def add(commands: Commands) -> None:
+    parser = add_command(commands, "df", run, __doc__)
+    add_path(parser, "STORE", "a store, or a path in the mount of one")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from casfs.maintenance.usage import summarize
+
+    usage = summarize(store_of(args.store))
+    if args.json:
+        print_json(_as_json(usage))
+        return 0
+    headers = ("directory", "files", "size", "blobs", "size", "saved")
+    rows = [_as_text(printable(row.name), row) for row in usage.rows]
+    print_table(headers, [*rows, _as_text("TOTAL", usage.total)], total=True)
+    print()
+    print_facts(
+        {
+            "orphans": f"{usage.orphans} blobs, {size(usage.orphan_bytes)}",
+            "staging": f"{usage.staged} files, {size(usage.staged_bytes)}",
+            "file system": f"{size(usage.room.available)} of {size(usage.room.total)} available",
+        }
+    )
+    return 0
+
+
+def saved_percent(row: UsageRow) -> float:
+    """How much smaller the blobs are than the files that show them."""
+    return 100 * (1 - row.blob_bytes / row.bytes) if row.bytes else 0.0
+
+
+def _as_text(name: str, row: UsageRow) -> tuple[str, ...]:
+    counts = (str(row.files), size(row.bytes), str(row.blobs), size(row.blob_bytes))
+    return (name, *counts, f"{saved_percent(row):.1f} %")
+
+
+def _as_json(usage: Usage) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    def with_saving(row: UsageRow) -> dict[str, Any]:
+        return asdict(row) | {"saved_percent": round(saved_percent(row), 2)}
+
+    return asdict(usage) | {
+        "rows": [with_saving(row) for row in usage.rows],
+        "total": with_saving(usage.total),
+    }

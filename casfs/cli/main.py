@@ -1,0 +1,114 @@
+"""`casfs`: from the words on the command line to an exit code. No exception passes this module."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from importlib import import_module
+
+from casfs import __version__
+from casfs.cli.arguments import Parser, Run, add_debug
+from casfs.cli.output import printable
+from casfs.errors import CasfsError, ExitCode, UsageError
+
+COMMANDS = ("init", "mount", "umount", "status", "df", "cp", "mv", "fsck", "completion")
+"""Each is a module beside this one: its docstring is its help, `add(commands)` makes its parser."""
+
+_DESCRIPTION = """
+A file system that keeps every distinct content once.
+
+The store is the first argument of every command; commands on a path inside a mount find the store by it.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; what is wrong becomes one line on standard error. SystemExit: only --help."""
+    words = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name may hold what the terminal's encoding cannot show.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        args = parse(words)
+        run: Run = args.run
+        code = run(args)
+        _flush()
+    except BrokenPipeError:
+        code = ExitCode.BROKEN_PIPE
+    except KeyboardInterrupt:
+        code = ExitCode.INTERRUPTED
+    except Exception as error:
+        code = _report(error, debug="--debug" in words)
+    _give_up_output()
+    return code
+
+
+def parse(words: Sequence[str]) -> Namespace:
+    """Raises UsageError; SystemExit after --help and --version."""
+    # A mount helper starts often: what other commands take costs more to set up than the rest of the start.
+    names = words[:1] if words and words[0] in COMMANDS else COMMANDS
+    parser = build_parser(names)
+    args, rest = parser.parse_known_args(words)
+    if rest:
+        parser.commands.get(args.command, parser).reject(rest[0])
+    if args.command is None:
+        raise UsageError("no command given", "see 'casfs --help'")
+    return args
+
+
+class _TopParser(Parser):
+    commands: dict[str, Parser]
+
+
+def build_parser(names: Sequence[str] = COMMANDS) -> _TopParser:
+    """The command line, with the commands `names`."""
+    table = "\n".join(f"  {code:3}  {code.meaning}" for code in ExitCode)
+    parser = _TopParser(prog="casfs", description=_DESCRIPTION, epilog=f"exit codes:\n{table}")
+    parser.add_argument("--version", action="version", version=f"casfs {__version__}")
+    add_debug(parser, default=False)
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", title="commands", prog="casfs", parser_class=Parser
+    )
+    for name in names:
+        import_module(f"casfs.cli.{name}").add(commands)
+    parser.commands = dict(commands.choices)
+    return parser
+
+
+def _report(error: Exception, *, debug: bool) -> ExitCode:
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    match error:
+        case CasfsError():
+            code, line = error.exit_code, str(error)
+        case OSError():
+            code, line = ExitCode.FAILED, _system_error(error)
+        case _:
+            code, line = ExitCode.INTERNAL, f"internal error: {type(error).__name__}: {error}"
+            line += "" if debug else "; run it again with --debug and report what it prints"
+    print(f"casfs: error: {printable(line)}", file=sys.stderr)
+    return code
+
+
+def _system_error(error: OSError) -> str:
+    names = [printable(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    reason = error.strerror or str(error)
+    return f"{' -> '.join(names)}: {reason}" if names else reason
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _give_up_output() -> None:
+    """Drop what cannot be written, or the interpreter complains about it once more as it ends."""
+    try:
+        _flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,39 @@
+"""Show a store as a file system.
+
+Returns when the mount point is usable, or says why it is not. A store is
+mounted once at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from casfs.cli.arguments import Commands, add_command, add_path
+
+
+def add(commands: Commands) -> None:
+    parser = add_command(commands, "mount", run, __doc__)
+    add_path(parser, "STORE", "the store (made by 'casfs init')")
+    add_path(parser, "MOUNTPOINT", "an existing directory to mount it on")
+    parser.add_argument(
+        "-o",
+        dest="options",
+        metavar="OPTION[,OPTION…]",
+        action="append",
+        default=[],
+        help="mount options: ro, allow_other, uid=, gid=, umask=, commit_interval=SECONDS, …",
+    )
+    parser.add_argument(
+        "-f",
+        "--foreground",
+        action="store_true",
+        help="serve until Ctrl-C, SIGTERM or an unmount; all three unmount cleanly",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from casfs.config import MountOptions
+    from casfs.service.mountd import mount
+
+    words = [word for group in args.options for word in group.split(",") if word]
+    return mount(args.store, args.mountpoint, MountOptions.parse(words), args.foreground)

@@ -1,0 +1,1 @@
+"""How commands talk to the daemon that has a store mounted."""

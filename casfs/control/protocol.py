@@ -1,0 +1,48 @@
+"""The control protocol: one JSON line to ask, one to answer, over STORE/run/control.
+
+    {"version": 1, "op": "cp", "args": {"src": "/a", "dst": "/b", "recursive": false}}
+    {"ok": true, "result": {…}}
+    {"ok": false, "error": "…", "exit_code": 1}
+
+Paths inside the store begin with `/`; a byte that is not UTF-8 travels as a lone surrogate (PEP 383), which
+JSON writes as `\\udcNN`. The daemon serves root and its own user only (SO_PEERCRED, unix(7)).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+VERSION = 1
+
+LINE_LIMIT = 64 << 10
+"""Bytes of a request or an answer: twice the longest path, quoted, and some."""
+
+
+class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    version: int
+    op: str
+    args: dict[str, Any] = {}
+
+
+class Answer(msgspec.Struct, frozen=True):
+    ok: bool
+    result: dict[str, Any] = {}
+    error: str = ""
+    exit_code: int = 1
+
+
+def encode(message: Request | Answer) -> bytes:
+    return json.dumps(msgspec.to_builtins(message), ensure_ascii=True).encode() + b"\n"
+
+
+def decode_request(line: bytes) -> Request:
+    """Raises ValueError for what is no request."""
+    return msgspec.convert(json.loads(line), Request)
+
+
+def decode_answer(line: bytes) -> Answer:
+    """Raises ValueError for what is no answer."""
+    return msgspec.convert(json.loads(line), Answer)

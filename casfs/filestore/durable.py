@@ -1,0 +1,56 @@
+"""The durable seam: every call that creates, names, removes or makes durable a file of the store.
+
+Fault injection replaces a `Durable` by one that stops at the n-th call; nothing else in the product
+calls fsync, rename or unlink on the store's files.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Durable:
+    """The real thing. Each method raises OSError as its system call does."""
+
+    def create(self, path: str, mode: int) -> int:
+        """A new file open read-write; it must not exist."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+
+    def write_whole(self, fd: int, data: bytes | bytearray) -> None:
+        """All of `data` from the start of the file, or OSError: write(2) stops short on a full disk."""
+        written = os.pwrite(fd, data, 0)
+        while written < len(data):
+            written += os.pwrite(fd, memoryview(data)[written:], written)
+
+    def rename(self, source: str, target: str) -> None:
+        os.rename(source, target)
+
+    def link(self, source: str, target: str) -> None:
+        os.link(source, target)
+
+    def unlink(self, path: str) -> None:
+        os.unlink(path)
+
+    def fdatasync(self, fd: int) -> None:
+        os.fdatasync(fd)
+
+    def fsync_path(self, path: str) -> None:
+        """fsync(2) of the file or directory at `path`."""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def syncfs(self, path: str) -> None:
+        """syncfs(2) of the file system that holds `path`; reports write errors since Linux 5.8."""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+        try:
+            if _libc.syncfs(fd) != 0:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number), path)
+        finally:
+            os.close(fd)

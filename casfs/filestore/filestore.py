@@ -1,0 +1,191 @@
+"""Publishing, opening and enumerating blobs."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from blake3 import blake3
+
+from casfs.filestore.durable import Durable
+from casfs.filestore.paths import BlobPaths
+from casfs.filestore.staging import StagedFile, Staging
+from casfs.types import Digest, Room
+
+BLOB_MODE = 0o400
+"""Blobs are private to the store's owner and never written again (I2)."""
+
+FSYNC_EACH = 24
+"""Up to so many new blobs are made durable one by one; more by one syncfs(2) of the file system."""
+
+HASH_CHUNK = 1 << 20
+
+RESERVE = 16 << 20
+"""Bytes (at most 1/32 of the file system) that new data leaves free, so that there is always room for
+the log: what is acknowledged can be committed, and files can be deleted, on a full disk."""
+
+CLAIM_CHECK = 16 << 20
+"""Bytes that may be claimed before the free space is looked at again."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlobFile:
+    """A file found under `blobs/`; `digest` is None when its name is not one."""
+
+    path: str
+    digest: Digest | None
+    size: int
+
+
+class FileStore:
+    """The blobs below `root`. Every method may be called from any thread, except those of `staging`."""
+
+    def __init__(self, root: str, fan_out: int, durable: Durable | None = None) -> None:
+        self.durable = durable or Durable()
+        self.root = root
+        self.paths = BlobPaths(f"{root}/blobs", fan_out)
+        self.staging = Staging(f"{root}/staging", self.durable)
+        self._claimable = 0
+
+    def create(self) -> None:
+        """Make the folders of a new store, durable."""
+        os.mkdir(self.paths.root, 0o700)
+        os.mkdir(self.staging.root, 0o700)
+        for shard in self.paths.shards():
+            os.mkdir(shard, 0o700)
+        self.durable.fsync_path(self.paths.root)
+        self.durable.fsync_path(self.root)
+
+    def has(self, digest: bytes, size: int) -> bool:
+        """Is there a file of that size for the digest? Does not read it."""
+        try:
+            return os.stat(self.paths.blob(digest), follow_symlinks=False).st_size == size
+        except FileNotFoundError:
+            return False
+
+    def publish_bytes(self, digest: bytes, data: bytes | bytearray) -> None:
+        """Write `data`, whole, under its digest. Not durable before `sync`.
+
+        A file that was there is replaced: without a row it may be the torn rest of a power loss.
+        """
+        path = self.staging.new_path()
+        fd = self.durable.create(path, BLOB_MODE)
+        try:
+            try:
+                self.durable.write_whole(fd, data)
+            finally:
+                os.close(fd)
+            self.durable.rename(path, self.paths.blob(digest))
+        except OSError:
+            os.unlink(path)
+            raise
+
+    def publish_staged(self, digest: bytes, staged: StagedFile, *, keep_name: bool) -> None:
+        """Make a staged file the blob of its digest and close it. Not durable before `sync`.
+
+        `keep_name`: a committed row names the staged file, so it must outlive the next commit (I5);
+        the caller removes it then.
+        """
+        source, target = self.staging.path(staged.name), self.paths.blob(digest)
+        os.fchmod(staged.fd, BLOB_MODE)
+        if keep_name:
+            try:
+                self.durable.link(source, target)
+            except FileExistsError:
+                self.durable.unlink(target)
+                self.durable.link(source, target)
+        else:
+            self.durable.rename(source, target)
+        os.close(staged.fd)
+
+    def open(self, digest: bytes) -> int:
+        """A read-only descriptor of the blob. OSError EIO when it is missing: a row said it is there."""
+        try:
+            return os.open(self.paths.blob(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            raise OSError(errno.EIO, f"blob {digest.hex()} is missing from the filestore") from None
+
+    def sync(self, digests: list[bytes]) -> None:
+        """Make published blobs durable: their bytes and their names (I1). Blocks."""
+        if len(digests) > FSYNC_EACH:
+            self.durable.syncfs(self.paths.root)
+            return
+        for digest in digests:
+            self.durable.fsync_path(self.paths.blob(digest))
+        for shard in sorted({self.paths.shard(digest) for digest in digests}):
+            self.durable.fsync_path(shard)
+
+    def copy_to(self, digest: bytes, staged: StagedFile, length: int) -> None:
+        """Copy the first `length` bytes of a blob into an empty staged file, in the kernel. Blocks."""
+        source = self.open(digest)
+        try:
+            copy_range(source, staged.fd, length)
+        finally:
+            os.close(source)
+
+    def enumerate(self) -> Iterator[BlobFile]:
+        """Every file below `blobs/`, shard by shard, in order of the shards."""
+        for shard in self.paths.shards():
+            try:
+                entries = os.scandir(shard)
+            except FileNotFoundError:
+                continue
+            with entries:
+                for entry in entries:
+                    size = entry.stat(follow_symlinks=False).st_size
+                    yield BlobFile(entry.path, self.paths.digest_of(entry.path), size)
+
+    def claim(self, size: int) -> None:
+        """Say that `size` bytes of new data or rows are coming. Raises OSError ENOSPC near a full disk."""
+        self._claimable -= size
+        if self._claimable < 0:
+            room = self.room()
+            free = room.available - min(RESERVE, room.total // 32)
+            if free < size:
+                raise OSError(errno.ENOSPC, "the file system of the store is full")
+            self._claimable = min(free, CLAIM_CHECK) - size
+
+    def room(self) -> Room:
+        """Space on the store's file system."""
+        stat = os.statvfs(self.root)
+        return Room(
+            stat.f_blocks * stat.f_frsize, stat.f_bfree * stat.f_frsize, stat.f_bavail * stat.f_frsize
+        )
+
+
+def copy_range(source: int, target: int, length: int) -> None:
+    """Copy `length` bytes from the start of one descriptor to the start of another, holes as data.
+
+    copy_file_range(2) shares extents where the file system can (XFS and btrfs with reflink).
+    """
+    done = 0
+    while done < length:
+        copied = os.copy_file_range(source, target, length - done, done, done)
+        if copied == 0:
+            raise OSError(errno.EIO, f"content ends after {done} of {length} bytes")
+        done += copied
+
+
+def hash_descriptor(fd: int, size: int) -> Digest:
+    """BLAKE3-256 of the first `size` bytes of a descriptor, wherever its offset is. Blocks."""
+    hasher = blake3()
+    position = 0
+    while position < size:
+        chunk = os.pread(fd, min(HASH_CHUNK, size - position), position)
+        if not chunk:
+            raise OSError(errno.EIO, f"content ends after {position} of {size} bytes")
+        hasher.update(chunk)
+        position += len(chunk)
+    return Digest(hasher.digest())
+
+
+def hash_bytes(data: bytes | bytearray) -> Digest:
+    return Digest(blake3(data).digest())
+
+
+def hash_file(file: BinaryIO) -> Digest:
+    """BLAKE3-256 of an open file from its start to its end. Blocks."""
+    return hash_descriptor(file.fileno(), os.fstat(file.fileno()).st_size)

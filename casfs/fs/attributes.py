@@ -1,0 +1,76 @@
+"""Setting attributes: mode, owner, times, size, with the rules of chmod(2), chown(2) and utimensat(2)."""
+
+from __future__ import annotations
+
+import errno
+import stat
+import time
+from dataclasses import dataclass
+
+from casfs.errors import FsError
+from casfs.fs.commit import GroupCommit
+from casfs.fs.content import Handle
+from casfs.fs.files import Files, mode_without_suid
+from casfs.fs.inodes import Inode, InodeTable
+from casfs.fs.xattrs import ExtendedAttributes
+
+
+@dataclass(slots=True)
+class Changes:
+    """What to set; None leaves as it is. Times in nanoseconds, size in bytes."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    size: int | None = None
+    atime: int | None = None
+    mtime: int | None = None
+
+
+class Attributes:
+    """The setattr verb. Owned by the thread that runs the file system."""
+
+    def __init__(
+        self, inodes: InodeTable, group: GroupCommit, files: Files, xattrs: ExtendedAttributes
+    ) -> None:
+        self._inodes = inodes
+        self._group = group
+        self._files = files
+        self._xattrs = xattrs
+
+    async def set(self, ino: int, changes: Changes, handle: Handle | None, uid: int) -> Inode:
+        """Apply `changes` on behalf of user `uid`. The kernel has checked permissions.
+
+        Raises FsError EISDIR, EINVAL (size of something without one), OSError (ENOSPC, EFBIG, EIO).
+        """
+        inode = self._inodes.get(ino)
+        if changes.size is not None:
+            await self._resize(inode, changes.size, handle, uid)
+        group = self._group
+        if not group.active:
+            await group.begin()
+        if changes.mode is not None:
+            inode.mode = stat.S_IFMT(inode.mode) | changes.mode & 0o7777
+            self._xattrs.change_mode(inode, inode.mode)
+        if changes.uid is not None or changes.gid is not None:
+            inode.uid = inode.uid if changes.uid is None else changes.uid
+            inode.gid = inode.gid if changes.gid is None else changes.gid
+            if changes.mode is None and not inode.is_directory:
+                inode.mode = mode_without_suid(inode.mode)
+        if changes.atime is not None:
+            inode.atime = changes.atime
+        if changes.mtime is not None:
+            inode.mtime = changes.mtime
+        inode.ctime = time.time_ns()
+        self._inodes.mark(inode)
+        group.count()
+        return inode
+
+    async def _resize(self, inode: Inode, size: int, handle: Handle | None, uid: int) -> None:
+        if inode.is_directory:
+            raise FsError(errno.EISDIR)
+        if not inode.is_regular or size < 0:
+            raise FsError(errno.EINVAL)
+        await self._files.truncate(inode, size, handle)
+        if uid and inode.mode & (stat.S_ISUID | stat.S_ISGID):
+            inode.mode = mode_without_suid(inode.mode)

@@ -1,0 +1,248 @@
+"""Ordered group commit, as a journaling file system does it.
+
+Operations apply their rows to the one open transaction and return. It commits when its first operation is
+`interval` old, when somebody waits for it (fsync, unmount), or when it has grown long. The order keeps I1:
+
+    1  the blobs published in the group are made durable, in a thread; operations go on
+    2  the gate closes for publishing; the few blobs that came meanwhile are made durable
+    3  rows in memory are written, room in the log is allocated, COMMIT: into the page cache, short
+    4  fdatasync of the log, in a thread; the next group may begin meanwhile
+    5  files that a committed row named until now are removed
+
+A failure in 1-3 leaves the transaction open: nothing is lost, those who wait get the errno, the next
+round tries again. After a failure that cannot be tried again (a sync that failed: the kernel may have
+dropped the pages; a COMMIT that failed: SQLite has rolled it back) the file system only reads, and says so.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable
+
+from casfs.errors import FsError
+from casfs.fs.inodes import InodeTable
+from casfs.fs.scheduler import Event, Scheduler
+from casfs.store import Store, Turnstile
+
+log = logging.getLogger(__name__)
+
+GROUP_LIMIT = 8_000
+"""Operations after which a group is committed without waiting for the interval."""
+
+FEW_BLOBS = 8
+"""So many unsynced blobs may be left when the gate closes."""
+
+TURN_SECONDS = 10.0
+"""How long to wait for another process that holds the database (the collector holds it 20 ms)."""
+
+
+class GroupCommit:
+    """The open transaction of a store. Owned by the thread that runs the file system."""
+
+    def __init__(self, store: Store, inodes: InodeTable, scheduler: Scheduler) -> None:
+        self._store = store
+        self._namespace = store.namespace
+        self._inodes = inodes
+        self._scheduler = scheduler
+        self.active = False
+        self.operations = 0
+        self.since = 0.0
+        self.failed = 0
+        self.errors = 0
+        self.last_error = ""
+        self.before_commit: Callable[[], Awaitable[None]] | None = None
+        self.wake: Callable[[], object] = lambda: None
+        self._number = 0
+        self._durable = 0
+        self._published: list[bytes] = []
+        self._obsolete: list[str] = []
+        self._gate: Event | None = None
+        self._begin_gate: Event | None = None
+        self._running: Event | None = None
+
+    # Being in a group
+
+    async def begin(self) -> None:
+        """Have a transaction open. Raises FsError EROFS after a failure that stopped writing."""
+        while not self.active:
+            if self.failed:
+                raise FsError(errno.EROFS)
+            if self._begin_gate is not None:
+                await self._begin_gate.wait()
+                continue
+            turnstile = self._store.turnstile
+            if turnstile is None:
+                raise FsError(errno.EROFS)
+            if turnstile.try_enter():
+                begun = self._try_begin(turnstile)
+            else:
+                gate = self._begin_gate = self._scheduler.event()
+                try:
+                    begun = await self._take_turn(turnstile)
+                finally:
+                    self._begin_gate = None
+                    gate.set()
+            if not begun:
+                raise FsError(errno.EBUSY)
+
+    def _try_begin(self, turnstile: Turnstile) -> bool:
+        try:
+            begun = self._namespace.try_begin()
+        finally:
+            turnstile.leave()
+        if begun:
+            self._begun()
+        return begun
+
+    async def _take_turn(self, turnstile: Turnstile) -> bool:
+        deadline = self._scheduler.now() + TURN_SECONDS
+        while True:
+            await self._scheduler.run(turnstile.enter)
+            if self._try_begin(turnstile):
+                return True
+            if self._scheduler.now() > deadline:
+                return False
+            await self._scheduler.run(time.sleep, 0.005)
+
+    def _begun(self) -> None:
+        self.active = True
+        self.operations = 0
+        self.since = self._scheduler.now()
+        self._number += 1
+        self.wake()
+
+    async def enter_publishing(self) -> None:
+        """Be in a group whose gate for publishing is open."""
+        while self._gate is not None or not self.active:
+            if self._gate is not None:
+                await self._gate.wait()
+            else:
+                await self.begin()
+
+    def publish(self, digest: bytes) -> None:
+        """Note a blob file this group refers to: it has to be durable before COMMIT (I1)."""
+        self._published.append(digest)
+
+    def obsolete(self, staged_name: str) -> None:
+        """Note a staged file a committed row may name: it may go when this group is durable (I5)."""
+        self._obsolete.append(staged_name)
+
+    def count(self, operations: int = 1) -> None:
+        """Count operations of the group."""
+        self.operations += operations
+        if self.operations >= GROUP_LIMIT > self.operations - operations:
+            self.wake()
+
+    @property
+    def is_long(self) -> bool:
+        return self.operations >= GROUP_LIMIT
+
+    # Committing
+
+    async def durable(self) -> None:
+        """Return when everything applied before this call survives a power loss. Raises OSError.
+
+        Callers that wait at the same time share one commit.
+        """
+        wanted = self._number
+        while self._durable < wanted:
+            if self.failed:
+                raise OSError(self.failed, os.strerror(self.failed))
+            if self._running is not None:
+                await self._running.wait()
+            else:
+                await self._commit()
+
+    async def _commit(self) -> None:
+        running = self._running = self._scheduler.event()
+        try:
+            await self._ordered()
+            self.last_error = ""
+        except OSError as error:
+            if not self.last_error:
+                log.error("commit failed, will be tried again: %s", error)
+            self.last_error = str(error)
+            self.errors += 1
+            raise
+        finally:
+            self._running = None
+            if self._gate is not None:
+                gate, self._gate = self._gate, None
+                gate.set()
+            running.set()
+
+    async def _ordered(self) -> None:
+        run = self._scheduler.run
+        number = self._number
+        if self.active:
+            if self.before_commit is not None:
+                await self.before_commit()
+            if self._namespace.log_is_long:
+                await run(self._checkpoint, False)
+            while self._published:
+                if len(self._published) <= FEW_BLOBS and self._gate is None:
+                    self._gate = self._scheduler.event()
+                await self._sync_blobs()
+            if self._gate is None:
+                self._gate = self._scheduler.event()
+            self._inodes.flush()
+            self._namespace.reserve_log(self.operations + self._inodes.dirty)
+            number = self._number
+            self._commit_rows()
+        obsolete, self._obsolete = self._obsolete, []
+        restart = self._namespace.log_is_long and self._begin_gate is None
+        if restart:
+            self._begin_gate = self._scheduler.event()
+        if self._gate is not None:
+            gate, self._gate = self._gate, None
+            gate.set()
+        try:
+            await run(self._namespace.sync_log)
+            if restart:
+                await run(self._checkpoint, True)
+        except OSError as error:
+            self._stop(error)
+            raise
+        finally:
+            if restart and self._begin_gate is not None:
+                begin_gate, self._begin_gate = self._begin_gate, None
+                begin_gate.set()
+        self._durable = max(self._durable, number)
+        if obsolete:
+            await run(self._remove_staged, obsolete)
+
+    async def _sync_blobs(self) -> None:
+        batch, self._published = self._published, []
+        try:
+            await self._scheduler.run(self._store.filestore.sync, batch)
+        except OSError as error:
+            self._published = batch + self._published
+            self._stop(error)
+            raise
+
+    def _commit_rows(self) -> None:
+        try:
+            self._namespace.commit()
+        except OSError as error:
+            self._stop(error)
+            raise
+        finally:
+            self.active = self._namespace.in_transaction
+
+    def _checkpoint(self, restart: bool) -> None:
+        try:
+            self._namespace.checkpoint(restart=restart)
+        except OSError as error:
+            log.warning("checkpoint put off: %s", error)
+
+    def _remove_staged(self, names: list[str]) -> None:
+        for name in names:
+            self._store.filestore.staging.remove(name)
+
+    def _stop(self, error: OSError) -> None:
+        """Write no more: what the disk holds is the last commit, and stays so."""
+        self.failed = error.errno or errno.EIO
+        log.critical("the store cannot be written (%s): reading only until it is mounted again", error)

@@ -1,0 +1,237 @@
+"""`casfs cp` and `casfs mv`: whole files and trees inside a store, by rows alone.
+
+A tree is copied in short steps below a directory without a name; giving it its name is the last one. So the
+copy is there wholly or not at all, other requests are served meanwhile, and what a crash cuts off is removed
+at the next start like any inode without a name. Each file is copied as it is at its step: a tree that others
+change meanwhile is not a snapshot.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import NamedTuple
+
+from casfs.errors import FsError
+from casfs.fs.filesystem import FileSystem
+from casfs.fs.inodes import Inode
+from casfs.fs.recovery import remove_unlinked
+from casfs.types import ROOT_INO
+
+STEP = 128
+"""Entries copied before other requests are served again: about 2 ms."""
+
+
+class Place(NamedTuple):
+    """A name in a directory, and what is there."""
+
+    parent: int
+    name: bytes
+    inode: Inode | None
+
+
+class Moved(NamedTuple):
+    """Names whose meaning has changed, for the kernel's caches."""
+
+    names: list[tuple[int, bytes]]
+    inos: list[int]
+
+
+def find(fs: FileSystem, path: bytes) -> Place:
+    """Walk from the root; symbolic links are not followed. Raises FsError ENOENT, ENOTDIR."""
+    parts = [part for part in path.split(b"/") if part not in (b"", b".")]
+    inode: Inode | None = fs.inodes.get(ROOT_INO)
+    parent, name = ROOT_INO, b""
+    for part in parts:
+        if inode is None:
+            raise FsError(errno.ENOENT, f"{_text(path)}: {os.strerror(errno.ENOENT)}")
+        if not inode.is_directory:
+            raise FsError(errno.ENOTDIR, f"{_text(path)}: {os.strerror(errno.ENOTDIR)}")
+        if part == b"..":
+            raise FsError(errno.EINVAL, f"{_text(path)}: '..' is not allowed here")
+        parent, name = inode.ino, part
+        inode = fs.tree.lookup(parent, part)
+    return Place(parent, name, inode)
+
+
+def _text(path: bytes) -> str:
+    return os.fsdecode(path) or "/"
+
+
+def _existing(fs: FileSystem, path: bytes) -> tuple[Place, Inode]:
+    place = find(fs, path)
+    if place.inode is None:
+        raise FsError(errno.ENOENT, f"{_text(path)}: {os.strerror(errno.ENOENT)}")
+    if not place.name:
+        raise FsError(errno.EINVAL, "the root directory itself cannot be copied or moved")
+    return place, place.inode
+
+
+def _destination(fs: FileSystem, path: bytes, source: Place) -> Place:
+    """Where it goes: into `path` when that is a directory, as cp(1) and mv(1) do."""
+    place = find(fs, path)
+    if place.inode is not None and place.inode.is_directory:
+        inside = place.inode.ino
+        return Place(inside, source.name, fs.tree.lookup(inside, source.name))
+    if path.endswith(b"/") and (place.inode is not None or not (source.inode and source.inode.is_directory)):
+        raise FsError(errno.ENOTDIR, f"{_text(path)} is not a directory")
+    return place
+
+
+async def move(fs: FileSystem, source: bytes, destination: bytes) -> Moved:
+    """rename(2) by paths inside the store, durable. Raises FsError as it does."""
+    origin, inode = _existing(fs, source)
+    target = _destination(fs, destination, origin)
+    await fs.tree.rename(origin.parent, origin.name, target.parent, target.name, 0)
+    await fs.group.durable()
+    inos = [inode.ino, origin.parent, target.parent]
+    return Moved([(origin.parent, origin.name), (target.parent, target.name)], inos)
+
+
+async def copy(fs: FileSystem, source: bytes, destination: bytes, *, recursive: bool) -> Moved:
+    """Copy a file, or with `recursive` a tree, with all attributes, durable.
+
+    Raises FsError EISDIR (a directory without `recursive`), EEXIST (never replaces a directory, nor a file
+    by a directory), EINVAL (into itself), EBUSY (a file is being written), ENOSPC.
+    """
+    origin, inode = _existing(fs, source)
+    target = _destination(fs, destination, origin)
+    if inode.is_directory and not recursive:
+        raise FsError(errno.EISDIR, f"{_text(source)} is a directory; copy it with -r")
+    if target.inode is inode:
+        raise FsError(errno.EINVAL, f"{_text(source)} and {_text(destination)} are the same")
+    if target.inode is not None and (inode.is_directory or target.inode.is_directory):
+        raise FsError(errno.EEXIST, f"{_text(destination)} exists already")
+    if inode.is_directory and _is_below(fs, target.parent, inode.ino):
+        raise FsError(errno.EINVAL, f"{_text(source)} cannot be copied into itself")
+    names = [(target.parent, target.name)]
+    if inode.is_directory:
+        await _TreeCopy(fs).run(inode, target)
+    else:
+        await _copy_file(fs, inode, target)
+    await fs.group.durable()
+    return Moved(names, [target.parent])
+
+
+def _is_below(fs: FileSystem, ino: int, directory: int) -> bool:
+    above: int | None = ino
+    while above is not None and above != ROOT_INO:
+        if above == directory:
+            return True
+        above = fs.store.namespace.dentries.parent_of(above)
+    return False
+
+
+async def _copy_file(fs: FileSystem, inode: Inode, target: Place) -> None:
+    """Over an existing name the copy comes as rename(2) would bring it: old or new, never nothing (I6)."""
+    await _settle(fs, inode)
+    await fs.group.begin()
+    copied = _duplicate(fs, inode)
+    copied.nlink = 1
+    dentries = fs.store.namespace.dentries
+    if target.inode is None:
+        fs.tree.attach(target.parent, target.name, copied)
+        return
+    dentries.point(target.parent, target.name, copied.ino, copied.mode >> 12)
+    fs.tree.detach(target.inode)
+
+
+async def _settle(fs: FileSystem, inode: Inode) -> None:
+    """Have the content of a file in a blob, which the copy can share."""
+    content = inode.content
+    if content is not None and content.dirty and content.writers == 0:
+        await fs.files.seal(content)
+    if inode.staged is not None or (content is not None and content.is_staged):
+        raise FsError(errno.EBUSY, f"inode {inode.ino} is being written, or sparse and unsealed; use cp(1)")
+
+
+def _duplicate(fs: FileSystem, inode: Inode) -> Inode:
+    """A new inode like `inode`, with no name yet. Inside a transaction."""
+    fs.store.filestore.claim(512)
+    copied = fs.inodes.create(inode.mode, inode.uid, inode.gid, inode.rdev, inode.target)
+    copied.size, copied.atime, copied.mtime = inode.size, inode.atime, inode.mtime
+    fs.inodes.set_blob(copied, inode.blob)
+    attributes = fs.xattrs.all(inode)
+    if attributes:
+        fs.store.namespace.xattrs.copy(inode.ino, copied.ino)
+        copied.xattrs = dict(attributes)
+    return copied
+
+
+class _TreeCopy:
+    """One copy of a tree."""
+
+    def __init__(self, fs: FileSystem) -> None:
+        self._fs = fs
+        self._links: dict[int, Inode] = {}
+
+    async def run(self, source: Inode, target: Place) -> None:
+        fs = self._fs
+        await fs.group.begin()
+        root = _duplicate(fs, source)
+        root.nlink = 0
+        fs.inodes.mark(root)
+        try:
+            subdirectories = await self._fill(source.ino, root)
+            await fs.group.begin()
+            root.nlink = 2 + subdirectories
+            try:
+                fs.tree.attach(target.parent, target.name, root)
+            except BaseException:
+                root.nlink = 0
+                raise
+        except BaseException:
+            await remove_unlinked(fs.store, fs.inodes, fs.group, fs.files, [root.ino])
+            raise
+
+    async def _fill(self, source: int, root: Inode) -> int:
+        """Copy what is below `source` under `root`, without recursion; the root's subdirectories."""
+        fs = self._fs
+        todo = [(source, root)]
+        top = 0
+        while todo:
+            origin, copied = todo.pop()
+            after = subdirectories = 0
+            while True:
+                await fs.group.begin()
+                rows = fs.store.namespace.dentries.children(origin, after, STEP)
+                if not rows:
+                    break
+                after = rows[-1][0]
+                made = []
+                for _, name, ino, type_ in rows:
+                    child = await self._child(ino)
+                    made.append((copied.ino, fs.inodes.next_cookie(), name, child.ino, type_))
+                    if child.is_directory:
+                        subdirectories += 1
+                        todo.append((ino, child))
+                fs.store.namespace.dentries.insert_many(made)
+                fs.group.count(len(made))
+                if fs.group.is_long:
+                    await fs.group.durable()
+                await fs.scheduler.pause()
+            if copied is root:
+                top = subdirectories
+            else:
+                await fs.group.begin()
+                copied.nlink = 2 + subdirectories
+                fs.inodes.mark(copied)
+        return top
+
+    async def _child(self, ino: int) -> Inode:
+        fs = self._fs
+        source = fs.inodes.get(ino)
+        if source.is_regular and (source.content is not None or source.staged is not None):
+            await _settle(fs, source)
+            await fs.group.begin()
+        linked = self._links.get(ino)
+        if linked is not None:
+            linked.nlink += 1
+            fs.inodes.mark(linked)
+            return linked
+        copied = _duplicate(fs, source)
+        if copied.is_directory:
+            copied.nlink = 2
+        elif source.nlink > 1:
+            self._links[ino] = copied
+        return copied

@@ -1,0 +1,68 @@
+"""The file system of one store: its parts put together, its start and its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from casfs.fs.attributes import Attributes
+from casfs.fs.commit import GroupCommit
+from casfs.fs.files import Files
+from casfs.fs.inodes import InodeTable
+from casfs.fs.recovery import recover
+from casfs.fs.scheduler import Scheduler
+from casfs.fs.tree import Tree
+from casfs.fs.xattrs import ExtendedAttributes
+from casfs.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What is going on in a mounted file system."""
+
+    open_handles: int
+    open_unsealed: int
+    pending_operations: int
+    unlinked_open: int
+    cached_inodes: int
+    commit_errors: int
+    last_error: str
+    failed: int
+
+
+class FileSystem:
+    """POSIX verbs by subject: `tree`, `files`, `attributes`, `xattrs`; durability in `group`."""
+
+    def __init__(self, store: Store, scheduler: Scheduler) -> None:
+        self.store = store
+        self.scheduler = scheduler
+        self.inodes = InodeTable(store.namespace)
+        self.group = GroupCommit(store, self.inodes, scheduler)
+        self.files = Files(store, self.inodes, self.group, scheduler)
+        self.xattrs = ExtendedAttributes(store, self.inodes, self.group, self.files)
+        self.tree = Tree(store, self.inodes, self.group, self.files, self.xattrs)
+        self.attributes = Attributes(self.inodes, self.group, self.files, self.xattrs)
+
+    async def start(self) -> None:
+        """Clean up after a crash. Raises OSError."""
+        await recover(self.store, self.inodes, self.group, self.files)
+
+    async def stop(self) -> None:
+        """Seal what is open and make everything durable. Raises OSError when that is not possible."""
+        await self.files.settle()
+        await self.tree.forget(list(self.tree.unlinked))
+        await self.group.begin()
+        self.inodes.return_numbers()
+        await self.group.durable()
+
+    def activity(self) -> Activity:
+        group = self.group
+        return Activity(
+            open_handles=self.files.handles,
+            open_unsealed=self.files.unsealed,
+            pending_operations=group.operations if group.active else 0,
+            unlinked_open=len(self.tree.unlinked),
+            cached_inodes=self.inodes.cached,
+            commit_errors=group.errors,
+            last_error=group.last_error,
+            failed=group.failed,
+        )

@@ -1,0 +1,267 @@
+"""Inodes in memory, over their rows: a cache with write-behind.
+
+An operation changes `Inode` objects and marks them dirty; the rows follow in batches, at the latest
+before COMMIT, inside the transaction the operation belongs to. So a directory in which a thousand files
+are made is written once, and a file that is made and removed within a group is never written.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+import time
+from typing import TYPE_CHECKING, cast
+
+from casfs.errors import FsError
+from casfs.namespace.namespace import Namespace
+
+if TYPE_CHECKING:
+    from casfs.fs.content import Content
+
+CACHE_SIZE = 20_000
+"""Inodes kept in memory besides those that are dirty or open; one takes about 600 bytes."""
+
+FLUSH_BATCH = 400
+"""Dirty inodes after which their rows are written: about one millisecond of work."""
+
+NUMBER_BLOCK = 1 << 16
+"""Inode numbers and cookies are reserved on disk in blocks of so many (I7)."""
+
+
+class Inode:
+    """A row of the inode table (schema.sql) and what is known of it while it is in memory.
+
+    `size` is what stat(2) shows; while `content` is dirty the row keeps `content.row_size`.
+    """
+
+    __slots__ = (
+        "atime",
+        "blob",
+        "btime",
+        "content",
+        "ctime",
+        "gid",
+        "ino",
+        "mode",
+        "mtime",
+        "nlink",
+        "rdev",
+        "size",
+        "staged",
+        "stored",
+        "target",
+        "uid",
+        "xattrs",
+    )
+
+    def __init__(
+        self,
+        ino: int,
+        mode: int,
+        nlink: int,
+        uid: int,
+        gid: int,
+        rdev: int,
+        size: int,
+        blob: int | None,
+        staged: str | None,
+        target: bytes | None,
+        atime: int,
+        mtime: int,
+        ctime: int,
+        btime: int,
+    ) -> None:
+        self.ino = ino
+        self.mode = mode
+        self.nlink = nlink
+        self.uid = uid
+        self.gid = gid
+        self.rdev = rdev
+        self.size = size
+        self.blob = blob
+        self.staged = staged
+        self.target = target
+        self.atime = atime
+        self.mtime = mtime
+        self.ctime = ctime
+        self.btime = btime
+        self.content: Content | None = None
+        self.xattrs: dict[bytes, bytes] | None = None
+        self.stored = True
+
+    @property
+    def is_directory(self) -> bool:
+        return stat.S_ISDIR(self.mode)
+
+    @property
+    def is_regular(self) -> bool:
+        return stat.S_ISREG(self.mode)
+
+    def row(self) -> tuple[object, ...]:
+        content = self.content
+        size = self.size if content is None or not content.dirty else content.row_size
+        return (
+            self.ino,
+            self.mode,
+            self.nlink,
+            self.uid,
+            self.gid,
+            self.rdev,
+            size,
+            self.blob,
+            self.staged,
+            self.target,
+            self.atime,
+            self.mtime,
+            self.ctime,
+            self.btime,
+        )
+
+
+class InodeTable:
+    """Every inode in memory. Owned by the thread that runs the file system (the event loop's)."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._namespace = namespace
+        self._cache: dict[int, Inode] = {}
+        self._dirty: dict[int, Inode] = {}
+        self._deleted: set[int] = set()
+        self._refs: dict[int, int] = {}
+        self._next_ino = self._ino_limit = int(namespace.meta("next_ino"))
+        self._next_cookie = self._cookie_limit = int(namespace.meta("next_cookie"))
+
+    # Reading
+
+    def get(self, ino: int) -> Inode:
+        """The inode of a number the kernel knows. Raises FsError ESTALE when there is none."""
+        inode = self._cache.get(ino)
+        return inode if inode is not None else self._load(ino)
+
+    def _load(self, ino: int) -> Inode:
+        row = self._namespace.inodes.get(ino)
+        if row is None or ino in self._deleted:
+            raise FsError(errno.ESTALE)
+        inode = Inode(
+            *cast("tuple[int, int, int, int, int, int, int, None, None, None, int, int, int, int]", row)
+        )
+        self._remember(inode)
+        return inode
+
+    def _remember(self, inode: Inode) -> None:
+        cache = self._cache
+        cache[inode.ino] = inode
+        if len(cache) > CACHE_SIZE:
+            self._evict()
+
+    def _evict(self) -> None:
+        """Forget the older half of what is clean and closed."""
+        half = len(self._cache) // 2
+        dirty = self._dirty
+        for number, (ino, inode) in enumerate(list(self._cache.items())):
+            if number >= half:
+                break
+            if inode.content is None and ino not in dirty and inode.nlink:
+                del self._cache[ino]
+
+    # Changing: only inside a transaction
+
+    def create(self, mode: int, uid: int, gid: int, rdev: int = 0, target: bytes | None = None) -> Inode:
+        """A new inode with one link, dirty. Its number was never used before (I7)."""
+        ino = self._next_ino
+        if ino + NUMBER_BLOCK // 2 > self._ino_limit:
+            self.reserve_numbers()
+        self._next_ino = ino + 1
+        now = time.time_ns()
+        size = 0 if target is None else len(target)
+        inode = Inode(ino, mode, 1, uid, gid, rdev, size, None, None, target, now, now, now, now)
+        inode.stored = False
+        inode.xattrs = {}
+        self._dirty[ino] = inode
+        self._remember(inode)
+        return inode
+
+    def next_cookie(self) -> int:
+        """A directory cookie that was never used before."""
+        cookie = self._next_cookie
+        if cookie + NUMBER_BLOCK // 2 > self._cookie_limit:
+            self.reserve_numbers()
+        self._next_cookie = cookie + 1
+        return cookie
+
+    def mark(self, inode: Inode) -> None:
+        """The row of an inode has to be written."""
+        self._dirty[inode.ino] = inode
+        self._cache[inode.ino] = inode
+        if len(self._dirty) > FLUSH_BATCH:
+            self.flush_rows()
+
+    def changed(self, inode: Inode) -> None:
+        """Something of an inode has changed: its ctime moves."""
+        inode.ctime = time.time_ns()
+        self.mark(inode)
+
+    def set_blob(self, inode: Inode, blob: int | None) -> None:
+        """Let an inode refer to another blob; the counts follow at commit (I4)."""
+        if inode.blob is not None:
+            self.add_refs(inode.blob, -1)
+        if blob is not None:
+            self.add_refs(blob, 1)
+        inode.blob = blob
+
+    def add_refs(self, blob: int, change: int) -> None:
+        """Note a change of `blob.refs` for the next commit."""
+        self._refs[blob] = self._refs.get(blob, 0) + change
+
+    def remove(self, inode: Inode) -> None:
+        """Delete an inode without names and handles, its attributes and its reference to a blob."""
+        self.set_blob(inode, None)
+        self._dirty.pop(inode.ino, None)
+        self._cache.pop(inode.ino, None)
+        if inode.stored:
+            self._deleted.add(inode.ino)
+            if len(self._deleted) > FLUSH_BATCH:
+                self.flush_rows()
+        if inode.xattrs != {}:
+            self._namespace.xattrs.remove_all(inode.ino)
+
+    def flush_rows(self) -> None:
+        """Write the rows of dirty inodes and delete those of removed ones. Raises DatabaseError."""
+        if self._deleted:
+            self._namespace.inodes.delete(self._deleted)
+            self._deleted.clear()
+        if self._dirty:
+            dirty = list(self._dirty.values())
+            self._namespace.inodes.write([inode.row() for inode in dirty])
+            for inode in dirty:
+                inode.stored = True
+            self._dirty.clear()
+
+    def flush(self) -> None:
+        """Bring every row in line with memory, reference counts included (I4): what COMMIT needs."""
+        self.flush_rows()
+        if self._refs:
+            self._namespace.blobs.add_refs(self._refs, time.time_ns())
+            self._refs.clear()
+
+    def reserve_numbers(self) -> None:
+        """Reserve numbers ahead: those given out now were reserved by a commit long ago (I7)."""
+        self._ino_limit = self._next_ino + NUMBER_BLOCK
+        self._cookie_limit = self._next_cookie + NUMBER_BLOCK
+        self._namespace.set_meta("next_ino", self._ino_limit)
+        self._namespace.set_meta("next_cookie", self._cookie_limit)
+
+    def return_numbers(self) -> None:
+        """Give back the reserved numbers nobody used, at a clean end."""
+        self._namespace.set_meta("next_ino", self._next_ino)
+        self._namespace.set_meta("next_cookie", self._next_cookie)
+        self._ino_limit, self._cookie_limit = self._next_ino, self._next_cookie
+
+    # Figures
+
+    @property
+    def cached(self) -> int:
+        return len(self._cache)
+
+    @property
+    def dirty(self) -> int:
+        return len(self._dirty)

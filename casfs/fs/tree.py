@@ -1,0 +1,329 @@
+"""Names: lookup, making, linking, removing, renaming, listing."""
+
+from __future__ import annotations
+
+import errno
+import stat
+import time
+from collections.abc import Iterable, Iterator
+
+from casfs.errors import FsError
+from casfs.fs.commit import GroupCommit
+from casfs.fs.files import Files
+from casfs.fs.inodes import Inode, InodeTable
+from casfs.fs.xattrs import ExtendedAttributes
+from casfs.store import Store
+from casfs.types import ROOT_INO
+
+NAME_LIMIT = 255
+TARGET_LIMIT = 4095
+LINK_LIMIT = (1 << 31) - 1
+
+LIST_CHUNK = 128
+"""Entries read from the directory at a time; about one READDIRPLUS reply."""
+
+ROW_BYTES = 1024
+"""What one more name may take on disk, rows and indexes, roughly and rather more."""
+
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
+
+
+class Tree:
+    """The namespace verbs. Owned by the thread that runs the file system."""
+
+    def __init__(
+        self,
+        store: Store,
+        inodes: InodeTable,
+        group: GroupCommit,
+        files: Files,
+        xattrs: ExtendedAttributes,
+    ) -> None:
+        self._filestore = store.filestore
+        self._namespace = store.namespace
+        self._dentries = store.namespace.dentries
+        self._inodes = inodes
+        self._group = group
+        self._files = files
+        self._xattrs = xattrs
+        self.unlinked: set[int] = set()
+
+    def lookup(self, parent: int, name: bytes) -> Inode | None:
+        """The inode under a name, or None. Raises FsError ENAMETOOLONG, ENOTDIR."""
+        ino = self._dentries.find(parent, name)
+        if ino is not None:
+            return self._inodes.get(ino)
+        if name == b"." or name == b"..":
+            return self._dot(parent, name)
+        if len(name) > NAME_LIMIT:
+            raise FsError(errno.ENAMETOOLONG)
+        return None
+
+    def _dot(self, ino: int, name: bytes) -> Inode:
+        above = None if name == b"." else self._dentries.parent_of(ino)
+        return self._inodes.get(ino if above is None else above)
+
+    # Making
+
+    async def make(
+        self,
+        parent: int,
+        name: bytes,
+        mode: int,
+        uid: int,
+        gid: int,
+        *,
+        rdev: int = 0,
+        target: bytes | None = None,
+    ) -> Inode:
+        """A new inode of any type under a new name.
+
+        Raises FsError EEXIST, ENAMETOOLONG, ENOENT (the directory was removed), EINVAL, ENOSPC.
+        """
+        group = self._group
+        if not group.active:
+            await group.begin()
+        directory = self._directory(parent, name)
+        if target is not None and not 0 < len(target) <= TARGET_LIMIT:
+            raise FsError(errno.ENAMETOOLONG if target else errno.ENOENT)
+        self._filestore.claim(ROW_BYTES)
+        if directory.mode & stat.S_ISGID:
+            gid = directory.gid
+            if stat.S_ISDIR(mode):
+                mode |= stat.S_ISGID
+        requested = mode
+        if target is None and self._xattrs.all(directory):
+            mode = self._xattrs.inherited_mode(directory, mode)
+        inode = self._inodes.create(mode, uid, gid, rdev, target)
+        if not self._dentries.insert(parent, self._inodes.next_cookie(), name, inode.ino, mode >> 12):
+            self._inodes.remove(inode)
+            raise FsError(errno.EEXIST)
+        if mode != requested or (target is None and directory.xattrs):
+            self._xattrs.inherit(directory, inode, requested)
+        if stat.S_ISDIR(mode):
+            inode.nlink = 2
+            directory.nlink += 1
+        directory.mtime = directory.ctime = inode.ctime
+        self._inodes.mark(directory)
+        group.count()
+        return inode
+
+    def _directory(self, ino: int, name: bytes) -> Inode:
+        """A directory that may take a new name."""
+        if len(name) > NAME_LIMIT:
+            raise FsError(errno.ENAMETOOLONG)
+        if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
+            raise FsError(errno.EINVAL)
+        directory = self._inodes.get(ino)
+        if not directory.is_directory:
+            raise FsError(errno.ENOTDIR)
+        if not directory.nlink:
+            raise FsError(errno.ENOENT)
+        return directory
+
+    def attach(self, parent: int, name: bytes, inode: Inode) -> None:
+        """Give a copied inode its first name. Inside a transaction. Raises FsError as `make`."""
+        directory = self._directory(parent, name)
+        if not self._dentries.insert(parent, self._inodes.next_cookie(), name, inode.ino, inode.mode >> 12):
+            raise FsError(errno.EEXIST)
+        directory.nlink += inode.is_directory
+        self._inodes.mark(inode)
+        self._touch(directory)
+        self._group.count()
+
+    def detach(self, inode: Inode) -> None:
+        """A name of a file now stands for another one. Inside a transaction."""
+        self._drop_link(inode)
+        self._group.count()
+
+    async def link(self, ino: int, parent: int, name: bytes) -> Inode:
+        """link(2). Raises FsError EEXIST, EPERM (a directory), EMLINK, ENOENT (no name is left)."""
+        await self._group.begin()
+        directory = self._directory(parent, name)
+        inode = self._inodes.get(ino)
+        if inode.is_directory:
+            raise FsError(errno.EPERM)
+        if not inode.nlink:
+            raise FsError(errno.ENOENT)
+        if inode.nlink >= LINK_LIMIT:
+            raise FsError(errno.EMLINK)
+        self._filestore.claim(ROW_BYTES)
+        if not self._dentries.insert(parent, self._inodes.next_cookie(), name, ino, inode.mode >> 12):
+            raise FsError(errno.EEXIST)
+        inode.nlink += 1
+        self._inodes.changed(inode)
+        self._touch(directory)
+        self._group.count()
+        return inode
+
+    def _touch(self, directory: Inode) -> None:
+        directory.mtime = directory.ctime = time.time_ns()
+        self._inodes.mark(directory)
+
+    # Removing
+
+    async def unlink(self, parent: int, name: bytes) -> Inode:
+        """unlink(2). The inode lives on until its last handle is gone. Raises FsError ENOENT, EISDIR."""
+        group = self._group
+        if not group.active:
+            await group.begin()
+        inode = self._existing(parent, name)
+        if inode.is_directory:
+            raise FsError(errno.EISDIR)
+        self._dentries.delete(parent, name)
+        self._drop_link(inode)
+        self._touch(self._inodes.get(parent))
+        group.count()
+        return inode
+
+    async def rmdir(self, parent: int, name: bytes) -> Inode:
+        """rmdir(2). Raises FsError ENOENT, ENOTDIR, ENOTEMPTY."""
+        await self._group.begin()
+        inode = self._existing(parent, name)
+        self._check_empty(inode)
+        self._dentries.delete(parent, name)
+        directory = self._inodes.get(parent)
+        directory.nlink -= 1
+        self._drop_directory(inode)
+        self._touch(directory)
+        self._group.count()
+        return inode
+
+    def _existing(self, parent: int, name: bytes) -> Inode:
+        if len(name) > NAME_LIMIT:
+            raise FsError(errno.ENAMETOOLONG)
+        ino = self._dentries.find(parent, name)
+        if ino is None:
+            raise FsError(errno.ENOENT)
+        return self._inodes.get(ino)
+
+    def _check_empty(self, inode: Inode) -> None:
+        if not inode.is_directory:
+            raise FsError(errno.ENOTDIR)
+        if not self._dentries.is_empty(inode.ino):
+            raise FsError(errno.ENOTEMPTY)
+
+    def _drop_link(self, inode: Inode) -> None:
+        inode.nlink -= 1
+        if not inode.nlink:
+            self.unlinked.add(inode.ino)
+        self._inodes.changed(inode)
+
+    def _drop_directory(self, inode: Inode) -> None:
+        inode.nlink = 0
+        self.unlinked.add(inode.ino)
+        self._inodes.changed(inode)
+
+    async def forget(self, inos: Iterable[int]) -> None:
+        """The kernel holds these inodes no more: those without a name go, rows and content."""
+        for ino in inos:
+            if ino in self.unlinked:
+                await self._group.begin()
+                if self._files.discard(self._inodes.get(ino)):
+                    self.unlinked.discard(ino)
+
+    # Renaming
+
+    async def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int) -> None:
+        """rename(2) and renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE. No bytes move.
+
+        Raises FsError ENOENT, EEXIST, EISDIR, ENOTDIR, ENOTEMPTY, EINVAL (into itself), ENAMETOOLONG.
+        """
+        if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
+            raise FsError(errno.EINVAL)
+        group = self._group
+        if not group.active:
+            await group.begin()
+        source = self._existing(parent, name)
+        target_ino = self._dentries.find(new_parent, new_name)
+        if target_ino is not None and not flags and source.content is not None:
+            await self._files.persist_inode(source)
+            await group.begin()
+            source = self._existing(parent, name)
+            target_ino = self._dentries.find(new_parent, new_name)
+        to = self._directory(new_parent, new_name)
+        target = None if target_ino is None else self._inodes.get(target_ino)
+        if target is not None and flags & RENAME_NOREPLACE:
+            raise FsError(errno.EEXIST)
+        if target is None and flags & RENAME_EXCHANGE:
+            raise FsError(errno.ENOENT)
+        if target is source:
+            return
+        if parent != new_parent:
+            self._check_loop(source, new_parent)
+            if target is not None and flags & RENAME_EXCHANGE:
+                self._check_loop(target, parent)
+        with self._namespace.savepoint():
+            if target is None:
+                self._dentries.rename(parent, name, new_parent, self._inodes.next_cookie(), new_name)
+            elif flags & RENAME_EXCHANGE:
+                self._dentries.point(parent, name, target.ino, target.mode >> 12)
+                self._dentries.point(new_parent, new_name, source.ino, source.mode >> 12)
+            else:
+                self._check_replaceable(source, target)
+                self._dentries.delete(parent, name)
+                self._dentries.point(new_parent, new_name, source.ino, source.mode >> 12)
+        self._settle_links(source, target, self._inodes.get(parent), to, bool(flags & RENAME_EXCHANGE))
+        group.count()
+
+    def _check_loop(self, moved: Inode, new_parent: int) -> None:
+        """A directory must not come below itself."""
+        if not moved.is_directory:
+            return
+        above: int | None = new_parent
+        while above is not None and above != ROOT_INO:
+            if above == moved.ino:
+                raise FsError(errno.EINVAL)
+            above = self._dentries.parent_of(above)
+
+    def _check_replaceable(self, source: Inode, target: Inode) -> None:
+        if target.is_directory:
+            if not source.is_directory:
+                raise FsError(errno.EISDIR)
+            self._check_empty(target)
+        elif source.is_directory:
+            raise FsError(errno.ENOTDIR)
+
+    def _settle_links(
+        self, source: Inode, target: Inode | None, origin: Inode, to: Inode, exchanged: bool
+    ) -> None:
+        """Link counts and times after the names have moved."""
+        if source.is_directory:
+            origin.nlink -= 1
+            to.nlink += 1
+        if target is not None and exchanged:
+            if target.is_directory:
+                to.nlink -= 1
+                origin.nlink += 1
+            self._inodes.changed(target)
+        elif target is not None and target.is_directory:
+            to.nlink -= 1
+            self._drop_directory(target)
+        elif target is not None:
+            self._drop_link(target)
+        self._inodes.changed(source)
+        self._touch(origin)
+        if to is not origin:
+            self._touch(to)
+
+    # Listing
+
+    def list(self, ino: int, after: int) -> Iterator[tuple[int, bytes, Inode]]:
+        """(cookie, name, inode) of the entries behind the cookie `after`; 0 begins with "." and "..".
+
+        Entries that come and go meanwhile do not make others appear twice or not at all.
+        """
+        if after < 1:
+            yield 1, b".", self._inodes.get(ino)
+        if after < 2:
+            yield 2, b"..", self._dot(ino, b"..")
+        get = self._inodes.get
+        after = max(after, 2)
+        while True:
+            rows = self._dentries.children(ino, after, LIST_CHUNK)
+            for cookie, name, child, _ in rows:
+                yield cookie, name, get(child)
+            if len(rows) < LIST_CHUNK:
+                return
+            after = rows[-1][0]

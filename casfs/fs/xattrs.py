@@ -1,0 +1,154 @@
+"""Extended attributes, xattr(7), with the limits and errors of ext4."""
+
+from __future__ import annotations
+
+import errno
+import stat
+from collections.abc import Callable
+
+from casfs.errors import FsError
+from casfs.fs import acl
+from casfs.fs.commit import GroupCommit
+from casfs.fs.files import Files
+from casfs.fs.inodes import Inode, InodeTable
+from casfs.store import Store
+
+DIGEST = b"user.casfs.blake3"
+"""Read-only: the digest of a sealed regular file in 64 hex characters. Not listed: no tool shall copy it."""
+
+_OWN = b"user.casfs."
+_NAME_LIMIT = 255
+_VALUE_LIMIT = 64 << 10
+_INODE_LIMIT = 1 << 20
+"""Bytes of names and values on one inode."""
+
+_PREFIXES = (b"user.", b"trusted.", b"security.")
+
+
+class ExtendedAttributes:
+    """The xattr verbs. Owned by the thread that runs the file system."""
+
+    def __init__(self, store: Store, inodes: InodeTable, group: GroupCommit, files: Files) -> None:
+        self._filestore = store.filestore
+        self._rows = store.namespace.xattrs
+        self._inodes = inodes
+        self._group = group
+        self._files = files
+
+    def all(self, inode: Inode) -> dict[bytes, bytes]:
+        """Every stored attribute of an inode, kept with it while it is in memory."""
+        if inode.xattrs is None:
+            inode.xattrs = self._rows.of(inode.ino)
+        return inode.xattrs
+
+    def get(self, ino: int, name: bytes) -> bytes:
+        """Raises FsError ENODATA; EOPNOTSUPP for a name no file system here keeps."""
+        inode = self._inodes.get(ino)
+        if name == DIGEST:
+            digest = self._files.digest(inode)
+            if digest is None:
+                raise FsError(errno.ENODATA)
+            return digest.hex().encode()
+        value = self.all(inode).get(name)
+        if value is None:
+            if not name.startswith(_PREFIXES) and name not in (acl.ACCESS, acl.DEFAULT):
+                raise FsError(errno.EOPNOTSUPP)
+            raise FsError(errno.ENODATA)
+        return value
+
+    def list(self, ino: int) -> list[bytes]:
+        return list(self.all(self._inodes.get(ino)))
+
+    async def set(self, ino: int, name: bytes, value: bytes, in_group: Callable[[int], bool]) -> None:
+        """setxattr(2). `in_group(gid)`: may the caller keep S_ISGID for that group?"""
+        inode = self._inodes.get(ino)
+        if name in (acl.ACCESS, acl.DEFAULT):
+            await self._set_acl(inode, name, value, in_group)
+            return
+        self._check_writable(inode, name)
+        if len(name) > _NAME_LIMIT:
+            raise FsError(errno.ERANGE)
+        if len(value) > _VALUE_LIMIT:
+            raise FsError(errno.E2BIG)
+        attributes = self.all(inode)
+        used = sum(len(key) + len(held) for key, held in attributes.items() if key != name)
+        if used + len(name) + len(value) > _INODE_LIMIT:
+            raise FsError(errno.ENOSPC)
+        await self._group.begin()
+        self._filestore.claim(4096 + len(value))
+        self._store(inode, name, value)
+        self._inodes.changed(inode)
+        self._group.count()
+
+    async def remove(self, ino: int, name: bytes) -> None:
+        """Raises FsError ENODATA."""
+        inode = self._inodes.get(ino)
+        if name not in (acl.ACCESS, acl.DEFAULT):
+            self._check_writable(inode, name)
+        if name not in self.all(inode):
+            raise FsError(errno.ENODATA)
+        await self._group.begin()
+        self._drop(inode, name)
+        self._inodes.changed(inode)
+        self._group.count()
+
+    def _check_writable(self, inode: Inode, name: bytes) -> None:
+        if name.startswith(_OWN):
+            raise FsError(errno.EPERM)
+        if not name.startswith(_PREFIXES) or name in _PREFIXES:
+            raise FsError(errno.EOPNOTSUPP)
+        if name.startswith(b"user.") and stat.S_IFMT(inode.mode) not in (stat.S_IFREG, stat.S_IFDIR):
+            raise FsError(errno.EPERM)
+
+    def _store(self, inode: Inode, name: bytes, value: bytes) -> None:
+        self._rows.set(inode.ino, name, value)
+        self.all(inode)[name] = value
+
+    def _drop(self, inode: Inode, name: bytes) -> None:
+        if self.all(inode).pop(name, None) is not None:
+            self._rows.remove(inode.ino, name)
+
+    # Access control lists
+
+    async def _set_acl(
+        self, inode: Inode, name: bytes, value: bytes, in_group: Callable[[int], bool]
+    ) -> None:
+        entries = acl.decode(value)
+        if stat.S_ISLNK(inode.mode):
+            raise FsError(errno.EOPNOTSUPP)
+        if name == acl.DEFAULT and not inode.is_directory:
+            raise FsError(errno.EACCES if entries else errno.ENODATA)
+        await self._group.begin()
+        self._filestore.claim(4096)
+        if name == acl.ACCESS and entries:
+            inode.mode = inode.mode & ~0o777 | acl.mode_of(entries)
+            if inode.mode & stat.S_ISGID and not in_group(inode.gid):
+                inode.mode &= ~stat.S_ISGID
+        if not entries or (name == acl.ACCESS and acl.is_minimal(entries)):
+            self._drop(inode, name)
+        else:
+            self._store(inode, name, value)
+        self._inodes.changed(inode)
+        self._group.count()
+
+    def change_mode(self, inode: Inode, mode: int) -> None:
+        """Keep the access list in step with chmod(2). Inside a transaction."""
+        value = self.all(inode).get(acl.ACCESS)
+        if value is not None:
+            self._store(inode, acl.ACCESS, acl.encode(acl.with_mode(acl.decode(value), mode)))
+
+    def inherited_mode(self, parent: Inode, mode: int) -> int:
+        """The mode of what is made in `parent`, by its default list if it has one."""
+        default = self.all(parent).get(acl.DEFAULT)
+        return mode if default is None else acl.inherit(acl.decode(default), mode)[1]
+
+    def inherit(self, parent: Inode, child: Inode, mode: int) -> None:
+        """Give a new file or directory the lists its parent's default list asks for."""
+        default = self.all(parent).get(acl.DEFAULT)
+        if default is None:
+            return
+        entries, _ = acl.inherit(acl.decode(default), mode)
+        if not acl.is_minimal(entries):
+            self._store(child, acl.ACCESS, acl.encode(entries))
+        if child.is_directory:
+            self._store(child, acl.DEFAULT, default)

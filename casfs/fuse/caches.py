@@ -1,0 +1,30 @@
+"""Telling the kernel what changed behind its back: by a command, not by a request."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pyfuse3
+import trio
+
+
+async def forget(names: Iterable[tuple[int, bytes]], inos: Iterable[int]) -> None:
+    """Drop names and attributes from the kernel's caches.
+
+    In threads: the kernel may have to wait for a request on the same directory, which this loop serves
+    (pyfuse3.invalidate_entry).
+    """
+    for parent, name in names:
+        await trio.to_thread.run_sync(_unless_unknown, pyfuse3.invalidate_entry, parent, name)
+    for ino in inos:
+        await trio.to_thread.run_sync(_unless_unknown, pyfuse3.invalidate_inode, ino, True)
+
+
+def _unless_unknown(invalidate: Callable[..., None], *args: Any) -> None:
+    try:
+        invalidate(*args)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise

@@ -1,0 +1,51 @@
+"""When the open group is committed without anybody waiting for it."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import trio
+
+from casfs.fs.filesystem import FileSystem
+
+log = logging.getLogger(__name__)
+
+TICK = 5.0
+"""Seconds between looks at content that is written for a long time or could not be sealed."""
+
+RETRY = 1.0
+"""Seconds before a failed commit is tried again."""
+
+
+class Committer:
+    """The task that commits. Runs on the event loop's thread."""
+
+    def __init__(self, fs: FileSystem, interval: float) -> None:
+        self._fs = fs
+        self._interval = interval
+        self._wake = trio.Event()
+        fs.group.wake = self._woken
+
+    def _woken(self) -> None:
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled. A failure is logged by the group itself and tried again."""
+        group = self._fs.group
+        while not group.failed:
+            wait = TICK
+            if group.active:
+                wait = 0 if group.is_long else group.since + self._interval - trio.current_time()
+            with trio.move_on_after(max(wait, 0)):
+                await self._wake.wait()
+            self._wake = trio.Event()
+            due = group.active and (group.is_long or trio.current_time() - group.since >= self._interval)
+            try:
+                if due:
+                    await group.durable()
+                elif not group.active and self._fs.files.unsealed:
+                    await self._fs.files.write_back()
+            except OSError:
+                await trio.sleep(RETRY)
+        await trio.sleep(math.inf)

@@ -1,0 +1,329 @@
+"""pyfuse3's operations: each a translation of a request to one verb and of its result to the reply."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import os
+import stat
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import pyfuse3
+
+from casfs.errors import FsError
+from casfs.fs.attributes import Changes
+from casfs.fs.content import Handle
+from casfs.fs.filesystem import FileSystem
+from casfs.fs.inodes import Inode
+from casfs.fuse.options import Presentation
+from casfs.namespace.connection import database_errno
+
+log = logging.getLogger(__name__)
+
+FOREVER = 365 * 86400.0
+"""Seconds the kernel may keep names and attributes: only this daemon changes them, and it tells."""
+
+OPERATIONS_LIMIT = 20_000
+"""Uncommitted operations from which new ones wait for the commit to catch up."""
+
+BLOCK_SIZE = 128 << 10
+"""st_blksize: what programs should read and write at a time."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Handler = Callable[Concatenate["Operations", P], Coroutine[Any, Any, R]]
+
+
+def translated(method: Handler[P, R]) -> Handler[P, R]:
+    """Errors of the verbs as FUSE replies; what nobody expected is logged and becomes EIO."""
+
+    async def handler(self: Operations, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await method(self, *args, **kwargs)
+        except OSError as error:
+            raise pyfuse3.FUSEError(error.errno or errno.EIO) from None
+        except Exception as error:
+            log.exception("%s failed", method.__name__)
+            raise pyfuse3.FUSEError(database_errno(error) or errno.EIO) from None
+
+    return functools.wraps(method)(handler)  # type: ignore[return-value]
+
+
+def mutating(method: Handler[P, R]) -> Handler[P, R]:
+    """As `translated`, for what changes the namespace: waits where the mount asks for durability."""
+
+    async def handler(self: Operations, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            result = await method(self, *args, **kwargs)
+            group = self._group
+            if self._durable_each or group.operations > OPERATIONS_LIMIT:
+                await group.durable()
+            return result
+        except OSError as error:
+            raise pyfuse3.FUSEError(error.errno or errno.EIO) from None
+        except Exception as error:
+            log.exception("%s failed", method.__name__)
+            raise pyfuse3.FUSEError(database_errno(error) or errno.EIO) from None
+
+    return functools.wraps(method)(handler)  # type: ignore[return-value]
+
+
+class Operations(pyfuse3.Operations):
+    """The requests of one mount. Runs on the event loop's thread."""
+
+    supports_dot_lookup = True
+    enable_writeback_cache = False
+    enable_acl = True
+
+    def __init__(self, fs: FileSystem, presentation: Presentation, *, durable_each: bool) -> None:
+        super().__init__()
+        self._fs = fs
+        self._tree = fs.tree
+        self._files = fs.files
+        self._group = fs.group
+        self._get = fs.inodes.get
+        self._present = presentation
+        self._presents = presentation != Presentation()
+        self._durable_each = durable_each
+        self._handles: dict[int, Handle] = {}
+        self._next_handle = 1
+        self._entry = pyfuse3.EntryAttributes()
+        self._entry.attr_timeout = self._entry.entry_timeout = FOREVER
+        self._absent = pyfuse3.EntryAttributes()
+        self._absent.st_ino = pyfuse3.InodeT(0)
+        self._absent.entry_timeout = FOREVER
+
+    def _reply(self, inode: Inode) -> pyfuse3.EntryAttributes:
+        """Attributes of an inode, in the one object pyfuse3 copies before anything else can run."""
+        entry = self._entry
+        mode = inode.mode
+        entry.st_ino = inode.ino
+        entry.st_mode = mode
+        entry.st_nlink = inode.nlink
+        entry.st_uid = inode.uid
+        entry.st_gid = inode.gid
+        entry.st_rdev = inode.rdev
+        if stat.S_ISDIR(mode):
+            entry.st_size, entry.st_blocks = 4096, 0
+        else:
+            size = inode.size
+            content = inode.content
+            entry.st_size = size
+            entry.st_blocks = (size + 511) >> 9 if content is None else content.blocks()
+        entry.st_blksize = BLOCK_SIZE
+        entry.st_atime_ns = inode.atime
+        entry.st_mtime_ns = inode.mtime
+        entry.st_ctime_ns = inode.ctime
+        if self._presents:
+            self._present.apply(entry)
+        return entry
+
+    # Names
+
+    @translated
+    async def lookup(self, parent: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        inode = self._tree.lookup(parent, name)
+        return self._absent if inode is None else self._reply(inode)
+
+    @mutating
+    async def mknod(
+        self, parent: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        return self._reply(await self._tree.make(parent, name, mode, ctx.uid, ctx.gid, rdev=rdev))
+
+    @mutating
+    async def mkdir(
+        self, parent: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        mode = stat.S_IFDIR | mode & 0o7777
+        return self._reply(await self._tree.make(parent, name, mode, ctx.uid, ctx.gid))
+
+    @mutating
+    async def symlink(
+        self, parent: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        mode = stat.S_IFLNK | 0o777
+        return self._reply(await self._tree.make(parent, name, mode, ctx.uid, ctx.gid, target=target))
+
+    @mutating
+    async def link(
+        self, ino: int, parent: int, name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        return self._reply(await self._tree.link(ino, parent, name))
+
+    @mutating
+    async def unlink(self, parent: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        await self._tree.unlink(parent, name)
+
+    @mutating
+    async def rmdir(self, parent: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        await self._tree.rmdir(parent, name)
+
+    @mutating
+    async def rename(
+        self,
+        parent: int,
+        name: bytes,
+        new_parent: int,
+        new_name: bytes,
+        flags: int,
+        ctx: pyfuse3.RequestContext,
+    ) -> None:
+        await self._tree.rename(parent, name, new_parent, new_name, flags)
+
+    @translated
+    async def readlink(self, ino: int, ctx: pyfuse3.RequestContext) -> bytes:
+        target = self._get(ino).target
+        if target is None:
+            raise FsError(errno.EINVAL)
+        return target
+
+    async def forget(self, inode_list: list[tuple[int, int]]) -> None:  # type: ignore[override]
+        """No reply goes back, and no error may end the loop."""
+        unlinked = self._tree.unlinked
+        if not unlinked:
+            return
+        inos = [ino for ino, _ in inode_list if ino in unlinked]
+        if inos:
+            try:
+                await self._tree.forget(inos)
+            except Exception as error:
+                log.error("unlinked inodes are kept until the next mount: %s", error)
+
+    # Attributes
+
+    @translated
+    async def getattr(self, ino: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        return self._reply(self._get(ino))
+
+    @mutating
+    async def setattr(
+        self,
+        ino: int,
+        attr: pyfuse3.EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: int | None,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        changes = Changes(
+            mode=attr.st_mode if fields.update_mode else None,
+            uid=attr.st_uid if fields.update_uid else None,
+            gid=attr.st_gid if fields.update_gid else None,
+            size=attr.st_size if fields.update_size else None,
+            atime=attr.st_atime_ns if fields.update_atime else None,
+            mtime=attr.st_mtime_ns if fields.update_mtime else None,
+        )
+        handle = None if fh is None else self._handles.get(fh)
+        return self._reply(await self._fs.attributes.set(ino, changes, handle, ctx.uid))
+
+    @translated
+    async def access(self, ino: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
+        return True
+
+    @translated
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        below = os.statvfs(self._fs.store.path)
+        data = pyfuse3.StatvfsData()
+        for field in ("bsize", "frsize", "blocks", "bfree", "bavail", "files", "ffree", "favail"):
+            setattr(data, f"f_{field}", getattr(below, f"f_{field}"))
+        data.f_namemax = 255
+        return data
+
+    # Extended attributes
+
+    @translated
+    async def getxattr(self, ino: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        return self._fs.xattrs.get(ino, name)
+
+    @translated
+    async def listxattr(self, ino: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
+        return self._fs.xattrs.list(ino)
+
+    @mutating
+    async def setxattr(self, ino: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:
+        def in_group(gid: int) -> bool:
+            return ctx.uid == 0 or gid == ctx.gid or gid in pyfuse3.get_sup_groups(ctx.pid)
+
+        await self._fs.xattrs.set(ino, name, value, in_group)
+
+    @mutating
+    async def removexattr(self, ino: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        await self._fs.xattrs.remove(ino, name)
+
+    # Files
+
+    def _opened(self, handle: Handle) -> pyfuse3.FileInfo:
+        fh = self._next_handle
+        self._next_handle = fh + 1
+        self._handles[fh] = handle
+        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(fh), keep_cache=True)
+
+    @translated
+    async def open(self, ino: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        handle = self._files.open(self._get(ino), flags & os.O_ACCMODE != os.O_RDONLY, ctx.uid)
+        if flags & os.O_TRUNC:
+            await self._discarding(handle, self._files.truncate_at_open(handle))
+        return self._opened(handle)
+
+    @mutating
+    async def create(
+        self, parent: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
+    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
+        mode = stat.S_IFREG | mode & 0o7777
+        inode = await self._tree.make(parent, name, mode, ctx.uid, ctx.gid)
+        handle = self._files.open(inode, flags & os.O_ACCMODE != os.O_RDONLY, ctx.uid)
+        return self._opened(handle), self._reply(inode)
+
+    async def _discarding(self, handle: Handle, step: Awaitable[None]) -> None:
+        try:
+            await step
+        except BaseException:
+            await self._files.release(handle)
+            raise
+
+    @translated
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        return self._files.read(self._handles[fh], off, size)
+
+    @translated
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        return await self._files.write(self._handles[fh], off, buf)
+
+    @translated
+    async def flush(self, fh: int) -> None:
+        handle = self._handles[fh]
+        if handle.wrote:
+            await self._files.flush(handle)
+            if self._durable_each:
+                await self._group.durable()
+
+    @translated
+    async def release(self, fh: int) -> None:
+        await self._files.release(self._handles.pop(fh))
+
+    @translated
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        await self._files.fsync(self._handles[fh])
+
+    # Directories: a handle is the inode number, so that nothing has to be remembered
+
+    @translated
+    async def opendir(self, ino: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileHandleT:
+        return pyfuse3.FileHandleT(ino)
+
+    @translated
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        reply = pyfuse3.readdir_reply
+        for cookie, name, inode in self._tree.list(fh, start_id):
+            if not reply(token, pyfuse3.FileNameT(name), self._reply(inode), cookie):
+                break
+
+    @translated
+    async def releasedir(self, fh: int) -> None:
+        return None
+
+    @translated
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        await self._group.durable()

@@ -1,0 +1,73 @@
+"""One mounted FUSE session: from options to a served mount."""
+
+from __future__ import annotations
+
+import os
+
+import pyfuse3
+
+from casfs.config import MountOptions
+from casfs.errors import MountError
+from casfs.fs.filesystem import FileSystem
+from casfs.fuse import loop
+from casfs.fuse.committer import Committer
+from casfs.fuse.operations import Operations
+from casfs.fuse.options import SUBTYPE, Presentation, source_name
+
+
+class Session:
+    """pyfuse3 holds one session for each process. Runs on the event loop's thread."""
+
+    def __init__(self, fs: FileSystem, mountpoint: str, options: MountOptions) -> None:
+        self._mountpoint = mountpoint
+        self._options = options
+        self._store = fs.store.path
+        presentation = Presentation(options.uid, options.gid, options.umask)
+        self._operations = Operations(fs, presentation, durable_each=options.commit_interval == 0)
+        self._committer = Committer(fs, options.commit_interval)
+        slow = loop.install()
+        self.features = {
+            "fast_event_loop": f"off: {slow}" if slow else "on",
+            "commit_interval": f"{options.commit_interval:g} s",
+        }
+
+    def mount(self) -> None:
+        """Raises MountError."""
+        try:
+            pyfuse3.init(self._operations, self._mountpoint, self._libfuse_options())
+        except RuntimeError as error:
+            allow = self._options.allow_other or self._options.allow_root
+            hint = "its messages are above"
+            if allow and os.getuid() != 0:
+                hint = "allow_other and allow_root need user_allow_other in /etc/fuse.conf"
+            raise MountError(f"cannot mount on {self._mountpoint}: {error}", hint) from None
+
+    def _libfuse_options(self) -> set[str]:
+        options = self._options
+        words = {
+            "default_permissions",
+            f"fsname={source_name(self._store)}",
+            f"subtype={SUBTYPE}",
+            "noatime",
+            "suid" if options.suid else "nosuid",
+            "dev" if options.dev else "nodev",
+        }
+        words |= {"ro"} if options.read_only else set()
+        words |= {"noexec"} if not options.exec else set()
+        words |= {"allow_other"} if options.allow_other else set()
+        words |= {"allow_root"} if options.allow_root else set()
+        return words
+
+    async def serve(self) -> None:
+        """Until unmounted or `terminate`."""
+        await pyfuse3.main(min_tasks=2, max_tasks=99)
+
+    async def commit(self) -> None:
+        await self._committer.run()
+
+    def terminate(self) -> None:
+        pyfuse3.terminate()
+
+    def close(self) -> None:
+        """Unmount, if the kernel still has the mount."""
+        pyfuse3.close(unmount=True)

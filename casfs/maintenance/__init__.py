@@ -1,0 +1,1 @@
+"""Work on a whole store: checking, repairing, summing up, copying while nothing is mounted."""

@@ -1,0 +1,64 @@
+"""The blob table: which contents there are and how many inodes refer to each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import apsw
+
+
+class BlobRow(NamedTuple):
+    """A row as schema.sql documents it."""
+
+    id: int
+    blake3: bytes
+    size: int
+    refs: int
+    created_ns: int
+    orphaned_ns: int | None
+
+
+class Blobs:
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+        self._cursor = connection.cursor()
+        self._execute = self._cursor.execute
+
+    def find(self, digest: bytes) -> int | None:
+        """The id of a content, or None."""
+        blob_id: int | None = self._execute("SELECT id FROM blob WHERE blake3 = ?", (digest,)).get
+        return blob_id
+
+    def digest(self, blob_id: int) -> bytes | None:
+        """The digest of a blob, or None for an id no row has."""
+        digest: bytes | None = self._execute("SELECT blake3 FROM blob WHERE id = ?", (blob_id,)).get
+        return digest
+
+    def insert(self, digest: bytes, size: int, now_ns: int) -> int:
+        """A new blob with one reference, which the caller owes it (I4). Gives its id."""
+        self._execute(
+            "INSERT INTO blob (blake3, size, refs, created_ns) VALUES (?, ?, 1, ?)", (digest, size, now_ns)
+        )
+        return self._connection.last_insert_rowid()
+
+    def add_refs(self, changes: dict[int, int], now_ns: int) -> None:
+        """Add to the reference counts (I4); one that comes to 0 makes an orphan as of `now_ns`."""
+        self._cursor.executemany(
+            """UPDATE blob SET refs = refs + ?2, orphaned_ns = CASE refs + ?2 WHEN 0 THEN ?3 END
+               WHERE id = ?1""",
+            [(blob_id, change, now_ns) for blob_id, change in changes.items() if change],
+        )
+
+    def totals(self) -> tuple[int, int, int, int]:
+        """(blobs in use, their bytes, orphans, their bytes)."""
+        row: tuple[int, int, int, int] = self._execute(
+            """SELECT count(*) - o.n, coalesce(sum(size), 0) - o.bytes, o.n, o.bytes FROM blob,
+                (SELECT count(*) AS n, coalesce(sum(size), 0) AS bytes FROM blob WHERE refs = 0) AS o"""
+        ).get
+        return row
+
+    def all(self) -> Iterator[BlobRow]:
+        """Every row by id."""
+        for row in self._execute("SELECT * FROM blob ORDER BY id"):
+            yield BlobRow(*row)

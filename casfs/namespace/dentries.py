@@ -1,0 +1,118 @@
+"""The dentry table: names in directories."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import apsw
+
+
+class Dentry(NamedTuple):
+    """A row as schema.sql documents it."""
+
+    parent: int
+    cookie: int
+    name: bytes
+    ino: int
+    type: int
+
+
+Names = list[tuple[int, bytes]]
+"""(parent, name) pairs."""
+
+
+class Dentries:
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+        self._execute = connection.cursor().execute
+
+    def find(self, parent: int, name: bytes) -> int | None:
+        """The inode number under a name, or None."""
+        ino: int | None = self._execute(
+            "SELECT ino FROM dentry WHERE parent = ? AND name = ?", (parent, name)
+        ).get
+        return ino
+
+    def insert(self, parent: int, cookie: int, name: bytes, ino: int, type_: int) -> bool:
+        """Add a name; False, and nothing is changed, when the directory has it already."""
+        self._execute(
+            "INSERT INTO dentry VALUES (?, ?, ?, ?, ?) ON CONFLICT (parent, name) DO NOTHING",
+            (parent, cookie, name, ino, type_),
+        )
+        return self._connection.changes() == 1
+
+    def insert_many(self, rows: list[tuple[int, int, bytes, int, int]]) -> None:
+        self._connection.executemany("INSERT INTO dentry VALUES (?, ?, ?, ?, ?)", rows)
+
+    def delete(self, parent: int, name: bytes) -> None:
+        self._execute("DELETE FROM dentry WHERE parent = ? AND name = ?", (parent, name))
+
+    def delete_children(self, parent: int, limit: int) -> list[tuple[int, int]]:
+        """Remove up to `limit` names of a directory; gives their (ino, type)."""
+        rows: Any = self._execute(
+            """DELETE FROM dentry WHERE parent = ?1 AND cookie IN
+                (SELECT cookie FROM dentry WHERE parent = ?1 ORDER BY cookie LIMIT ?2)
+               RETURNING ino, type""",
+            (parent, limit),
+        ).fetchall()
+        return list(rows)
+
+    def rename(self, parent: int, name: bytes, new_parent: int, cookie: int, new_name: bytes) -> None:
+        """Move a name. Within one directory it keeps its cookie: a running listing shows it once."""
+        if parent == new_parent:
+            self._execute(
+                "UPDATE dentry SET name = ? WHERE parent = ? AND name = ?", (new_name, parent, name)
+            )
+        else:
+            self._execute(
+                "UPDATE dentry SET parent = ?, cookie = ?, name = ? WHERE parent = ? AND name = ?",
+                (new_parent, cookie, new_name, parent, name),
+            )
+
+    def point(self, parent: int, name: bytes, ino: int, type_: int) -> None:
+        """Let an existing name stand for another inode, without a moment in which it is gone (I6)."""
+        self._execute(
+            "UPDATE dentry SET ino = ?, type = ? WHERE parent = ? AND name = ?", (ino, type_, parent, name)
+        )
+
+    def children(self, parent: int, after: int, limit: int) -> list[tuple[int, bytes, int, int]]:
+        """Up to `limit` entries with a cookie above `after`: (cookie, name, ino, type) by cookie."""
+        rows: Any = self._execute(
+            """SELECT cookie, name, ino, type FROM dentry WHERE parent = ? AND cookie > ?
+               ORDER BY cookie LIMIT ?""",
+            (parent, after, limit),
+        ).fetchall()
+        return list(rows)
+
+    def is_empty(self, parent: int) -> bool:
+        return self._execute("SELECT 1 FROM dentry WHERE parent = ? LIMIT 1", (parent,)).get is None
+
+    def parent_of(self, ino: int) -> int | None:
+        """A directory that names the inode; a directory has exactly one, the root and unlinked ones none."""
+        parent: int | None = self._execute("SELECT parent FROM dentry WHERE ino = ? LIMIT 1", (ino,)).get
+        return parent
+
+    def names_of(self, ino: int) -> Names:
+        """Every (parent, name) of an inode."""
+        rows: Any = self._execute(
+            "SELECT parent, name FROM dentry WHERE ino = ? ORDER BY parent, cookie", (ino,)
+        ).fetchall()
+        return list(rows)
+
+    def paths_of(self, ino: int) -> list[bytes]:
+        """Every path of an inode below the root, without the leading slash; the root's own is b''."""
+        if ino == 1:
+            return [b""]
+        paths = []
+        for parent, name in self.names_of(ino):
+            parts = [name]
+            seen = {ino}
+            while parent != 1 and parent not in seen:
+                seen.add(parent)
+                above = self.names_of(parent)
+                if not above:
+                    break
+                parent, name = above[0]
+                parts.append(name)
+            paths.append(b"/".join(reversed(parts)))
+        return paths

@@ -1,0 +1,194 @@
+"""The namespace as one object: the table groups over one connection, and its transactions."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from typing import Any
+
+import apsw
+
+from casfs.namespace.blobs import Blobs
+from casfs.namespace.connection import check_version, connect, migrate, translate
+from casfs.namespace.dentries import Dentries
+from casfs.namespace.inodes import Inodes
+from casfs.namespace.xattrs import Xattrs
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+PAGE = 4096
+"""SQLite's page size; a frame of the WAL is a page and 24 bytes (sqlite.org/fileformat2.html#walformat)."""
+
+CHECKPOINT_PAGES = 8192
+"""Length of the WAL, in pages, from which it is checkpointed (32 MiB)."""
+
+PAGES_PER_OPERATION = 8
+"""Pages one operation may change at the most, with splits of B-tree pages."""
+
+
+class Namespace:
+    """Rows of one store.
+
+    Owned by one thread: the event loop's in the mount daemon. Exceptions: `sync_log` and `checkpoint`
+    have a descriptor and a connection of their own and may run in another one at any time.
+    """
+
+    def __init__(self, path: str, *, readonly: bool = False) -> None:
+        self.path = path
+        self._connection = connect(path, readonly=readonly)
+        self.version = check_version(self._connection, path)
+        if not readonly:
+            migrate(self._connection, path)
+            self._connection.set_wal_hook(self._count_pages)
+            self._value("SELECT count(*) FROM meta")
+            self._log = os.open(f"{path}-wal", os.O_RDWR | os.O_CLOEXEC)
+            self._checkpointer: apsw.Connection | None = None
+        self.readonly = readonly
+        self.log_pages = 0
+        self.inodes = Inodes(self._connection)
+        self.dentries = Dentries(self._connection)
+        self.blobs = Blobs(self._connection)
+        self.xattrs = Xattrs(self._connection)
+
+    # Transactions
+
+    def try_begin(self) -> bool:
+        """BEGIN IMMEDIATE; False when another process has the write lock. Raises DatabaseError."""
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except apsw.BusyError:
+            return False
+        except apsw.Error as error:
+            raise translate(error) from error
+        return True
+
+    def reserve_log(self, operations: int) -> None:
+        """Allocate what the COMMIT of so many operations may append to the log.
+
+        SQLite rolls a transaction back when its COMMIT meets ENOSPC. Space that fallocate(2) has given
+        cannot run out, so a full disk is known before COMMIT and nothing is lost (I5). Raises
+        OSError ENOSPC; the transaction stays as it is.
+        """
+        used = self._connection.status(apsw.SQLITE_DBSTATUS_CACHE_USED)[0]
+        need = min(used, PAGE * (64 + PAGES_PER_OPERATION * operations))
+        end = os.fstat(self._log).st_size
+        try:
+            _fallocate_keep_size(self._log, end, need + need // 64 + PAGE)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+
+    def commit(self) -> None:
+        """COMMIT into the page cache; durable after `sync_log`. Raises DatabaseError."""
+        try:
+            self._connection.execute("COMMIT")
+        except apsw.Error as error:
+            raise translate(error) from error
+
+    def rollback(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._connection.in_transaction
+
+    def savepoint(self) -> Savepoint:
+        """`with namespace.savepoint():` what is inside happens wholly or not at all."""
+        return Savepoint(self._connection)
+
+    def sync_log(self) -> None:
+        """Make every commit so far durable: fdatasync(2) of the log. Blocks. Raises OSError.
+
+        With synchronous=NORMAL, SQLite itself syncs the log only around checkpoints
+        (sqlite.org/pragma.html#pragma_synchronous): COMMIT stays short, and the wait is ours, in a thread.
+        The log carries no POSIX locks, so opening and closing it here drops none.
+        """
+        os.fdatasync(self._log)
+
+    # The write-ahead log
+
+    def _count_pages(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
+        self.log_pages = pages
+        return apsw.SQLITE_OK
+
+    @property
+    def log_is_long(self) -> bool:
+        return self.log_pages > CHECKPOINT_PAGES
+
+    def checkpoint(self, *, restart: bool) -> None:
+        """Move committed pages from the log into the database, through a connection of its own. Blocks.
+
+        `restart`: no transaction is open; afterwards the log starts again from its beginning. The
+        commit that does it syncs the log's header, which is why it is made here and not by the next one.
+        """
+        if self._checkpointer is None:
+            self._checkpointer = connect(self.path)
+        checkpointer = self._checkpointer
+        checkpointer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        try:
+            if restart:
+                checkpointer.execute("UPDATE meta SET value = value WHERE key = 'uuid'")
+        except apsw.BusyError:
+            return  # another process writes: the log starts again after the next checkpoint
+
+    # Single values
+
+    def meta(self, key: str) -> Any:
+        return self._value("SELECT value FROM meta WHERE key = ?", (key,))
+
+    def set_meta(self, key: str, value: int | str) -> None:
+        self._connection.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
+
+    def _value(self, sql: str, bindings: tuple[Any, ...] = ()) -> Any:
+        return self._connection.execute(sql, bindings).get
+
+    def query(self, sql: str, bindings: tuple[Any, ...] = ()) -> apsw.Cursor:
+        """For the reports of this package (`namespace/reports.py`, `namespace/checks.py`) only."""
+        return self._connection.execute(sql, bindings)
+
+    def close(self) -> None:
+        """Close; an open transaction is rolled back."""
+        if self.readonly:
+            self._connection.close()
+            return
+        self.rollback()
+        if self._checkpointer is not None:
+            self._checkpointer.close()
+        os.close(self._log)
+        _checkpoint_quietly(self._connection)
+        self._connection.close()
+
+
+class Savepoint:
+    """All or nothing inside the open transaction."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.execute("SAVEPOINT operation")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self._connection.in_transaction:
+            self._connection.execute("ROLLBACK TO operation")
+        if self._connection.in_transaction:
+            self._connection.execute("RELEASE operation")
+
+
+def _checkpoint_quietly(connection: apsw.Connection) -> None:
+    """Leave a short log behind; what cannot be moved now stays in it and is moved next time."""
+    try:
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    except apsw.Error:
+        return
+
+
+def _fallocate_keep_size(fd: int, offset: int, length: int) -> None:
+    """fallocate(2) with FALLOC_FL_KEEP_SIZE, which the standard library lacks."""
+    if _libc.fallocate64(fd, 1, ctypes.c_int64(offset), ctypes.c_int64(length)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

@@ -1,0 +1,72 @@
+-- The namespace of a casfs store, format version 1 (PRAGMA user_version). This file is the format document.
+--
+-- One SQLite database in WAL mode, written by the process that holds run/lock. Times are nanoseconds since
+-- 1970-01-01 UTC. Names, link targets and attribute names are bytes, never decoded. Invariants:
+--   I1  a committed row refers only to a blob that is durable on disk, whole, under its own digest
+--   I3  a blob's row goes before its file; a blob's file comes before its row
+--   I4  blob.refs is the number of inode rows that refer to the blob
+--   I5  what fsync(2) returned from survives; what was not synced is lost whole, never half
+--   I7  an inode number is never reused
+
+-- Single values.
+--   next_ino     no inode number >= this one was ever given out
+--   next_cookie  no directory cookie >= this one was ever given out
+--   uuid         identity of the store, 32 hex characters
+CREATE TABLE meta (
+    key   TEXT PRIMARY KEY NOT NULL,
+    value ANY NOT NULL
+) WITHOUT ROWID, STRICT;
+
+-- One row for each distinct content that is a file under blobs/. The empty content has none.
+CREATE TABLE blob (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,   -- never reused
+    blake3      BLOB NOT NULL UNIQUE,                -- 32 bytes; with the fan-out it gives the path
+    size        INTEGER NOT NULL,                    -- bytes, > 0
+    refs        INTEGER NOT NULL,                    -- I4; 0 = orphan
+    created_ns  INTEGER NOT NULL,                    -- first published
+    orphaned_ns INTEGER                              -- when refs became 0; NULL while refs > 0
+) STRICT;
+CREATE INDEX blob_orphan ON blob (orphaned_ns) WHERE refs = 0;
+
+-- One row for each file, directory, symbolic link, fifo, socket and device node.
+CREATE TABLE inode (
+    ino      INTEGER PRIMARY KEY,   -- 1 is the root directory; I7
+    mode     INTEGER NOT NULL,      -- type and permission bits as in st_mode, inode(7)
+    nlink    INTEGER NOT NULL,      -- names; a directory: 2 + subdirectories; 0 = unlinked, removed at the next start
+    uid      INTEGER NOT NULL,
+    gid      INTEGER NOT NULL,
+    rdev     INTEGER NOT NULL,      -- device nodes, makedev(3); else 0
+    size     INTEGER NOT NULL,      -- bytes of content; a symbolic link: of its target; else 0
+    blob_id  INTEGER,               -- regular file's sealed content; NULL = empty, staged, or not a regular file
+    staged   TEXT,                  -- name in staging/ of content that was fsynced before it was sealed (I5);
+                                    -- its first `size` bytes count, and it hides blob_id; NULL = none
+    target   BLOB,                  -- symbolic link's target; else NULL
+    atime_ns INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    ctime_ns INTEGER NOT NULL,      -- moves with every change of content or attributes
+    btime_ns INTEGER NOT NULL       -- created
+) STRICT;
+CREATE INDEX inode_blob ON inode (blob_id) WHERE blob_id IS NOT NULL;    -- checksum -> names
+CREATE INDEX inode_unlinked ON inode (ino) WHERE nlink = 0;              -- recovery at start
+CREATE INDEX inode_staged ON inode (ino) WHERE staged IS NOT NULL;       -- recovery at start
+
+-- One row for each name. Clustered by directory and cookie, so that a listing is one range.
+CREATE TABLE dentry (
+    parent INTEGER NOT NULL,        -- inode number of the directory
+    cookie INTEGER NOT NULL,        -- > 2, unique in the store, ascending: readdir offset that stays valid
+    name   BLOB NOT NULL,           -- 1..255 bytes without NUL and '/'
+    ino    INTEGER NOT NULL,
+    type   INTEGER NOT NULL,        -- (mode & S_IFMT) >> 12, the DT_ values of readdir(3)
+    PRIMARY KEY (parent, cookie)
+) WITHOUT ROWID, STRICT;
+CREATE UNIQUE INDEX dentry_name ON dentry (parent, name);
+CREATE INDEX dentry_ino ON dentry (ino);                                 -- inode -> paths
+CREATE INDEX dentry_directory ON dentry (parent, ino) WHERE type = 4;    -- the tree of directories
+
+-- Extended attributes, xattr(7): user.*, trusted.*, security.* and the two system.posix_acl_*.
+CREATE TABLE xattr (
+    ino   INTEGER NOT NULL,
+    name  BLOB NOT NULL,            -- 1..255 bytes
+    value BLOB NOT NULL,            -- up to 65,536 bytes
+    PRIMARY KEY (ino, name)
+) WITHOUT ROWID, STRICT;

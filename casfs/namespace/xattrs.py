@@ -1,0 +1,29 @@
+"""The xattr table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import apsw
+
+
+class Xattrs:
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._execute = connection.cursor().execute
+
+    def of(self, ino: int) -> dict[bytes, bytes]:
+        """All attributes of an inode."""
+        rows: Any = self._execute("SELECT name, value FROM xattr WHERE ino = ?", (ino,)).fetchall()
+        return dict(rows)
+
+    def set(self, ino: int, name: bytes, value: bytes) -> None:
+        self._execute("INSERT OR REPLACE INTO xattr VALUES (?, ?, ?)", (ino, name, value))
+
+    def remove(self, ino: int, name: bytes) -> None:
+        self._execute("DELETE FROM xattr WHERE ino = ? AND name = ?", (ino, name))
+
+    def remove_all(self, ino: int) -> None:
+        self._execute("DELETE FROM xattr WHERE ino = ?", (ino,))
+
+    def copy(self, source: int, target: int) -> None:
+        self._execute("INSERT INTO xattr SELECT ?, name, value FROM xattr WHERE ino = ?", (target, source))

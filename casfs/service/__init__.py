@@ -1,0 +1,1 @@
+"""Composition roots: the daemons, put together from the floors below."""

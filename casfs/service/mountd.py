@@ -1,0 +1,119 @@
+"""The mount daemon: one store, one mount point, one process."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import os
+import signal
+from collections.abc import Callable
+
+import trio
+
+from casfs.config import MountOptions
+from casfs.control.server import Server
+from casfs.errors import MountError
+from casfs.fs.filesystem import FileSystem
+from casfs.fuse.scheduler import TrioScheduler
+from casfs.fuse.session import Session
+from casfs.service import background
+from casfs.service.mounts import detach, is_dead
+from casfs.service.notify import notify
+from casfs.service.requests import Requests
+from casfs.store import Store, control_path, read_config
+
+log = logging.getLogger(__name__)
+
+LOG_BYTES = 1 << 20
+"""Size at which the background daemon's log, STORE/run/mount.log, is put aside; one old one is kept."""
+
+
+def mount(store: str, mountpoint: str, options: MountOptions, foreground: bool) -> int:
+    """Mount a store. In the foreground until it is unmounted; else returns when the mount is usable.
+
+    Raises StoreNotFound, FormatError, StoreLocked, MountError, OSError.
+    """
+    store, mountpoint = os.path.realpath(store), os.path.abspath(mountpoint)
+    read_config(store)
+    _check_mountpoint(store, mountpoint)
+    if foreground:
+        logging.basicConfig(level=logging.INFO, format="casfs: %(levelname)s: %(message)s")
+        _serve(store, mountpoint, options, lambda: notify("READY=1"))
+        return 0
+
+    def serve(ready: Callable[[], None]) -> None:
+        _log_to_file(store)
+        _serve(store, mountpoint, options, ready)
+
+    background.start(serve)
+    return 0
+
+
+def _check_mountpoint(store: str, mountpoint: str) -> None:
+    if is_dead(mountpoint):
+        raise MountError(
+            f"{mountpoint} is the mount of a daemon that died", f"fusermount3 -uz {mountpoint} clears it"
+        )
+    if not os.path.isdir(mountpoint):
+        what = "is not a directory" if os.path.exists(mountpoint) else "does not exist"
+        raise MountError(f"mount point {mountpoint} {what}", "make the directory first")
+    place = os.path.realpath(mountpoint)
+    if os.path.commonpath((store, place)) in (store, place):
+        raise MountError(f"the store {store} and the mount point {place} must not contain each other")
+    if not os.access("/dev/fuse", os.F_OK):
+        raise MountError("/dev/fuse does not exist", "load the fuse module (modprobe fuse)")
+
+
+def _log_to_file(store: str) -> None:
+    os.makedirs(f"{store}/run", mode=0o700, exist_ok=True)
+    handler = logging.handlers.RotatingFileHandler(
+        f"{store}/run/mount.log", maxBytes=LOG_BYTES, backupCount=1
+    )
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[handler]
+    )
+
+
+def _serve(store_path: str, mountpoint: str, options: MountOptions, ready: Callable[[], None]) -> None:
+    store = Store(store_path)
+    try:
+        trio.run(_run, store, mountpoint, options, ready)
+    finally:
+        store.close()
+
+
+async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Callable[[], None]) -> None:
+    fs = FileSystem(store, TrioScheduler())
+    await fs.start()
+    session = Session(fs, mountpoint, options)
+    server = Server(control_path(store.path), Requests(fs, mountpoint, session.features).operations())
+    session.mount()
+    try:
+        server.bind()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.serve)
+            nursery.start_soon(session.commit)
+            nursery.start_soon(_unmount_on_signal, session, mountpoint)
+            log.info("%s is mounted on %s", store.path, mountpoint)
+            ready()
+            await session.serve()
+            nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):
+            session.close()
+            notify("STOPPING=1")
+            server.close()
+            await fs.stop()
+    log.info("%s is unmounted and closed", store.path)
+
+
+async def _unmount_on_signal(session: Session, mountpoint: str) -> None:
+    """SIGINT and SIGTERM unmount: with a flush by the kernel if nobody is inside, by force otherwise."""
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for number in signals:
+            log.info("%s: unmounting", signal.Signals(number).name)
+            try:
+                await trio.to_thread.run_sync(detach, mountpoint)
+            except MountError as error:
+                log.warning("%s; open files are cut off", error)
+                session.terminate()

@@ -1,0 +1,52 @@
+"""What the mount daemon does when a command asks (control/protocol.py)."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict
+from typing import Any
+
+from casfs.fs import copy
+from casfs.fs.filesystem import FileSystem
+from casfs.fuse import caches
+
+
+class Requests:
+    """The operations of the control socket. Runs on the event loop's thread."""
+
+    def __init__(self, fs: FileSystem, mountpoint: str, features: dict[str, str]) -> None:
+        self._fs = fs
+        self._mountpoint = mountpoint
+        self._features = features
+        self._since = time.time()
+
+    def operations(self) -> dict[str, Any]:
+        return {"status": self.status, "sync": self.sync, "cp": self.cp, "mv": self.mv}
+
+    async def status(self) -> dict[str, Any]:
+        store = self._fs.store
+        return {
+            "format": store.config.format,
+            "schema": store.namespace.version,
+            "inodes": store.namespace.inodes.count(),
+            "seconds_mounted": int(time.time() - self._since),
+            "log_bytes": store.namespace.log_pages * 4096,
+            "activity": asdict(self._fs.activity()),
+            "features": self._features,
+        }
+
+    async def sync(self) -> dict[str, Any]:
+        await self._fs.files.write_back()
+        await self._fs.group.durable()
+        return {}
+
+    async def cp(self, src: str, dst: str, recursive: bool) -> dict[str, Any]:
+        moved = await copy.copy(self._fs, os.fsencode(src), os.fsencode(dst), recursive=recursive)
+        await caches.forget(moved.names, moved.inos)
+        return {}
+
+    async def mv(self, src: str, dst: str) -> dict[str, Any]:
+        moved = await copy.move(self._fs, os.fsencode(src), os.fsencode(dst))
+        await caches.forget(moved.names, moved.inos)
+        return {}

@@ -1,0 +1,224 @@
+"""A store on disk: what it is made of, who may use it, opening and creating it.
+
+STORE/
+  casfs.toml            format version, digest algorithm, fan-out (this file)
+  casfs.db  -wal -shm   the namespace (namespace/schema.sql)
+  blobs/ab/abcdef…      the filestore (filestore/paths.py); files 0400
+  staging/              files being written (filestore/staging.py)
+  run/                  lock, turnstile, control socket: nothing in it outlives a reboot
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+import tomllib
+from typing import Literal
+
+import msgspec
+
+from casfs.errors import FormatError, FormatTooNew, StoreExists, StoreLocked, StoreNotFound
+from casfs.filestore.durable import Durable
+from casfs.filestore.filestore import FileStore
+from casfs.filestore.paths import FAN_OUTS
+from casfs.namespace import connection
+from casfs.namespace.namespace import Namespace
+
+FORMAT = 1
+"""Version of what this file documents. A store of a newer one is refused."""
+
+
+class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """casfs.toml: what was chosen when the store was made. An unknown key is an error."""
+
+    format: int
+    digest: Literal["blake3"]
+    fan_out: Literal[1, 2, 3]
+
+
+class Lock:
+    """An flock(2) on a file in run/. It dies with its process, however that ends."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._fd = -1
+
+    def acquire(self, *, shared: bool = False) -> bool:
+        """Take the lock if it is free and write down who has it; False when it is not free."""
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return False
+        self._fd = fd
+        if not shared:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()} {_command_line()}\n".encode(errors="replace"), 0)
+        return True
+
+    def holder(self) -> str:
+        """Who wrote itself down last, as `process 123 (casfs mount …)`."""
+        try:
+            with open(self._path, encoding="utf-8", errors="replace") as file:
+                pid, _, command = file.read(4096).strip().partition(" ")
+        except OSError:
+            return "another process"
+        return f"process {pid} ({command})" if pid else "another process"
+
+    def release(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class Turnstile:
+    """Who wants to BEGIN a write transaction passes here first, so that everybody gets a turn.
+
+    The mount daemon writes one group of operations after the other and would leave SQLite's lock free
+    for microseconds only. A process that waits for the lock holds the turnstile meanwhile; the daemon
+    cannot start its next group before it was let in.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+    def try_enter(self) -> bool:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def enter(self) -> None:
+        """Wait for the turn. Blocks."""
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+
+    def leave(self) -> None:
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class Store:
+    """An open store. `readonly` takes no lock and changes nothing."""
+
+    def __init__(self, path: str, *, readonly: bool = False, durable: Durable | None = None) -> None:
+        """Raises StoreNotFound, FormatError, FormatTooNew, StoreLocked, OSError."""
+        self.path = os.path.realpath(path)
+        self.config = read_config(self.path)
+        self.readonly = readonly
+        os.makedirs(f"{self.path}/run", mode=0o700, exist_ok=True) if not readonly else None
+        self._lock = Lock(f"{self.path}/run/lock")
+        if not readonly and not self._lock.acquire():
+            raise StoreLocked(
+                f"{self.path} is in use by {self._lock.holder()}",
+                hint="unmount it first (casfs umount MOUNTPOINT) or wait for the command to end",
+            )
+        try:
+            self.filestore = FileStore(self.path, self.config.fan_out, durable)
+            self.namespace = Namespace(database_path(self.path), readonly=readonly)
+            self.turnstile = None if readonly else Turnstile(f"{self.path}/run/turnstile")
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def close(self) -> None:
+        if not self.readonly:
+            self.filestore.staging.close()
+        self.namespace.close()
+        if self.turnstile is not None:
+            self.turnstile.close()
+        self._lock.release()
+
+
+def database_path(store: str) -> str:
+    return f"{store}/casfs.db"
+
+
+def control_path(store: str) -> str:
+    """The control socket of the daemon that has the store mounted."""
+    return f"{store}/run/control"
+
+
+def holder(store: str) -> str | None:
+    """Who uses the store, or None when nobody does. Raises StoreNotFound, FormatError."""
+    read_config(store)
+    lock = Lock(f"{store}/run/lock")
+    if not os.path.isdir(f"{store}/run") or lock.acquire(shared=True):
+        lock.release()
+        return None
+    return lock.holder()
+
+
+def read_config(path: str) -> StoreConfig:
+    """What casfs.toml says. Raises StoreNotFound, FormatError, FormatTooNew."""
+    name = f"{path}/casfs.toml"
+    try:
+        with open(name, "rb") as file:
+            values = tomllib.load(file)
+    except FileNotFoundError:
+        what = "is not a casfs store" if os.path.isdir(path) else "does not exist"
+        raise StoreNotFound(f"{path} {what}", hint=f"casfs init {path} makes one") from None
+    except NotADirectoryError:
+        raise StoreNotFound(f"{path} is not a directory") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"{name} is damaged: {error}") from None
+    version = values.get("format")
+    if isinstance(version, int) and version > FORMAT:
+        raise FormatTooNew(
+            f"{path} has format {version}; this casfs knows up to {FORMAT}", hint="use a newer casfs"
+        )
+    try:
+        return msgspec.convert(values, StoreConfig)
+    except msgspec.ValidationError as error:
+        raise FormatError(f"{name} is damaged: {error}") from None
+
+
+def create_store(path: str, *, fan_out: int = 2) -> None:
+    """Make an empty store at `path`, which must not exist or be an empty directory.
+
+    casfs.toml comes last, so that a store cut off in the making is not taken for one.
+    Raises StoreExists, FormatError for a fan-out not in FAN_OUTS, OSError.
+    """
+    if fan_out not in FAN_OUTS:
+        raise FormatError(f"fan-out {fan_out} is not one of {', '.join(map(str, FAN_OUTS))}")
+    path = os.path.abspath(path)
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    if os.path.exists(f"{path}/casfs.toml"):
+        raise StoreExists(f"{path} is a casfs store already")
+    if os.listdir(path):
+        raise StoreExists(f"{path} is not empty", hint="name a new or an empty directory")
+    os.chmod(path, 0o700)
+    durable = Durable()
+    FileStore(path, fan_out, durable).create()
+    os.mkdir(f"{path}/run", 0o700)
+    connection.create(database_path(path), time.time_ns(), os.getuid(), os.getgid())
+    text = (
+        "# A casfs store. Written once by `casfs init`; do not edit.\n"
+        f'format = {FORMAT}\ndigest = "blake3"\nfan_out = {fan_out}\n'
+    )
+    temporary = f"{path}/casfs.toml.new"
+    fd = durable.create(temporary, 0o600)
+    try:
+        durable.write_whole(fd, text.encode())
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    durable.rename(temporary, f"{path}/casfs.toml")
+    durable.fsync_path(path)
+    durable.fsync_path(os.path.dirname(path))
+
+
+def _command_line() -> str:
+    try:
+        with open("/proc/self/cmdline", "rb") as file:
+            words = file.read(4096).split(b"\0")
+    except OSError as error:
+        return f"unknown command, errno {error.errno or errno.EIO}"
+    return " ".join(
+        os.fsdecode(os.path.basename(word) if i < 2 else word) for i, word in enumerate(words) if word
+    )

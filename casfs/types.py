@@ -1,0 +1,24 @@
+"""Frozen values that cross the floors of the house."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NewType
+
+Digest = NewType("Digest", bytes)
+"""BLAKE3-256 of a content, 32 raw bytes. Its text form is 64 lower-case hex characters."""
+
+DIGEST_SIZE = 32
+"""Bytes in a `Digest`."""
+
+ROOT_INO = 1
+"""Inode number of the root directory, FUSE_ROOT_ID of linux/fuse.h."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Space on the file system that holds the store, in bytes (statvfs(3))."""
+
+    total: int
+    free: int
+    available: int

@@ -1,0 +1,276 @@
+"""What is made of the samples: the summary that becomes JSON, the table and the chart."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from .rounds import Results, Series, Target
+from .workloads import WORKLOADS
+
+PLAIN = "plain"
+
+Summary = dict[str, Any]  # exactly what --json writes
+
+
+def machine() -> dict[str, object]:
+    cpus = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "kernel": platform.release(),
+        "cpu": cpus[0].partition(": ")[2] if cpus else platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "load_average": os.getloadavg(),
+    }
+
+
+def file_system(path: str) -> str:
+    """The type of the file system a path lies on, from /proc/self/mountinfo (proc_pid_mountinfo(5))."""
+    best, kind = "", "unknown"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split()
+        mountpoint = fields[4].encode().decode("unicode_escape")
+        inside = (
+            os.path.realpath(path).startswith(mountpoint.rstrip("/") + "/")
+            or os.path.realpath(path) == mountpoint
+        )
+        if inside and len(mountpoint) >= len(best):
+            best, kind = mountpoint, fields[fields.index("-") + 1]
+    return kind
+
+
+def default_base(names: Sequence[str]) -> str:
+    return next((name for name in ("bindfs", PLAIN) if name in names), names[0])
+
+
+def ratio(series: Series, base: Series) -> dict[str, float] | None:
+    """How many times as fast as the base: median, min and max of the ratios within each round."""
+    rates = {sample.round: sample.rate for sample in base.samples}
+    ratios = [sample.rate / rates[sample.round] for sample in series.samples if sample.round in rates]
+    return {"median": median(ratios), "min": min(ratios), "max": max(ratios)} if ratios else None
+
+
+def describe(series: Series) -> Summary:
+    """Rates are in units of the workload per second, CPU times in microseconds per unit."""
+    summary: Summary = {
+        "error": series.error,
+        "samples": [dataclasses.asdict(sample) for sample in series.samples],
+    }
+    if series.samples:
+        rates = [sample.rate for sample in series.samples]
+        middle = median(rates)
+        summary |= {
+            "median": middle,
+            "min": min(rates),
+            "max": max(rates),
+            "mad": median(abs(rate - middle) for rate in rates),
+            "client_cpu_us": 1e6 * median(sample.client_cpu / sample.amount for sample in series.samples),
+        }
+        served = [
+            sample.daemon_cpu / sample.amount for sample in series.samples if sample.daemon_cpu is not None
+        ]
+        if served:
+            summary["daemon_cpu_us"] = 1e6 * median(served)
+    return summary
+
+
+def summarize(
+    results: Results, targets: Sequence[Target], *, base: str, rounds: int, scale: float
+) -> Summary:
+    names = [target.name for target in targets]
+    references = [base] + ([PLAIN] if PLAIN in names and base != PLAIN else [])
+    workloads: Summary = {}
+    for name, series in results.series.items():
+        workloads[name] = {
+            "description": WORKLOADS[name].description,
+            "unit": f"{WORKLOADS[name].unit}/s",
+            "skipped": results.skipped.get(name),
+            "targets": {
+                target: describe(one)
+                | {"ratio": {other: ratio(one, series[other]) for other in references if other != target}}
+                for target, one in series.items()
+            },
+        }
+    return {
+        "machine": machine(),
+        "rounds": rounds,
+        "scale": scale,
+        "interrupted": results.interrupted,
+        "base": base,
+        "targets": {
+            target.name: {
+                "path": target.path,
+                "file_system": file_system(target.path),
+                "daemon": target.daemon,
+            }
+            for target in targets
+        },
+        "workloads": workloads,
+    }
+
+
+# Table ---------------------------------------------------------------------------------------------------
+
+
+def number(value: float) -> str:
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2
+    return f"{value:,.{digits}f}"
+
+
+def ratio_columns(summary: Summary) -> list[tuple[str, str]]:
+    """(target, reference) of each ratio worth showing: everything against the base, then against plain."""
+    names, base = list(summary["targets"]), summary["base"]
+    columns = [(name, base) for name in names if name not in (base, PLAIN)]
+    if PLAIN in names:
+        columns += [(name, PLAIN) for name in names if name != PLAIN and (name, PLAIN) not in columns]
+    return columns
+
+
+def rate_cell(target: Summary) -> str:
+    if target["error"] is not None:
+        return "failed"
+    if "median" not in target:
+        return "-"
+    return f"{number(target['median'])} ±{target['mad'] / target['median']:.0%}"
+
+
+def cpu_cell(target: Summary) -> str:
+    if "median" not in target:
+        return "-"
+    served = f"+{number(target['daemon_cpu_us'])}" if "daemon_cpu_us" in target else ""
+    return f"{number(target['client_cpu_us'])}{served}"
+
+
+def table(summary: Summary, *, cpu: bool) -> tuple[list[str], list[list[str]]]:
+    """The headings and the rows of the table; skipped workloads are not in it."""
+    names, ratios = list(summary["targets"]), ratio_columns(summary)
+    headings = ["workload", "per second", *names, *(f"{name}/{reference}" for name, reference in ratios)]
+    if cpu:
+        headings += [f"{name} µs CPU" for name in names]
+    rows = []
+    for workload, one in summary["workloads"].items():
+        if one["skipped"]:
+            continue
+        targets = one["targets"]
+        row = [workload, one["unit"].removesuffix("/s"), *(rate_cell(targets[name]) for name in names)]
+        for name, reference in ratios:
+            value = targets[name]["ratio"][reference]
+            row.append(f"{number(value['median'])}×" if value else "-")
+        if cpu:
+            row += [cpu_cell(targets[name]) for name in names]
+        rows.append(row)
+    return headings, rows
+
+
+def notes(summary: Summary, *, cpu: bool) -> list[str]:
+    """What has to be said beside the table."""
+    lines = [
+        f"Medians of {summary['rounds']} interleaved rounds at scale {summary['scale']:g}, "
+        "± median absolute deviation; ratios are medians of the ratios within a round, above 1 is faster."
+    ]
+    if cpu:
+        lines.append("CPU: microseconds per unit of work, client + daemon (where its pid is known).")
+    reasons: dict[str, list[str]] = {}
+    for workload, one in summary["workloads"].items():
+        if one["skipped"]:
+            reasons.setdefault(one["skipped"], []).append(workload)
+        for name, target in one["targets"].items():
+            if target["error"] is not None:
+                lines.append(f"{workload} failed on {name}: {target['error']}")
+    lines += [f"Skipped, {reason}: {', '.join(workloads)}" for reason, workloads in reasons.items()]
+    if summary["interrupted"]:
+        lines.append("Interrupted: not all rounds are in this.")
+    return lines
+
+
+def print_table(headings: list[str], rows: list[list[str]], text_columns: int = 2) -> None:
+    """With rich on a terminal, in plain aligned columns elsewhere; the first columns are text."""
+    if sys.stdout.isatty():
+        try:
+            from rich.console import Console
+            from rich.table import Table
+        except ImportError:
+            pass
+        else:
+            grid = Table(header_style="bold", row_styles=("", "dim"))
+            for position, heading in enumerate(headings):
+                grid.add_column(heading, justify="left" if position < text_columns else "right", no_wrap=True)
+            for row in rows:
+                grid.add_row(*row)
+            Console().print(grid)
+            return
+    widths = [max(len(line[position]) for line in (headings, *rows)) for position in range(len(headings))]
+    for line in (headings, *rows):
+        cells = [
+            cell.ljust(width) if position < text_columns else cell.rjust(width)
+            for position, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())
+
+
+# Chart ---------------------------------------------------------------------------------------------------
+
+
+def draw_chart(summary: Summary, path: str) -> None:
+    """A PNG with the ratio of each target to the base, one group of bars per workload, on a logarithmic axis.
+
+    Raises ImportError without matplotlib, OSError when the file cannot be written.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    base = summary["base"]
+    names = [name for name in summary["targets"] if name != base]
+    groups = [
+        (workload, [one["targets"][name]["ratio"][base] for name in names])
+        for workload, one in summary["workloads"].items()
+        if any(one["targets"][name]["ratio"][base] for name in names)
+    ]
+    thickness = 0.8 / max(1, len(names))
+    figure, axes = pyplot.subplots(figsize=(10, 1.6 + (0.16 + 0.2 * len(names)) * max(1, len(groups))))
+    for position, name in enumerate(names):
+        rows = [(row, ratios[position]) for row, (_, ratios) in enumerate(groups) if ratios[position]]
+        places = [row + (position - (len(names) - 1) / 2) * thickness for row, _ in rows]
+        values = [ratio["median"] for _, ratio in rows]
+        spans = [[v["median"] - v["min"] for _, v in rows], [v["max"] - v["median"] for _, v in rows]]
+        colour = f"C{position}"
+        axes.barh(places, [value - 1 for value in values], thickness * 0.9, left=1, color=colour, label=name)
+        axes.errorbar(values, places, xerr=spans, fmt="none", ecolor="0.35", elinewidth=0.8, capsize=1.5)
+        for place, (_, shown) in zip(places, rows, strict=True):
+            right = shown["median"] >= 1
+            axes.annotate(
+                f"{number(shown['median'])}×",
+                (shown["max"] if right else shown["min"], place),
+                xytext=(4 if right else -4, 0),
+                textcoords="offset points",
+                ha="left" if right else "right",
+                va="center",
+                fontsize=7.5,
+            )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}×")
+    axes.margins(x=0.12, y=0.01)
+    axes.axvline(1, color="0.2", linewidth=1)
+    axes.set_yticks(range(len(groups)), [workload for workload, _ in groups])
+    axes.invert_yaxis()
+    axes.grid(axis="x", color="0.88")
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.set_title(f"Speed relative to {base} (right of the line is faster)", loc="left", fontsize=12)
+    axes.set_xlabel(
+        f"median of {summary['rounds']} interleaved rounds, whiskers min to max; scale {summary['scale']:g}; "
+        f"Linux {summary['machine']['kernel']}, {summary['machine']['cores']} cores",
+        fontsize=8,
+    )
+    axes.legend(loc="lower right", frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,104 @@
+"""Runs `casfs` in this process or as a program of its own, on layers below that are there or stand in."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from types import ModuleType
+from typing import NamedTuple
+
+import pytest
+
+from casfs.cli.main import main
+from casfs.errors import NotMounted
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def complaint(self) -> str:
+        """What the command has to say against it: exactly one line."""
+        assert self.err.count("\n") == 1, self.err
+        assert "Traceback" not in self.err
+        return self.err.removeprefix("casfs: error: ").removesuffix("\n")
+
+
+@pytest.fixture
+def casfs(capsys):
+    """Run a command in this process."""
+
+    def run(*words: str) -> Outcome:
+        try:
+            code = int(main(words))
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        return Outcome(code, *capsys.readouterr())
+
+    return run
+
+
+def run_program(*words: str | bytes, **options) -> subprocess.CompletedProcess:
+    """Run a command as a program of its own."""
+    options = {"capture_output": True} | options
+    return subprocess.run([sys.executable, "-m", "casfs", *words], **options)
+
+
+@pytest.fixture
+def program():
+    return run_program
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Put a module in the place of one of casfs' own: stand_in("casfs.control.client", Client=…)."""
+
+    def put(name: str, **members: object) -> None:
+        module = ModuleType(name)
+        vars(module).update(members)
+        monkeypatch.setitem(sys.modules, name, module)
+
+    return put
+
+
+class Mount(NamedTuple):
+    store: str
+    mountpoint: str
+    pid: int
+
+
+@pytest.fixture
+def mounted(stand_in):
+    """Say what is mounted, and how its daemon answers; returns the calls it will have got."""
+
+    def put(*mounts: Mount, answer: object = None) -> list[tuple]:
+        calls: list[tuple] = []
+
+        def find_mount(path: str) -> tuple[Mount, bytes]:
+            for mount in mounts:
+                if path == mount.mountpoint or path.startswith(mount.mountpoint + "/"):
+                    return mount, path.removeprefix(mount.mountpoint).encode() or b"/"
+            raise NotMounted(f"{path} is in no casfs mount")
+
+        class Client:
+            def __init__(self, store: str) -> None:
+                self.store = store
+
+            def call(self, op: str, **params: object) -> object:
+                calls.append((self.store, op, params))
+                if isinstance(answer, Exception):
+                    raise answer
+                return answer or {}
+
+        stand_in(
+            "casfs.service.mounts",
+            list_mounts=lambda: list(mounts),
+            find_mount=find_mount,
+            unmount=lambda mountpoint: calls.append((mountpoint, "unmount", {})),
+        )
+        stand_in("casfs.control.client", Client=Client)
+        return calls
+
+    return put

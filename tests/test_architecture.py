@@ -1,0 +1,171 @@
+"""The house: which part of casfs may import which, and what may be named where, read from the source."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# A unit is a module or package directly below casfs/. Imports go from a higher floor to a lower one;
+# units that stand in one line here do not import each other.
+FLOORS = (
+    ("errors", "types"),
+    ("filestore", "namespace"),
+    ("store",),
+    ("fs",),
+    ("maintenance",),
+    ("fuse", "control"),
+    ("config",),
+    ("service",),
+    ("cli",),
+    ("__main__",),
+)
+FLOOR = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
+
+# Libraries and what they bring with them stay behind the one unit that wraps them.
+ONLY_IN = {
+    "apsw": {"namespace"},
+    "sqlite3": set[str](),
+    "pyfuse3": {"fuse"},
+    "trio": {"fuse", "control", "service"},
+    "argparse": {"cli"},
+    "rich": {"cli"},
+    "shtab": {"cli"},
+}
+# $NOTIFY_SOCKET is how systemd speaks to a service, not a setting of ours.
+READS_ENVIRONMENT = {"casfs.config", "casfs.service.notify"}
+MEANINGLESS_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
+MAX_LINES = 500
+SQL = re.compile(
+    r"\s*(SELECT|INSERT|REPLACE|UPDATE|DELETE FROM|CREATE (TABLE|INDEX|TRIGGER|VIEW)|DROP|ALTER TABLE|PRAGMA"
+    r"|BEGIN (IMMEDIATE|EXCLUSIVE|DEFERRED)|SAVEPOINT|ROLLBACK|COMMIT)\b"
+)
+
+
+def modules(root: Path) -> Iterator[tuple[str, str, Path, ast.Module]]:
+    """(unit, dotted name, file, syntax tree) of every module of the package at root/casfs."""
+    for file in sorted((root / "casfs").rglob("*.py")):
+        name = ".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+        unit = name.split(".")[1] if "." in name else ""
+        yield unit, name, file, ast.parse(file.read_bytes(), str(file))
+
+
+def imports(name: str, file: Path, tree: ast.Module) -> Iterator[str]:
+    """The dotted names a module imports, wherever in it and for whatever reason."""
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (f"{origin}.{alias.name}" for alias in node.names)
+
+
+def wrong_imports(root: Path) -> list[str]:
+    wrong = []
+    for unit, name, file, tree in modules(root):
+        for target in imports(name, file, tree):
+            library, _, rest = target.partition(".")
+            if library != "casfs":
+                if unit not in ONLY_IN.get(library, {unit}):
+                    wrong.append(f"{name} imports {target}, which only {sorted(ONLY_IN[library])} may")
+                continue
+            other = rest.partition(".")[0]
+            if other in FLOOR and other != unit and FLOOR[other] >= FLOOR.get(unit, -1):
+                wrong.append(f"{name} imports {target}, which is not below it")
+    return wrong
+
+
+def wrong_files(root: Path) -> list[str]:
+    wrong = []
+    for unit, name, file, _ in modules(root):
+        if unit and unit not in FLOOR:
+            wrong.append(f"{name} stands on no floor: add {unit} to FLOORS")
+        if name.rpartition(".")[2] in MEANINGLESS_NAMES:
+            wrong.append(f"{name} says nothing by its name")
+        if (lines := len(file.read_bytes().splitlines())) > MAX_LINES:
+            wrong.append(f"{name} has {lines} lines, more than {MAX_LINES}")
+    return wrong
+
+
+def texts(tree: ast.Module) -> Iterator[ast.Constant]:
+    """String constants, docstrings and other strings that nobody uses excepted."""
+    unused = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in unused:
+            yield node
+
+
+def stray_sql(root: Path) -> list[str]:
+    return [
+        f"{name}:{text.lineno} holds SQL, which belongs in namespace"
+        for unit, name, _, tree in modules(root)
+        if unit != "namespace"
+        for text in texts(tree)
+        if SQL.match(text.value)
+    ]
+
+
+def environment_reads(root: Path) -> list[str]:
+    return [
+        f"{name}:{node.lineno} reads the environment, which only config may"
+        for _, name, _, tree in modules(root)
+        if name not in READS_ENVIRONMENT
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv", "getenvb")
+    ]
+
+
+@pytest.mark.parametrize("rule", [wrong_imports, wrong_files, stray_sql, environment_reads])
+def test_the_package_keeps(rule):
+    assert rule(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "file", "text", "complaint"),
+    [
+        (wrong_imports, "namespace/a.py", "from casfs.filestore import b", "not below"),
+        (wrong_imports, "filestore/a.py", "from ..namespace import b", "not below"),
+        (wrong_imports, "filestore/__init__.py", "from .. import namespace", "not below"),
+        (wrong_imports, "fs/a.py", "def f():\n    import casfs.service.mountd", "not below"),
+        (wrong_imports, "errors.py", "from casfs import types", "not below"),
+        (wrong_imports, "fs/a.py", "import apsw", "namespace"),
+        (wrong_imports, "fs/a.py", "if x:\n    from trio.lowlevel import checkpoint", "fuse"),
+        (wrong_imports, "control/a.py", "import pyfuse3", "fuse"),
+        (wrong_files, "fs/utils.py", "", "says nothing"),
+        (wrong_files, "fs/common/__init__.py", "", "says nothing"),
+        (wrong_files, "attic.py", "", "no floor"),
+        (wrong_files, "fs/long.py", "x = 1\n" * 501, "501 lines"),
+        (stray_sql, "fs/a.py", "run('SELECT 1')", "a:1 holds SQL"),
+        (stray_sql, "fs/a.py", "run(f'''\n  INSERT INTO t VALUES ({x})''')", "holds SQL"),
+        (environment_reads, "fs/a.py", "import os\nos.environ['HOME']", "a:2 reads"),
+    ],
+)
+def test_a_breach_is_found(tmp_path, rule, file, text, complaint):
+    path = tmp_path / "casfs" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    (found,) = rule(tmp_path)
+    assert complaint in found
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("namespace/a.py", "import apsw\nfrom casfs import errors\nfrom .b import c\nSQL = 'SELECT 1'"),
+        ("cli/a.py", "from casfs.service import mountd\nimport casfs"),
+        ("service/a.py", "import trio\nfrom casfs.fuse.operations import Operations"),
+        ("fs/a.py", "'''SELECT is not sent from here.'''\nx = 'Selected'"),
+    ],
+)
+def test_what_is_allowed_is_not_complained_about(tmp_path, file, text):
+    path = tmp_path / "casfs" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    assert [rule(tmp_path) for rule in (wrong_imports, wrong_files, stray_sql, environment_reads)] == [[]] * 4
