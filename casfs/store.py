@@ -168,6 +168,8 @@ def read_config(path: str) -> StoreConfig:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FormatError(f"{name} is damaged: {error}") from None
     version = values.get("format")
+    if isinstance(version, int) and version < 1:
+        raise FormatError(f"{name} is damaged: format {version}")
     if isinstance(version, int) and version > FORMAT:
         raise FormatTooNew(
             f"{path} has format {version}; this casfs knows up to {FORMAT}", hint="use a newer casfs"
@@ -205,7 +207,7 @@ def create_store(path: str, *, fan_out: int = 2) -> None:
     fd = durable.create(temporary, 0o600)
     try:
         durable.write_whole(fd, text.encode())
-        os.fsync(fd)
+        durable.fdatasync(fd)
     finally:
         os.close(fd)
     durable.rename(temporary, f"{path}/casfs.toml")

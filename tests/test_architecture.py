@@ -20,7 +20,6 @@ FLOORS = (
     ("fs",),
     ("maintenance",),
     ("fuse", "control"),
-    ("config",),
     ("service",),
     ("cli",),
     ("__main__",),
@@ -38,7 +37,7 @@ ONLY_IN = {
     "shtab": {"cli"},
 }
 # $NOTIFY_SOCKET is how systemd speaks to a service, not a setting of ours.
-READS_ENVIRONMENT = {"casfs.config", "casfs.service.notify"}
+READS_ENVIRONMENT = {"casfs.service.notify"}
 MEANINGLESS_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
 MAX_LINES = 500
 SQL = re.compile(

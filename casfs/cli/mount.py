@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from casfs.config import MountOptions
+    from casfs.fuse.options import MountOptions
     from casfs.service.mountd import mount
 
     words = [word for group in args.options for word in group.split(",") if word]

@@ -2,7 +2,8 @@
 
 For each mount of a store: process id, store, mount point, format, counts,
 open handles, what waits to be committed, feature switches. With PATH only the
-mount of that store or around that path; exit code 6 if there is none.
+mount of that store or around that path; exit code 6 if there is none, or its
+daemon is dead.
 
 JSON: {"mounts": [{"pid": 1, "store": "…", "mountpoint": "…", "serving": true, …}]}
 """
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from casfs.cli.arguments import Commands, add_command, add_json, add_path
 from casfs.cli.output import print_facts, print_json
-from casfs.errors import CasfsError, NotMounted
+from casfs.errors import CasfsError, ExitCode, NotMounted
 
 if TYPE_CHECKING:
     from casfs.service.mounts import MountInfo
@@ -40,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
         if index:
             print()
         print_facts(mount)
-    return 0
+    dead = args.path is not None and not facts[0]["serving"]
+    return ExitCode.NOT_MOUNTED if dead else ExitCode.OK
 
 
 def _mount_of(path: str) -> MountInfo:

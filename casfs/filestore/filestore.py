@@ -18,9 +18,6 @@ from casfs.types import Digest, Room
 BLOB_MODE = 0o400
 """Blobs are private to the store's owner and never written again (I2)."""
 
-FSYNC_EACH = 24
-"""Up to so many new blobs are made durable one by one; more by one syncfs(2) of the file system."""
-
 HASH_CHUNK = 1 << 20
 
 RESERVE = 16 << 20
@@ -67,7 +64,7 @@ class FileStore:
             return False
 
     def publish_bytes(self, digest: bytes, data: bytes | bytearray) -> None:
-        """Write `data`, whole, under its digest. Not durable before `sync`.
+        """Write `data`, whole, under its digest. Not durable before `sync_each`.
 
         A file that was there is replaced: without a row it may be the torn rest of a power loss.
         """
@@ -80,11 +77,11 @@ class FileStore:
                 os.close(fd)
             self.durable.rename(path, self.paths.blob(digest))
         except OSError:
-            os.unlink(path)
+            self.staging.remove(os.path.basename(path))
             raise
 
     def publish_staged(self, digest: bytes, staged: StagedFile, *, keep_name: bool) -> None:
-        """Make a staged file the blob of its digest and close it. Not durable before `sync`.
+        """Make a staged file the blob of its digest and close it. Not durable before `sync_each`.
 
         `keep_name`: a committed row names the staged file, so it must outlive the next commit (I5);
         the caller removes it then.
@@ -108,11 +105,13 @@ class FileStore:
         except FileNotFoundError:
             raise OSError(errno.EIO, f"blob {digest.hex()} is missing from the filestore") from None
 
-    def sync(self, digests: list[bytes]) -> None:
+    def sync_all(self, _digests: list[bytes]) -> None:
+        """Make many published blobs durable at once, by syncfs(2). Blocks, for as long as all dirty
+        data of that file system takes, other programs' included."""
+        self.durable.syncfs(self.paths.root)
+
+    def sync_each(self, digests: list[bytes]) -> None:
         """Make published blobs durable: their bytes and their names (I1). Blocks."""
-        if len(digests) > FSYNC_EACH:
-            self.durable.syncfs(self.paths.root)
-            return
         for digest in digests:
             self.durable.fsync_path(self.paths.blob(digest))
         for shard in sorted({self.paths.shard(digest) for digest in digests}):

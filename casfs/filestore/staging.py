@@ -6,6 +6,7 @@ committed row names is rubbish after a crash; one that a row names holds data so
 
 from __future__ import annotations
 
+import errno
 import os
 
 from casfs.filestore.durable import Durable
@@ -47,8 +48,16 @@ class Staging:
         return self.path(os.urandom(8).hex())
 
     def reopen(self, name: str) -> StagedFile:
-        """A staged file that a committed row names."""
-        return StagedFile(name, os.open(self.path(name), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
+        """A staged file that a committed row names. Raises OSError EIO when it is missing.
+
+        It has the mode of a blob when a crash came between its publication and the commit.
+        """
+        path = self.path(name)
+        try:
+            os.chmod(path, 0o600)
+            return StagedFile(name, os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
+        except FileNotFoundError:
+            raise OSError(errno.EIO, f"staged content {name} is missing") from None
 
     def drop(self, staged: StagedFile) -> None:
         """Forget content that no row names; the file goes to the pool."""

@@ -72,5 +72,5 @@ class Attributes:
         if not inode.is_regular or size < 0:
             raise FsError(errno.EINVAL)
         await self._files.truncate(inode, size, handle)
-        if uid and inode.mode & (stat.S_ISUID | stat.S_ISGID):
-            inode.mode = mode_without_suid(inode.mode)
+        if uid:
+            await self._files.drop_privileges(inode)

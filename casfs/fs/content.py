@@ -71,27 +71,28 @@ class Content:
         assert self.staged is not None
         return os.pread(self.staged.fd, size, offset)
 
-    def write(self, offset: int, data: bytes) -> None:
-        """Write to staged content and follow a sequential writer with the hash. Raises OSError."""
-        end = offset + len(data)
+    def write(self, offset: int, data: bytes) -> int:
+        """Write to staged content and follow a sequential writer with the hash.
+
+        Gives the bytes written, which are fewer on a disk that fills up. Raises OSError for none at all.
+        """
+        written = len(data)
         if self.buffer is not None:
             buffer = self.buffer
             if offset > len(buffer):
                 buffer.extend(bytes(offset - len(buffer)))
-            buffer[offset:end] = data
+            buffer[offset : offset + written] = data
         else:
             assert self.staged is not None
             written = os.pwrite(self.staged.fd, data, offset)
-            while written < len(data):
-                written += os.pwrite(self.staged.fd, memoryview(data)[written:], offset + written)
             if self.hasher is not None:
                 if offset == self.hashed:
-                    self.hasher.update(data)
-                    self.hashed = end
+                    self.hasher.update(data if written == len(data) else data[:written])
+                    self.hashed += written
                 else:
                     self.hasher = None
-        if end > self.inode.size:
-            self.inode.size = end
+        self.inode.size = max(self.inode.size, offset + written)
+        return written
 
     def truncate(self, size: int) -> None:
         """Set the size of staged content; what is new reads as zeros. Raises OSError (EFBIG)."""
@@ -107,11 +108,12 @@ class Content:
                 self.hasher = None
         self.inode.size = size
 
-    def blocks(self) -> int:
-        """Allocated 512-byte units, for st_blocks: holes of a staged file do not count."""
+    def allocated(self) -> int:
+        """Bytes on disk, whole 512-byte units: holes do not count, nor what is allocated ahead."""
+        whole = self.inode.size + 511 & ~511
         if self.staged is not None:
-            return os.fstat(self.staged.fd).st_blocks
-        return (self.inode.size + 511) // 512
+            return min(whole, os.fstat(self.staged.fd).st_blocks * 512)
+        return whole if self.buffer is not None else self.inode.allocated
 
     def close_blob(self) -> None:
         if self.blob_fd >= 0:

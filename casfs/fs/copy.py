@@ -149,7 +149,8 @@ def _duplicate(fs: FileSystem, inode: Inode) -> Inode:
     """A new inode like `inode`, with no name yet. Inside a transaction."""
     fs.store.filestore.claim(512)
     copied = fs.inodes.create(inode.mode, inode.uid, inode.gid, inode.rdev, inode.target)
-    copied.size, copied.atime, copied.mtime = inode.size, inode.atime, inode.mtime
+    copied.size, copied.allocated = inode.size, inode.allocated
+    copied.atime, copied.mtime = inode.atime, inode.mtime
     fs.inodes.set_blob(copied, inode.blob)
     attributes = fs.xattrs.all(inode)
     if attributes:

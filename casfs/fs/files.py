@@ -43,6 +43,7 @@ class Files:
         self._filestore = store.filestore
         self._staging = store.filestore.staging
         self._blobs = store.namespace.blobs
+        self._savepoint = store.namespace.savepoint
         self._inodes = inodes
         self._group = group
         self._scheduler = scheduler
@@ -129,24 +130,30 @@ class Files:
     # Writing
 
     async def write(self, handle: Handle, offset: int, data: bytes) -> int:
-        """Write all of `data`. Raises OSError (ENOSPC, EFBIG, EIO)."""
+        """Write `data`, less of it only when the disk fills up. Raises OSError (ENOSPC, EFBIG, EIO)."""
         content = handle.content
         if content.mutex.busy or not content.is_staged:
             async with content.mutex:
                 await self._make_staged(content, content.inode.size)
-        self._write(content, offset, data)
+        written = self._write(content, offset, data)
         handle.wrote = True
         if handle.flushed:
             handle.inherited = True
         inode = content.inode
         inode.mtime = inode.ctime = time.time_ns()
-        if inode.mode & (stat.S_ISUID | stat.S_ISGID) and handle.uid:
-            await self._group.begin()
-            inode.mode = mode_without_suid(inode.mode)
-            self._inodes.mark(inode)
-        return len(data)
+        if handle.uid and inode.mode & (stat.S_ISUID | stat.S_ISGID):
+            await self.drop_privileges(inode)
+        return written
 
-    def _write(self, content: Content, offset: int, data: bytes) -> None:
+    async def drop_privileges(self, inode: Inode) -> None:
+        """What a write or truncation by another than root takes away."""
+        mode = mode_without_suid(inode.mode)
+        if mode != inode.mode:
+            await self._group.begin()
+            inode.mode = mode
+            self._inodes.changed(inode)
+
+    def _write(self, content: Content, offset: int, data: bytes) -> int:
         content.mark_dirty()
         end = offset + len(data)
         if end > MAX_SIZE:
@@ -159,7 +166,7 @@ class Files:
                 self._buffered += grown
         if content.staged is not None:
             self._filestore.claim(len(data))
-        content.write(offset, data)
+        return content.write(offset, data)
 
     def _spill(self, content: Content) -> None:
         """Move staged content from memory to a staged file. Raises OSError."""
@@ -249,7 +256,13 @@ class Files:
                 await self._truncate(content, 0)
                 content.close_blob()
             handle.wrote = True
-        inode.mtime = inode.ctime = time.time_ns()
+            inode.mtime = inode.ctime = time.time_ns()
+        else:
+            await self._group.begin()
+            inode.mtime = time.time_ns()
+            self._inodes.changed(inode)
+        if handle.uid:
+            await self.drop_privileges(inode)
 
     def _drop_staged(self, content: Content) -> None:
         """Forget staged content.
@@ -314,6 +327,7 @@ class Files:
     async def _seal(self, content: Content) -> None:
         inode = content.inode
         size = inode.size
+        inode.allocated = content.allocated()
         await self._group.enter_publishing()
         if size == 0:
             self._drop_staged(content)
@@ -324,7 +338,7 @@ class Files:
         else:
             staged = content.staged
             assert staged is not None
-            if size - content.blocks() * 512 >= SPARSE_LIMIT:
+            if size - content.allocated() >= SPARSE_LIMIT:
                 await self._persist(content)
                 content.dirty = False
                 return
@@ -338,11 +352,13 @@ class Files:
         blob = self._blobs.find(digest)
         if blob is not None and self._filestore.has(digest, size):
             self._drop_staged(content)
-        else:
+        elif blob is not None:
             self._publish(content, digest)
-            if blob is None:
+        else:
+            with self._savepoint():
                 blob = self._blobs.insert(digest, size, time.time_ns())
-                self._inodes.add_refs(blob, -1)
+                self._publish(content, digest)
+            self._inodes.add_refs(blob, -1)
         self._sealed(content, blob)
 
     def _publish(self, content: Content, digest: bytes) -> None:
@@ -391,7 +407,11 @@ class Files:
         assert staged is not None
         size = inode.size
         first = inode.staged != staged.name
-        await self._scheduler.run(self._make_durable, staged, first)
+        try:
+            await self._scheduler.run(self._make_durable, staged, first)
+        except OSError as error:
+            self._group.stop(error)
+            raise
         await self._group.begin()
         if inode.staged is not None and first:
             self._group.obsolete(inode.staged)

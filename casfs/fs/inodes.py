@@ -11,8 +11,10 @@ import errno
 import stat
 import time
 from typing import TYPE_CHECKING, cast
+from weakref import WeakValueDictionary
 
 from casfs.errors import FsError
+from casfs.namespace.inodes import InodeRow
 from casfs.namespace.namespace import Namespace
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ class Inode:
     """
 
     __slots__ = (
+        "__weakref__",
+        "allocated",
         "atime",
         "blob",
         "btime",
@@ -63,6 +67,7 @@ class Inode:
         gid: int,
         rdev: int,
         size: int,
+        allocated: int,
         blob: int | None,
         staged: str | None,
         target: bytes | None,
@@ -78,6 +83,7 @@ class Inode:
         self.gid = gid
         self.rdev = rdev
         self.size = size
+        self.allocated = allocated
         self.blob = blob
         self.staged = staged
         self.target = target
@@ -108,6 +114,7 @@ class Inode:
             self.gid,
             self.rdev,
             size,
+            self.allocated,
             self.blob,
             self.staged,
             self.target,
@@ -124,6 +131,7 @@ class InodeTable:
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
         self._cache: dict[int, Inode] = {}
+        self._live: WeakValueDictionary[int, Inode] = WeakValueDictionary()
         self._dirty: dict[int, Inode] = {}
         self._deleted: set[int] = set()
         self._refs: dict[int, int] = {}
@@ -138,18 +146,20 @@ class InodeTable:
         return inode if inode is not None else self._load(ino)
 
     def _load(self, ino: int) -> Inode:
+        inode = self._live.get(ino)  # evicted while somebody held it: there must be no second one
+        if inode is not None:
+            self._cache[ino] = inode
+            return inode
         row = self._namespace.inodes.get(ino)
         if row is None or ino in self._deleted:
             raise FsError(errno.ESTALE)
-        inode = Inode(
-            *cast("tuple[int, int, int, int, int, int, int, None, None, None, int, int, int, int]", row)
-        )
+        inode = Inode(*cast(InodeRow, row))
         self._remember(inode)
         return inode
 
     def _remember(self, inode: Inode) -> None:
         cache = self._cache
-        cache[inode.ino] = inode
+        cache[inode.ino] = self._live[inode.ino] = inode
         if len(cache) > CACHE_SIZE:
             self._evict()
 
@@ -173,7 +183,7 @@ class InodeTable:
         self._next_ino = ino + 1
         now = time.time_ns()
         size = 0 if target is None else len(target)
-        inode = Inode(ino, mode, 1, uid, gid, rdev, size, None, None, target, now, now, now, now)
+        inode = Inode(ino, mode, 1, uid, gid, rdev, size, 0, None, None, target, now, now, now, now)
         inode.stored = False
         inode.xattrs = {}
         self._dirty[ino] = inode
@@ -217,6 +227,7 @@ class InodeTable:
         self.set_blob(inode, None)
         self._dirty.pop(inode.ino, None)
         self._cache.pop(inode.ino, None)
+        self._live.pop(inode.ino, None)
         if inode.stored:
             self._deleted.add(inode.ino)
             if len(self._deleted) > FLUSH_BATCH:
@@ -240,7 +251,8 @@ class InodeTable:
         """Bring every row in line with memory, reference counts included (I4): what COMMIT needs."""
         self.flush_rows()
         if self._refs:
-            self._namespace.blobs.add_refs(self._refs, time.time_ns())
+            with self._namespace.savepoint():
+                self._namespace.blobs.add_refs(self._refs, time.time_ns())
             self._refs.clear()
 
     def reserve_numbers(self) -> None:

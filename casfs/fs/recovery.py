@@ -46,9 +46,12 @@ async def _seal_staged(store: Store, inodes: InodeTable, files: Files, ino: int,
         return
     staged = handle.content.staged
     assert staged is not None
-    if os.fstat(staged.fd).st_size != size:
+    # Longer: written after the fsync, lost whole. Shorter: truncated after it, which is a state it had.
+    held = os.fstat(staged.fd).st_size
+    if held > size:
         os.ftruncate(staged.fd, size)
     handle.content.mark_dirty()
+    inode.size = min(held, size)
     await files.release(handle)
 
 

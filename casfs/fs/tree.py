@@ -50,7 +50,7 @@ class Tree:
         self.unlinked: set[int] = set()
 
     def lookup(self, parent: int, name: bytes) -> Inode | None:
-        """The inode under a name, or None. Raises FsError ENAMETOOLONG, ENOTDIR."""
+        """The inode under a name, or None. Raises FsError ENAMETOOLONG."""
         ino = self._dentries.find(parent, name)
         if ino is not None:
             return self._inodes.get(ino)
@@ -237,11 +237,14 @@ class Tree:
             await group.begin()
         source = self._existing(parent, name)
         target_ino = self._dentries.find(new_parent, new_name)
-        if target_ino is not None and not flags and source.content is not None:
-            await self._files.persist_inode(source)
-            await group.begin()
-            source = self._existing(parent, name)
-            target_ino = self._dentries.find(new_parent, new_name)
+        if target_ino is not None and flags != RENAME_NOREPLACE:
+            unsealed = [source, self._inodes.get(target_ino)] if flags else [source]
+            if any(inode.content is not None for inode in unsealed):
+                for inode in unsealed:
+                    await self._files.persist_inode(inode)
+                await group.begin()
+                source = self._existing(parent, name)
+                target_ino = self._dentries.find(new_parent, new_name)
         to = self._directory(new_parent, new_name)
         target = None if target_ino is None else self._inodes.get(target_ino)
         if target is not None and flags & RENAME_NOREPLACE:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import select
 import types
+from collections.abc import Callable
 
 import pyfuse3
 import trio
@@ -21,6 +22,9 @@ log = logging.getLogger(__name__)
 
 BURST = 32
 """Requests served before timers, thread results and other tasks get their turn."""
+
+PATIENCE_MS = 1
+"""Milliseconds the loop may sleep for the next request; so late timers and new commands may be."""
 
 _LOWLEVEL = ("current_task", "current_trio_token", "notify_closing")
 
@@ -42,13 +46,19 @@ class Baton:
 
     async def __aexit__(self, *_: object) -> None:
         self._held = False
-        self._waiters.unpark()
+        if self._waiters:
+            self._waiters.unpark()
 
 
 class RequestWait:
-    """`trio.lowlevel.wait_readable` for the FUSE descriptor."""
+    """`trio.lowlevel.wait_readable` for the FUSE descriptor.
 
-    def __init__(self) -> None:
+    While nothing runs in a thread, it sleeps up to `PATIENCE_MS` in poll(2) itself: a program that works
+    file by file sends its next request some microseconds after the last reply.
+    """
+
+    def __init__(self, threads: Callable[[], int]) -> None:
+        self._threads = threads
         self._poll: select.poll | None = None
         self._left = BURST
 
@@ -58,23 +68,23 @@ class RequestWait:
             poll = self._poll = select.poll()
             poll.register(fd, select.POLLIN)
         self._left -= 1
-        if self._left > 0:
-            if poll.poll(0):
-                return
-        else:
+        if self._left <= 0:
             self._left = BURST
             await trio.lowlevel.checkpoint()
-            if poll.poll(0):
-                return
+        if poll.poll(0 if self._threads() else PATIENCE_MS):
+            return
         await trio.lowlevel.wait_readable(fd)
 
 
-def install() -> str:
-    """Put the seam in; returns "" or the reason why pyfuse3 runs its own loop."""
+def install(threads: Callable[[], int]) -> str:
+    """Put the seam in; returns "" or the reason why pyfuse3 runs its own loop.
+
+    `threads()` is the number of calls that are under way in threads.
+    """
     if getattr(pyfuse3, "trio", None) is not trio:
         return "this pyfuse3 does not look up trio by its module-level name"
     lowlevel = types.SimpleNamespace(**{name: getattr(trio.lowlevel, name) for name in _LOWLEVEL})
-    lowlevel.wait_readable = RequestWait().wait_readable
+    lowlevel.wait_readable = RequestWait(threads).wait_readable
     seam = types.SimpleNamespace(
         lowlevel=lowlevel,
         Lock=Baton,

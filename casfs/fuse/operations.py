@@ -108,10 +108,9 @@ class Operations(pyfuse3.Operations):
         if stat.S_ISDIR(mode):
             entry.st_size, entry.st_blocks = 4096, 0
         else:
-            size = inode.size
             content = inode.content
-            entry.st_size = size
-            entry.st_blocks = (size + 511) >> 9 if content is None else content.blocks()
+            entry.st_size = inode.size
+            entry.st_blocks = (inode.allocated if content is None else content.allocated()) >> 9
         entry.st_blksize = BLOCK_SIZE
         entry.st_atime_ns = inode.atime
         entry.st_mtime_ns = inode.mtime
@@ -239,7 +238,8 @@ class Operations(pyfuse3.Operations):
 
     @translated
     async def listxattr(self, ino: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
-        return self._fs.xattrs.list(ino)
+        names = self._fs.xattrs.list(ino)
+        return names if ctx.uid == 0 else [name for name in names if not name.startswith(b"trusted.")]
 
     @mutating
     async def setxattr(self, ino: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:

@@ -1,10 +1,12 @@
-"""What the kernel and libfuse are told at mount time."""
+"""Mount options: what `casfs mount -o` takes, and what the kernel and libfuse are told."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
+
+from casfs.errors import UsageError
 
 if TYPE_CHECKING:
     import pyfuse3
@@ -40,3 +42,82 @@ def source_name(store: str) -> str:
 def store_of_source(source: str) -> str:
     """The inverse of `source_name`."""
     return unquote(source, errors="surrogateescape")
+
+
+_FLAGS = {
+    "ro": ("read_only", True),
+    "rw": ("read_only", False),
+    "allow_other": ("allow_other", True),
+    "allow_root": ("allow_root", True),
+    "suid": ("suid", True),
+    "nosuid": ("suid", False),
+    "dev": ("dev", True),
+    "nodev": ("dev", False),
+    "exec": ("exec", True),
+    "noexec": ("exec", False),
+}
+
+_ACCEPTED = (
+    *("default_permissions", "noatime", "nodiratime", "relatime"),
+    *("auto", "noauto", "nofail", "_netdev", "user", "nouser", "users"),
+)
+"""What mount(8) and fstab(5) pass on and that changes nothing here; `x-…` and `comment=…` too."""
+
+_VALUES = ("uid", "gid", "umask", "commit_interval")
+
+MAX_INTERVAL = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    """-o of `casfs mount`. `commit_interval` in seconds; 0 makes each operation durable before it returns."""
+
+    read_only: bool = False
+    allow_other: bool = False
+    allow_root: bool = False
+    suid: bool = False
+    dev: bool = False
+    exec: bool = True
+    uid: int | None = None
+    gid: int | None = None
+    umask: int | None = None
+    commit_interval: float = 1.0
+
+    @classmethod
+    def parse(cls, words: list[str]) -> MountOptions:
+        """Raises UsageError, with the nearest known option for an unknown one."""
+        given: dict[str, Any] = {}
+        for word in words:
+            key, equals, value = word.partition("=")
+            if key in _FLAGS and not equals:
+                field, setting = _FLAGS[key]
+                given[field] = setting
+            elif key in _VALUES:
+                given[key] = _number(key, value)
+            elif word in _ACCEPTED or key == "comment" or key.startswith("x-"):
+                continue
+            else:
+                raise UsageError.unknown("mount option", word, (*_FLAGS, *_VALUES, *_ACCEPTED))
+        options = cls(**given)
+        if options.allow_other and options.allow_root:
+            raise UsageError("allow_other and allow_root exclude each other")
+        return options
+
+
+def _number(key: str, value: str) -> int | float:
+    try:
+        if key == "commit_interval":
+            seconds = float(value)
+            if not 0 <= seconds <= MAX_INTERVAL:
+                raise ValueError
+            return seconds
+        number = int(value, 8 if key == "umask" else 10)
+        if not 0 <= number <= (0o777 if key == "umask" else (1 << 32) - 2):
+            raise ValueError
+        return number
+    except ValueError:
+        wanted = {
+            "umask": "an octal number from 0 to 777",
+            "commit_interval": f"a number of seconds from 0 to {MAX_INTERVAL:.0f}",
+        }.get(key, "a numeric id")
+        raise UsageError(f"mount option {key}={value} is not valid", f"{key} takes {wanted}") from None

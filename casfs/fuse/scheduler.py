@@ -14,8 +14,15 @@ class TrioScheduler:
     """What blocks goes to trio's worker threads. A cancelled waiter waits on: a half-done copy or sync
     must not go on behind the back of who asked for it."""
 
+    def __init__(self) -> None:
+        self.threads = 0
+
     async def run(self, function: Callable[..., T], *args: Any) -> T:
-        return await trio.to_thread.run_sync(function, *args)
+        self.threads += 1
+        try:
+            return await trio.to_thread.run_sync(function, *args)
+        finally:
+            self.threads -= 1
 
     async def pause(self) -> None:
         await trio.lowlevel.checkpoint()

@@ -6,26 +6,28 @@ import os
 
 import pyfuse3
 
-from casfs.config import MountOptions
 from casfs.errors import MountError
 from casfs.fs.filesystem import FileSystem
 from casfs.fuse import loop
 from casfs.fuse.committer import Committer
 from casfs.fuse.operations import Operations
-from casfs.fuse.options import SUBTYPE, Presentation, source_name
+from casfs.fuse.options import SUBTYPE, MountOptions, Presentation, source_name
+from casfs.fuse.scheduler import TrioScheduler
 
 
 class Session:
     """pyfuse3 holds one session for each process. Runs on the event loop's thread."""
 
-    def __init__(self, fs: FileSystem, mountpoint: str, options: MountOptions) -> None:
+    def __init__(
+        self, fs: FileSystem, scheduler: TrioScheduler, mountpoint: str, options: MountOptions
+    ) -> None:
         self._mountpoint = mountpoint
         self._options = options
         self._store = fs.store.path
         presentation = Presentation(options.uid, options.gid, options.umask)
         self._operations = Operations(fs, presentation, durable_each=options.commit_interval == 0)
         self._committer = Committer(fs, options.commit_interval)
-        slow = loop.install()
+        slow = loop.install(lambda: scheduler.threads)
         self.features = {
             "fast_event_loop": f"off: {slow}" if slow else "on",
             "commit_interval": f"{options.commit_interval:g} s",

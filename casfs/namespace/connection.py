@@ -65,8 +65,8 @@ def connect(path: str, *, readonly: bool = False) -> apsw.Connection:
         ):
             _drain(connection, f"PRAGMA {pragma}")
         return connection
-    except apsw.NotADBError:
-        raise FormatError(f"{path} is not a database", hint="restore it from a backup") from None
+    except (apsw.NotADBError, apsw.CorruptError, apsw.CantOpenError) as error:
+        raise FormatError(f"{path} cannot be opened: {error}", hint="restore it from a backup") from None
     except apsw.Error as error:
         raise translate(error) from error
 
@@ -85,7 +85,7 @@ def create(path: str, now_ns: int, uid: int, gid: int) -> None:
         for item in (("next_ino", 2), ("next_cookie", 3), ("uuid", uuid.uuid4().hex)):
             connection.execute("INSERT INTO meta VALUES (?, ?)", item)
         connection.execute(
-            "INSERT INTO inode VALUES (1, ?, 2, ?, ?, 0, 0, NULL, NULL, NULL, ?, ?, ?, ?)",
+            "INSERT INTO inode VALUES (1, ?, 2, ?, ?, 0, 0, 0, NULL, NULL, NULL, ?, ?, ?, ?)",
             (0o40755, uid, gid, now_ns, now_ns, now_ns, now_ns),
         )
         connection.execute("COMMIT")

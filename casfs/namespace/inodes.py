@@ -18,6 +18,7 @@ class InodeRow(NamedTuple):
     gid: int
     rdev: int
     size: int
+    allocated: int
     blob_id: int | None
     staged: str | None
     target: bytes | None
@@ -28,9 +29,10 @@ class InodeRow(NamedTuple):
 
 
 _UPSERT = """
-INSERT INTO inode VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO inode VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (ino) DO UPDATE SET mode = excluded.mode, nlink = excluded.nlink, uid = excluded.uid,
-    gid = excluded.gid, size = excluded.size, blob_id = excluded.blob_id, staged = excluded.staged,
+    gid = excluded.gid, size = excluded.size,
+    allocated = excluded.allocated, blob_id = excluded.blob_id, staged = excluded.staged,
     atime_ns = excluded.atime_ns, mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns
 """
 

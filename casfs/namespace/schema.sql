@@ -37,6 +37,7 @@ CREATE TABLE inode (
     gid      INTEGER NOT NULL,
     rdev     INTEGER NOT NULL,      -- device nodes, makedev(3); else 0
     size     INTEGER NOT NULL,      -- bytes of content; a symbolic link: of its target; else 0
+    allocated INTEGER NOT NULL,     -- bytes on disk of regular content, for st_blocks: < size for a sparse file
     blob_id  INTEGER,               -- regular file's sealed content; NULL = empty, staged, or not a regular file
     staged   TEXT,                  -- name in staging/ of content that was fsynced before it was sealed (I5);
                                     -- its first `size` bytes count, and it hides blob_id; NULL = none

@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import trio
 
-from casfs.config import MountOptions
 from casfs.control.server import Server
 from casfs.errors import MountError
 from casfs.fs.filesystem import FileSystem
+from casfs.fuse.options import MountOptions
 from casfs.fuse.scheduler import TrioScheduler
 from casfs.fuse.session import Session
 from casfs.service import background
@@ -83,9 +83,10 @@ def _serve(store_path: str, mountpoint: str, options: MountOptions, ready: Calla
 
 
 async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Callable[[], None]) -> None:
-    fs = FileSystem(store, TrioScheduler())
+    scheduler = TrioScheduler()
+    fs = FileSystem(store, scheduler)
     await fs.start()
-    session = Session(fs, mountpoint, options)
+    session = Session(fs, scheduler, mountpoint, options)
     server = Server(control_path(store.path), Requests(fs, mountpoint, session.features).operations())
     session.mount()
     try:

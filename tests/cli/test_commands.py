@@ -31,7 +31,7 @@ def mountd(stand_in):
                 raise UsageError.unknown("mount option", "alow_other", ["allow_other", "ro"])
             return words
 
-    stand_in("casfs.config", MountOptions=MountOptions)
+    stand_in("casfs.fuse.options", MountOptions=MountOptions)
     stand_in("casfs.service.mountd", mount=lambda *given: calls.append(given) or 32)
     return calls
 
@@ -89,6 +89,14 @@ def test_status_shows_a_mount_whose_daemon_is_dead(casfs, mounted):
     (mount,) = json.loads(casfs("status", "--json").out)["mounts"]
     assert mount["serving"] is False
     assert mount["error"] == "nobody answers"
+
+
+@pytest.mark.parametrize(("words", "code"), [([], ExitCode.OK), (["/srv/one"], ExitCode.NOT_MOUNTED)])
+def test_status_of_a_dead_mount_fails_only_where_it_was_asked_for(casfs, mounted, words, code):
+    mounted(ONE, answer=NotMounted("nobody answers"))
+    outcome = casfs("status", *words)
+    assert (outcome.code, outcome.err) == (code, "")
+    assert "serving: no\n" in outcome.out
 
 
 @pytest.mark.parametrize("path", ["/mnt/two", "/mnt/two/deep/below", "/srv/two"])
