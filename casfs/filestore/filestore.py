@@ -66,19 +66,23 @@ class FileStore:
     def publish_bytes(self, digest: bytes, data: bytes | bytearray) -> None:
         """Write `data`, whole, under its digest. Not durable before `sync_each`.
 
-        A file that was there is replaced: without a row it may be the torn rest of a power loss.
+        Written where it stays: a rename would cost as much again, and until its row is committed, which
+        is after it is durable (I1), a blob file is nobody's anyhow. For the same reason a file that is
+        there already is not trusted but replaced: it may be the torn rest of a crash.
         """
-        path = self.staging.new_path()
-        fd = self.durable.create(path, BLOB_MODE)
+        path = self.paths.blob(digest)
         try:
-            try:
-                self.durable.write_whole(fd, data)
-            finally:
-                os.close(fd)
-            self.durable.rename(path, self.paths.blob(digest))
+            fd = self.durable.create(path, BLOB_MODE)
+        except FileExistsError:
+            self.durable.unlink(path)
+            fd = self.durable.create(path, BLOB_MODE)
+        try:
+            self.durable.write_whole(fd, data)
         except OSError:
-            self.staging.remove(os.path.basename(path))
+            self.durable.unlink(path)
             raise
+        finally:
+            os.close(fd)
 
     def publish_staged(self, digest: bytes, staged: StagedFile, *, keep_name: bool) -> None:
         """Make a staged file the blob of its digest and close it. Not durable before `sync_each`.

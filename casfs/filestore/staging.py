@@ -43,10 +43,6 @@ class Staging:
         name = os.urandom(8).hex()
         return StagedFile(name, self._durable.create(self.path(name), 0o600))
 
-    def new_path(self) -> str:
-        """A path no staged file has, for content that is written once and published at once."""
-        return self.path(os.urandom(8).hex())
-
     def reopen(self, name: str) -> StagedFile:
         """A staged file that a committed row names. Raises OSError EIO when it is missing.
 

@@ -125,6 +125,11 @@ class GroupCommit:
             else:
                 await self.begin()
 
+    @property
+    def can_publish(self) -> bool:
+        """Would `enter_publishing` return without waiting?"""
+        return self.active and self._gate is None
+
     def publish(self, digest: bytes) -> None:
         """Note a blob file this group refers to: it has to be durable before COMMIT (I1)."""
         self._published.append(digest)

@@ -64,13 +64,6 @@ class Content:
             self.dirty_since = self.scheduler.now()
             self.row_size = self.inode.size
 
-    def read(self, offset: int, size: int) -> bytes:
-        """Bytes of staged content."""
-        if self.buffer is not None:
-            return bytes(memoryview(self.buffer)[offset : offset + size])
-        assert self.staged is not None
-        return os.pread(self.staged.fd, size, offset)
-
     def write(self, offset: int, data: bytes) -> int:
         """Write to staged content and follow a sequential writer with the hash.
 

@@ -38,6 +38,7 @@ class FileSystem:
         self.inodes = InodeTable(store.namespace)
         self.group = GroupCommit(store, self.inodes, scheduler)
         self.files = Files(store, self.inodes, self.group, scheduler)
+        self.group.before_commit = self.files.write_back
         self.xattrs = ExtendedAttributes(store, self.inodes, self.group, self.files)
         self.tree = Tree(store, self.inodes, self.group, self.files, self.xattrs)
         self.attributes = Attributes(self.inodes, self.group, self.files, self.xattrs)

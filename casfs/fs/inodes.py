@@ -131,7 +131,7 @@ class InodeTable:
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
         self._cache: dict[int, Inode] = {}
-        self._live: WeakValueDictionary[int, Inode] = WeakValueDictionary()
+        self._evicted: WeakValueDictionary[int, Inode] = WeakValueDictionary()
         self._dirty: dict[int, Inode] = {}
         self._deleted: set[int] = set()
         self._refs: dict[int, int] = {}
@@ -146,7 +146,7 @@ class InodeTable:
         return inode if inode is not None else self._load(ino)
 
     def _load(self, ino: int) -> Inode:
-        inode = self._live.get(ino)  # evicted while somebody held it: there must be no second one
+        inode = self._evicted.get(ino)  # evicted while somebody held it: there must be no second one
         if inode is not None:
             self._cache[ino] = inode
             return inode
@@ -159,7 +159,7 @@ class InodeTable:
 
     def _remember(self, inode: Inode) -> None:
         cache = self._cache
-        cache[inode.ino] = self._live[inode.ino] = inode
+        cache[inode.ino] = inode
         if len(cache) > CACHE_SIZE:
             self._evict()
 
@@ -171,6 +171,7 @@ class InodeTable:
             if number >= half:
                 break
             if inode.content is None and ino not in dirty and inode.nlink:
+                self._evicted[ino] = inode
                 del self._cache[ino]
 
     # Changing: only inside a transaction
@@ -227,7 +228,7 @@ class InodeTable:
         self.set_blob(inode, None)
         self._dirty.pop(inode.ino, None)
         self._cache.pop(inode.ino, None)
-        self._live.pop(inode.ino, None)
+        self._evicted.pop(inode.ino, None)
         if inode.stored:
             self._deleted.add(inode.ino)
             if len(self._deleted) > FLUSH_BATCH:

@@ -28,6 +28,9 @@ FOREVER = 365 * 86400.0
 OPERATIONS_LIMIT = 20_000
 """Uncommitted operations from which new ones wait for the commit to catch up."""
 
+CAPABILITY = b"security.capability"
+"""Asked for by the kernel before each write(2); pyfuse3 cannot tell it to leave that to the file system."""
+
 BLOCK_SIZE = 128 << 10
 """st_blksize: what programs should read and write at a time."""
 
@@ -42,6 +45,8 @@ def translated(method: Handler[P, R]) -> Handler[P, R]:
     async def handler(self: Operations, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return await method(self, *args, **kwargs)
+        except pyfuse3.FUSEError:
+            raise
         except OSError as error:
             raise pyfuse3.FUSEError(error.errno or errno.EIO) from None
         except Exception as error:
@@ -234,6 +239,8 @@ class Operations(pyfuse3.Operations):
 
     @translated
     async def getxattr(self, ino: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        if name == CAPABILITY and name not in self._fs.xattrs.all(self._get(ino)):
+            raise pyfuse3.FUSEError(errno.ENODATA)
         return self._fs.xattrs.get(ino, name)
 
     @translated
@@ -285,7 +292,7 @@ class Operations(pyfuse3.Operations):
 
     @translated
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        return self._files.read(self._handles[fh], off, size)
+        return await self._files.read(self._handles[fh], off, size)  # type: ignore[return-value]
 
     @translated
     async def write(self, fh: int, off: int, buf: bytes) -> int:

@@ -53,8 +53,8 @@ class Blobs:
     def totals(self) -> tuple[int, int, int, int]:
         """(blobs in use, their bytes, orphans, their bytes)."""
         row: tuple[int, int, int, int] = self._execute(
-            """SELECT count(*) - o.n, coalesce(sum(size), 0) - o.bytes, o.n, o.bytes FROM blob,
-                (SELECT count(*) AS n, coalesce(sum(size), 0) AS bytes FROM blob WHERE refs = 0) AS o"""
+            """SELECT coalesce(sum(refs > 0), 0), coalesce(sum(iif(refs > 0, size, 0)), 0),
+                coalesce(sum(refs = 0), 0), coalesce(sum(iif(refs = 0, size, 0)), 0) FROM blob"""
         ).get
         return row
 

@@ -1,0 +1,173 @@
+"""Open contents: what is staged in memory or in files, and how sealed content becomes staged."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from blake3 import blake3
+
+from casfs.filestore.filestore import hash_bytes
+from casfs.fs.commit import GroupCommit
+from casfs.fs.content import MEMORY_LIMIT, Content, Handle
+from casfs.fs.inodes import Inode, InodeTable
+from casfs.fs.scheduler import Scheduler
+from casfs.store import Store
+
+BUFFERED_LIMIT = 64 << 20
+"""Bytes of staged content in memory, over all files; beyond it new content goes to staged files."""
+
+INLINE_WORK = 1 << 20
+"""Bytes that are hashed or copied on the event loop's own thread: less than a millisecond."""
+
+
+class Contents:
+    """The table of open contents. Owned by the thread that runs the file system."""
+
+    def __init__(self, store: Store, inodes: InodeTable, group: GroupCommit, scheduler: Scheduler) -> None:
+        self._filestore = store.filestore
+        self._staging = store.filestore.staging
+        self._blobs = store.namespace.blobs
+        self._savepoint = store.namespace.savepoint
+        self._inodes = inodes
+        self._group = group
+        self._scheduler = scheduler
+        self._open: dict[int, Content] = {}
+        self._buffered = 0
+        self._slow_writes = 0
+        self.handles = 0
+
+    def open(self, inode: Inode, writable: bool, uid: int) -> Handle:
+        """A handle of a regular file. Raises OSError EIO when its staged file is gone."""
+        content = self._content(inode)
+        content.handles += 1
+        content.writers += writable
+        self.handles += 1
+        return Handle(inode, content, writable, uid)
+
+    def _content(self, inode: Inode) -> Content:
+        content = inode.content
+        if content is None:
+            content = Content(inode, self._scheduler)
+            if inode.staged is not None:
+                content.staged = self._staging.reopen(inode.staged)
+            inode.content = self._open[inode.ino] = content
+        return content
+
+    def _close_if_idle(self, content: Content) -> None:
+        if content.handles or content.mutex.busy or (content.dirty and content.inode.nlink):
+            return
+        content.close_blob()
+        if content.is_staged:
+            if content.dirty or not content.inode.nlink:
+                self._drop_staged(content)
+            elif content.staged is not None:
+                os.close(content.staged.fd)
+        content.staged = None
+        if content.inode.content is content:
+            content.inode.content = None
+            del self._open[content.inode.ino]
+
+    def discard(self, inode: Inode) -> bool:
+        """An inode without names goes: content, attributes, row. Inside a transaction. False while open."""
+        content = inode.content
+        if content is not None:
+            self._close_if_idle(content)
+            if inode.content is not None:
+                return False
+        if inode.staged is not None:
+            self._group.obsolete(inode.staged)
+        self._inodes.remove(inode)
+        return True
+
+    def _blob_fd(self, content: Content) -> int:
+        if content.blob_fd < 0:
+            content.blob_fd = self._filestore.open(self._digest(content.inode))
+        return content.blob_fd
+
+    def _digest(self, inode: Inode) -> bytes:
+        digest = None if inode.blob is None else self._blobs.digest(inode.blob)
+        if digest is None:
+            raise OSError(errno.EIO, f"inode {inode.ino} has no blob")
+        return digest
+
+    def digest(self, inode: Inode) -> bytes | None:
+        """The digest of a sealed, regular file; None while it is staged."""
+        content = inode.content
+        if not inode.is_regular or inode.staged is not None or (content is not None and content.is_staged):
+            return None
+        return hash_bytes(b"") if inode.blob is None else self._digest(inode)
+
+    async def _make_staged(self, content: Content, keep: int) -> None:
+        """Copy up: have the first `keep` bytes of sealed content staged. The mutex is held."""
+        if content.is_staged:
+            return
+        if keep == 0 or content.inode.blob is None:
+            content.buffer = bytearray()
+        elif keep <= MEMORY_LIMIT and self._buffered + keep <= BUFFERED_LIMIT:
+            data = os.pread(self._blob_fd(content), keep, 0)
+            if len(data) != keep:
+                raise OSError(errno.EIO, "blob is shorter than its row says")
+            content.buffer = bytearray(data)
+            self._buffered += keep
+        else:
+            self._filestore.claim(keep)
+            staged = self._staging.create()
+            try:
+                if keep <= INLINE_WORK:
+                    self._filestore.copy_to(self._digest(content.inode), staged, keep)
+                else:
+                    await self._scheduler.run(
+                        self._filestore.copy_to, self._digest(content.inode), staged, keep
+                    )
+            except OSError:
+                self._staging.drop(staged)
+                raise
+            content.staged = staged
+            content.hasher = None
+        content.close_blob()
+
+    def _spill(self, content: Content) -> None:
+        """Move staged content from memory to a staged file. Raises OSError."""
+        buffer = content.buffer
+        assert buffer is not None
+        self._filestore.claim(len(buffer) + 4096)
+        staged = self._staging.create()
+        try:
+            self._filestore.durable.write_whole(staged.fd, buffer)
+        except OSError:
+            self._staging.drop(staged)
+            raise
+        content.staged = staged
+        content.buffer = None
+        self._buffered -= len(buffer)
+        content.hasher = blake3(buffer)
+        content.hashed = len(buffer)
+
+    def _drop_staged(self, content: Content) -> None:
+        """Forget staged content.
+
+        A staged file that a committed row may name goes after the next commit, and its row says from
+        then on that the file is empty: inside a transaction. An unlinked inode's goes with its row.
+        """
+        inode, staged = content.inode, content.staged
+        if content.buffer is not None:
+            self._buffered -= len(content.buffer)
+            content.buffer = None
+        elif staged is not None and inode.staged == staged.name:
+            os.close(staged.fd)
+            if inode.nlink:
+                self._group.obsolete(staged.name)
+                inode.staged = None
+                content.row_size = 0
+                self._inodes.mark(inode)
+        elif staged is not None:
+            self._staging.drop(staged)
+        content.staged = None
+        content.hasher = None
+        content.hashed = 0
+
+    @property
+    def unsealed(self) -> int:
+        """Files whose content is staged."""
+        return sum(content.dirty for content in self._open.values())

@@ -1,0 +1,163 @@
+"""Sealing: staged content becomes a blob, or is made durable as it is."""
+
+from __future__ import annotations
+
+import time
+
+from casfs.filestore.filestore import hash_bytes, hash_descriptor
+from casfs.filestore.staging import StagedFile
+from casfs.fs.content import Content
+from casfs.fs.contents import INLINE_WORK, Contents
+from casfs.fs.inodes import Inode
+
+SPARSE_LIMIT = 1 << 30
+"""Bytes of holes from which a file is not hashed but stays a staged file: hashing zeros takes 0.3 s/GiB."""
+
+WRITEBACK_SECONDS = 30.0
+"""Age at which content that is still being written is made durable as it is, as the kernel does."""
+
+
+class Sealing(Contents):
+    """What turns dirty content into blobs. Owned by the thread that runs the file system."""
+
+    async def seal(self, content: Content) -> None:
+        """Make dirty content a blob: hash, look whether it is there, publish. Raises OSError."""
+        if self._seal_small(content):
+            return
+        async with content.mutex:
+            if content.dirty and content.inode.nlink:
+                await self._seal(content)
+
+    def _seal_small(self, content: Content) -> bool:
+        """Seal content in memory without a wait, which is what most files take; False when there is one."""
+        buffer = content.buffer
+        if not buffer or content.mutex.busy or not content.inode.nlink or not self._group.can_publish:
+            return False
+        if content.dirty:
+            content.inode.allocated = content.allocated()
+            self._find_or_publish(content, hash_bytes(buffer))
+        return True
+
+    async def _seal(self, content: Content) -> None:
+        inode = content.inode
+        size = inode.size
+        inode.allocated = content.allocated()
+        await self._group.enter_publishing()
+        if size == 0:
+            self._drop_staged(content)
+            self._sealed(content, None)
+            return
+        if content.buffer is not None:
+            digest: bytes = hash_bytes(content.buffer)
+        else:
+            staged = content.staged
+            assert staged is not None
+            if size - content.allocated() >= SPARSE_LIMIT:
+                await self._persist(content)
+                content.dirty = False
+                return
+            if content.hasher is not None and content.hashed == size:
+                digest = content.hasher.digest()
+            elif size <= INLINE_WORK:
+                digest = hash_descriptor(staged.fd, size)
+            else:
+                digest = await self._scheduler.run(hash_descriptor, staged.fd, size)
+                await self._group.enter_publishing()
+        self._find_or_publish(content, digest)
+
+    def _find_or_publish(self, content: Content, digest: bytes) -> None:
+        """Let the inode have the blob of its content, the one that is there or a new one."""
+        size = content.inode.size
+        blob = self._blobs.find(digest)
+        if blob is not None and self._filestore.has(digest, size):
+            self._drop_staged(content)
+        elif blob is not None:
+            self._publish(content, digest)
+        else:
+            with self._savepoint():
+                blob = self._blobs.insert(digest, size, time.time_ns())
+                self._publish(content, digest)
+            self._inodes.add_refs(blob, -1)
+        self._sealed(content, blob)
+
+    def _publish(self, content: Content, digest: bytes) -> None:
+        inode, buffer, staged = content.inode, content.buffer, content.staged
+        if buffer is not None:
+            self._filestore.claim(len(buffer) + 4096)
+            self._filestore.publish_bytes(digest, buffer)
+            self._buffered -= len(buffer)
+            content.buffer = None
+        else:
+            assert staged is not None
+            named = inode.staged == staged.name
+            self._filestore.publish_staged(digest, staged, keep_name=named)
+            if named:
+                self._group.obsolete(staged.name)
+                inode.staged = None
+            content.staged = None
+            content.hasher = None
+            content.hashed = 0
+        self._group.publish(digest)
+
+    def _sealed(self, content: Content, blob: int | None) -> None:
+        content.dirty = False
+        content.close_blob()
+        self._inodes.set_blob(content.inode, blob)
+        self._inodes.mark(content.inode)
+        self._group.count()
+
+    async def _persist(self, content: Content) -> None:
+        """Let the row name the staged file, with its bytes durable first. The mutex is held."""
+        inode = content.inode
+        if content.buffer is not None:
+            self._spill(content)
+        staged = content.staged
+        assert staged is not None
+        size = inode.size
+        first = inode.staged != staged.name
+        try:
+            await self._scheduler.run(self._make_durable, staged, first)
+        except OSError as error:
+            self._group.stop(error)
+            raise
+        await self._group.begin()
+        if inode.staged is not None and first:
+            self._group.obsolete(inode.staged)
+        inode.staged = staged.name
+        self._inodes.set_blob(inode, None)
+        content.row_size = size
+        content.dirty_since = self._scheduler.now()
+        self._inodes.mark(inode)
+
+    def _make_durable(self, staged: StagedFile, first: bool) -> None:
+        self._filestore.durable.fdatasync(staged.fd)
+        if first:
+            self._filestore.durable.fsync_path(self._staging.root)
+
+    async def persist_inode(self, inode: Inode) -> None:
+        """Before an unsealed file takes the name of another one: its content must not be lost (I6)."""
+        content = inode.content
+        if content is not None and content.dirty and inode.nlink:
+            async with content.mutex:
+                if content.dirty:
+                    await self._persist(content)
+
+    async def write_back(self) -> None:
+        """Before a commit: long-dirty content becomes durable, what could not be sealed is tried again."""
+        now = self._scheduler.now()
+        for content in list(self._open.values()):
+            if not content.dirty or content.mutex.busy or not content.inode.nlink:
+                continue
+            if content.writers == 0:
+                await self.seal(content)
+                self._close_if_idle(content)
+            elif now - content.dirty_since > WRITEBACK_SECONDS:
+                async with content.mutex:
+                    if content.dirty:
+                        await self._persist(content)
+
+    async def settle(self) -> None:
+        """Seal everything, at unmount. Raises OSError for the first that cannot be."""
+        for content in list(self._open.values()):
+            if content.dirty and content.inode.nlink:
+                await self.seal(content)

@@ -1,0 +1,229 @@
+"""Checking a store, and repairing it.
+
+`check` changes nothing. While nobody uses the store it keeps others from using it, and sees everything. A
+store in use is read as its last commit left it, and what cannot be judged soundly then is left out and said
+to be (`Report.unchecked`). What a crash may leave is legal: unlinked inodes, staged files that a row names,
+and garbage.
+
+`repair` never deletes the only copy of a content. Its changes of rows are one durable transaction; then it
+does what every start does (fs/recovery.py), and checks again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from casfs.errors import StoreLocked
+from casfs.maintenance import offline
+from casfs.maintenance.files import BlobScan, Tell, layout_faults, staged_faults
+from casfs.maintenance.problems import PATHS, Findings, Kind, Problem, Report
+from casfs.maintenance.repair_files import FileRepair, repair_layout
+from casfs.maintenance.repair_rows import RowRepair
+from casfs.maintenance.rows import check_rows
+from casfs.maintenance.scrub import Scrub
+from casfs.namespace.checks import Affected, Checks
+from casfs.namespace.connection import DatabaseError
+from casfs.namespace.repairs import Repairs
+from casfs.store import Lock, Store
+
+__all__ = ["Problem", "Report", "check", "repair"]
+
+TURN_SECONDS = 10.0
+"""How long to wait for the collector, which holds the database for 20 ms at a time."""
+
+_IN_USE = (
+    "files in staging/ that no inode names, and the length of the others: programs write them",
+    "blob files without a row that are younger than an hour: the next commit may want them",
+    "what was done since the last commit",
+)
+
+
+def _silent(_doing: str, _done: int, _total: int) -> None:
+    return None
+
+
+def check(path: str, deep: bool = False, tell: Tell = _silent, *, exclusive: bool = False) -> Report:
+    """Compare rows and files with each other; `deep`: and every blob with its digest.
+
+    `exclusive`: nobody else may use the store, since it shall be repaired. `tell` may be called by several
+    threads. Raises StoreNotFound, FormatError, FormatTooNew, StoreLocked (exclusive), OSError.
+    """
+    store = Store(path, readonly=True)
+    findings = Findings()
+    try:
+        with _alone(store) as in_use:
+            if in_use is not None and exclusive:
+                raise _locked(store, in_use)
+            if in_use is not None:
+                findings.unchecked += _IN_USE
+            _check_layout(store, findings)
+            _check_database(store, findings, deep=deep, in_use=in_use is not None, tell=tell)
+        return findings.report(store.path, deep=deep, in_use=in_use)
+    finally:
+        store.close()
+
+
+@contextlib.contextmanager
+def _alone(store: Store) -> Iterator[str | None]:
+    """Hold the store's lock. Gives None, or who has it, when it is not to be had."""
+    lock = Lock(f"{store.path}/run/lock")
+    try:
+        taken = lock.acquire()
+    except OSError as error:
+        yield f"nobody who is known: run/lock cannot be locked ({error.strerror})"
+        return
+    try:
+        yield None if taken else lock.holder()
+    finally:
+        lock.release()
+
+
+def _locked(store: Store, holder: str) -> StoreLocked:
+    return StoreLocked(
+        f"{store.path} is in use by {holder}",
+        hint="unmount it first (casfs umount MOUNTPOINT): a store in use is checked, but not repaired",
+    )
+
+
+def _check_layout(store: Store, findings: Findings) -> None:
+    for fault in layout_faults(store.path, store.filestore):
+        findings.add(fault.kind, f"{_inside(store, fault.path)} {fault.detail}")
+
+
+def _check_database(store: Store, findings: Findings, *, deep: bool, in_use: bool, tell: Tell) -> None:
+    checks = Checks(store.namespace)
+    tell("checking the database", 0, 1)
+    try:
+        with checks.snapshot():
+            damage = checks.integrity(deep=deep)
+            for line in damage:
+                findings.add(Kind.DATABASE, line)
+            if not damage:
+                tell("checking rows", 0, 1)
+                check_rows(checks, findings)
+        if not damage:
+            _check_files(store, checks, findings, deep=deep, in_use=in_use, tell=tell)
+    except DatabaseError as error:
+        damage = [str(error)]
+        findings.add(Kind.DATABASE, error.strerror or str(error))
+    if damage:
+        findings.unchecked.append("what the database says: it is damaged itself")
+
+
+def _check_files(
+    store: Store, checks: Checks, findings: Findings, *, deep: bool, in_use: bool, tell: Tell
+) -> None:
+    told: set[bytes] = set()
+    for fault in BlobScan(store.filestore, checks, in_use=in_use, tell=tell).faults():
+        detail = f"{_inside(store, fault.path)} {fault.detail}"
+        findings.add(fault.kind, detail, _paths_of_blob, checks, fault.blob)
+        if fault.kind is Kind.BLOB_SIZE and fault.digest is not None:
+            told.add(fault.digest)
+    for fault, ino in staged_faults(store.filestore, checks, in_use=in_use):
+        detail = f"{_inside(store, fault.path)} {fault.detail}"
+        findings.add(fault.kind, detail, _paths_of_inode, checks, ino)
+    if not in_use and (unlinked := checks.unlinked()):
+        findings.add(Kind.UNLINKED, f"{unlinked} inodes were unlinked and open, and wait for their removal")
+    if deep:
+        for corrupt in Scrub(store.filestore, checks, tell).corrupt():
+            if corrupt.digest not in told:
+                findings.corrupt.append(corrupt.digest)
+                detail = f"{_inside(store, store.filestore.paths.blob(corrupt.digest))}: {corrupt.reason}"
+                findings.add(Kind.CORRUPT_BLOB, detail, _paths_of_blob, checks, corrupt.blob)
+
+
+def _paths_of_blob(checks: Checks, blob: int | None) -> Affected:
+    return Affected() if blob is None else checks.paths_of_blob(blob, PATHS)
+
+
+def _paths_of_inode(checks: Checks, ino: int | None) -> Affected:
+    return Affected() if ino is None else checks.paths_of_inode(ino, PATHS)
+
+
+def _inside(store: Store, path: str) -> str:
+    return path.removeprefix(f"{store.path}/") if path != store.path else "the store"
+
+
+def repair(path: str, report: Report, tell: Tell = _silent) -> Report:
+    """Mend what can be mended, whatever `report` has listed; it only tells which blobs are corrupt.
+
+    Gives what is left: blobs whose content is nowhere stay in their rows, so that their names are known and
+    the same content heals them when it is written again. Raises StoreLocked, OSError; rows are then as
+    they were before.
+    """
+    store = Store(path)
+    try:
+        repair_layout(store.path, store.filestore)
+        if _mend_database(store):
+            _mend(store, report.corrupt, tell)
+    finally:
+        store.close()
+    left = check(path, tell=tell, exclusive=True)
+    if any(problem.kind == Kind.DATABASE.slug for problem in left.problems):
+        return left
+    failure = _recover(path)
+    if failure is not None:
+        findings = Findings()
+        findings.add(Kind.RECOVERY, failure)
+        return left.with_problems(findings.report(path, deep=False, in_use=None).problems)
+    return check(path, tell=tell, exclusive=True)
+
+
+def _recover(path: str) -> str | None:
+    """What every start does; gives what went wrong."""
+    try:
+        with offline.opened(path):
+            return None
+    except OSError as error:
+        return f"what every start does failed: {error.strerror}"
+
+
+@contextlib.contextmanager
+def _transaction(store: Store) -> Iterator[None]:
+    """A write transaction, durable at its end, undone by an exception. Raises StoreLocked, DatabaseError."""
+    assert store.turnstile is not None
+    deadline = time.monotonic() + TURN_SECONDS
+    store.turnstile.enter()
+    try:
+        while not store.namespace.try_begin():
+            if time.monotonic() > deadline:
+                raise StoreLocked(f"the database of {store.path} is in use by another process")
+            time.sleep(0.01)
+        try:
+            yield
+            store.namespace.commit()
+        except BaseException:
+            store.namespace.rollback()
+            raise
+        store.namespace.sync_log()
+    finally:
+        store.turnstile.leave()
+
+
+def _mend_database(store: Store) -> bool:
+    """Rebuild the indexes if anything is wrong with the database; is it whole then?"""
+    checks = Checks(store.namespace)
+    try:
+        if not checks.integrity(deep=True):
+            return True
+        with _transaction(store):
+            Repairs(store.namespace).reindex()
+        return not checks.integrity(deep=True)
+    except DatabaseError:
+        return False
+
+
+def _mend(store: Store, corrupt: tuple[bytes, ...], tell: Tell) -> None:
+    checks = Checks(store.namespace)
+    with _transaction(store):
+        tell("repairing rows", 0, 1)
+        rows = RowRepair(store.namespace, checks)
+        rows.structure()
+        files = FileRepair(store.path, store.filestore, checks, rows)
+        files.blobs(corrupt, tell)
+        files.staged()
+        rows.count()
+        files.sync()
+    files.finish()

@@ -1,0 +1,394 @@
+"""What can be wrong with the rows of a namespace, found by queries over whole tables.
+
+Each method finds one kind of fault and gives the rows that have it, so that memory is needed for what is
+wrong, and for the directories. Every fault is found by one method only, as far as that can be. Legal are
+inodes without a name and with nlink 0, and what lies below one that is a directory: they are removed at the
+next start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import apsw
+
+from casfs.namespace.connection import translate
+from casfs.namespace.dentries import Dentry
+from casfs.namespace.namespace import Namespace
+from casfs.types import ROOT_INO
+
+INTEGRITY_LINES = 20
+"""So many lines of SQLite's integrity check are enough to know that a database is damaged."""
+
+TYPES = "(1, 2, 4, 6, 8, 10, 12)"
+"""mode >> 12 of a fifo, character device, directory, block device, regular file, symbolic link, socket."""
+
+# directory: every directory. edge: every name of one, and every name that says it is one of an inode that is
+# missing. headless: directories nobody names. reached: directories below the root, below a headless one, and
+# below something that is no directory, which is a fault of its own. unlinked: below a headless one that waits
+# for its removal.
+_TREE = """
+DROP TABLE IF EXISTS temp.directory;
+DROP TABLE IF EXISTS temp.edge;
+DROP TABLE IF EXISTS temp.headless;
+DROP TABLE IF EXISTS temp.reached;
+DROP TABLE IF EXISTS temp.unlinked;
+CREATE TEMP TABLE directory (ino INTEGER PRIMARY KEY, nlink INTEGER);
+INSERT INTO directory SELECT ino, nlink FROM inode WHERE mode >> 12 = 4;
+CREATE TEMP TABLE edge (parent INTEGER, cookie INTEGER, ino INTEGER);
+INSERT INTO edge SELECT d.parent, d.cookie, d.ino
+    FROM directory AS i CROSS JOIN dentry AS d INDEXED BY dentry_ino ON d.ino = i.ino;
+INSERT INTO edge SELECT d.parent, d.cookie, d.ino FROM dentry AS d
+    WHERE d.type = 4 AND NOT EXISTS (SELECT 1 FROM inode AS i WHERE i.ino = d.ino);
+CREATE INDEX temp.edge_parent ON edge (parent, ino);
+CREATE INDEX temp.edge_ino ON edge (ino, parent);
+CREATE TEMP TABLE headless (ino INTEGER PRIMARY KEY, nlink INTEGER);
+INSERT INTO headless SELECT ino, nlink FROM directory AS i
+    WHERE ino <> 1 AND NOT EXISTS (SELECT 1 FROM edge AS e WHERE e.ino = i.ino);
+CREATE TEMP TABLE reached (ino INTEGER PRIMARY KEY);
+INSERT INTO reached
+    WITH RECURSIVE below (ino) AS (
+        SELECT 1
+        UNION SELECT ino FROM headless
+        UNION SELECT e.parent FROM edge AS e
+            WHERE NOT EXISTS (SELECT 1 FROM directory AS i WHERE i.ino = e.parent)
+            AND NOT EXISTS (SELECT 1 FROM edge AS above WHERE above.ino = e.parent)
+        UNION SELECT e.ino FROM below AS b JOIN edge AS e ON e.parent = b.ino)
+    SELECT ino FROM below;
+CREATE TEMP TABLE unlinked (ino INTEGER PRIMARY KEY);
+INSERT INTO unlinked
+    WITH RECURSIVE below (ino) AS (
+        SELECT ino FROM headless WHERE nlink = 0
+        UNION SELECT e.ino FROM below AS b JOIN edge AS e ON e.parent = b.ino)
+    SELECT ino FROM below;
+"""
+
+
+class NameFault(NamedTuple):
+    """A name and what its inode says: `mode_type` is mode >> 12, None when there is no inode."""
+
+    dentry: Dentry
+    mode_type: int | None
+
+
+class LinkFault(NamedTuple):
+    ino: int
+    nlink: int
+    counted: int
+
+
+class ContentFault(NamedTuple):
+    """An inode whose content cannot be what the row says.
+
+    `fault`: mode (of no known type), stray (content of something that is no regular file), target (symbolic
+    link without one), staged (names no file in staging/), row (its blob has none), size, nothing (neither
+    blob nor staged file for its bytes). `expected`: the size it should have, where that is known.
+    """
+
+    ino: int
+    fault: str
+    size: int
+    expected: int | None
+
+
+class BlobFault(NamedTuple):
+    """A blob row whose counts are wrong. `counted`: inodes that refer to it."""
+
+    id: int
+    digest: bytes
+    refs: int
+    counted: int
+    orphaned_ns: int | None
+
+
+class Affected(NamedTuple):
+    """Paths in the namespace, from the root with a leading slash: the first ones, and how many in all."""
+
+    paths: tuple[bytes, ...] = ()
+    total: int = 0
+
+
+class Checks:
+    """Queries over a namespace, which has to stand still meanwhile: `snapshot`, or a write transaction.
+
+    Methods raise DatabaseError; iterators must be used up before rows are changed.
+    """
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._namespace = namespace
+
+    def _rows(self, sql: str, *bindings: Any) -> Iterator[Any]:
+        try:
+            yield from self._namespace.query(sql, bindings)
+        except apsw.Error as error:
+            raise translate(error) from error
+
+    def _value(self, sql: str, *bindings: Any) -> Any:
+        return next(self._rows(sql, *bindings), (None,))[0]
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """One commit of a store that may be in use; nobody waits for it. Temporary tables go at its end."""
+        list(self._rows("BEGIN"))
+        try:
+            yield
+        finally:
+            self._namespace.rollback()
+
+    # The database as such
+
+    def integrity(self, *, deep: bool) -> list[str]:
+        """What SQLite has to say against the database; `deep` compares the indexes with the tables too."""
+        check = "integrity_check" if deep else "quick_check"
+        lines = [row[0] for row in self._rows(f"PRAGMA {check}({INTEGRITY_LINES})")]
+        return [] if lines == ["ok"] else lines
+
+    def counters(self) -> Iterator[tuple[str, Any, int]]:
+        """Counters in meta that are missing or too low (I7): (key, what it says, least that is right)."""
+        for key, first, used in (
+            ("next_ino", 2, "SELECT max(ino) FROM inode"),
+            ("next_cookie", 3, "SELECT max(cookie) FROM dentry"),
+        ):
+            least = max(first, (self._value(used) or 0) + 1)
+            value = self._value("SELECT value FROM meta WHERE key = ?", key)
+            if not isinstance(value, int) or value < least:
+                yield key, value, least
+
+    def has_uuid(self) -> bool:
+        return isinstance(self._value("SELECT value FROM meta WHERE key = 'uuid'"), str)
+
+    # Names
+
+    def bad_names(self) -> Iterator[Dentry]:
+        """Names no file can have."""
+        for row in self._rows(
+            """SELECT * FROM dentry WHERE length(name) NOT BETWEEN 1 AND 255 OR name IN (x'2e', x'2e2e')
+               OR instr(name, x'2f') OR instr(name, x'00')"""
+        ):
+            yield Dentry(*row)
+
+    def bad_cookies(self) -> Iterator[Dentry]:
+        """Names whose cookie a listing would skip, or that another name has: all but one of those."""
+        for row in self._rows(
+            """WITH fault AS (SELECT cookie, min(parent) AS first FROM dentry
+                              GROUP BY cookie HAVING count(*) > 1 OR cookie <= 2)
+               SELECT d.* FROM fault AS f JOIN dentry AS d ON d.cookie = f.cookie
+               WHERE d.parent > f.first OR d.cookie <= 2"""
+        ):
+            yield Dentry(*row)
+
+    def name_faults(self) -> Iterator[NameFault]:
+        """Names whose inode is missing, or of another type than the name says."""
+        for *row, mode_type in self._rows(
+            f"""SELECT d.*, i.mode >> 12 FROM dentry AS d LEFT JOIN inode AS i ON i.ino = d.ino
+                WHERE i.ino IS NULL OR (i.mode >> 12 <> d.type AND i.mode >> 12 IN {TYPES})"""
+        ):
+            yield NameFault(Dentry(*row), mode_type)
+
+    def has_children(self, ino: int) -> bool:
+        return self._value("SELECT 1 FROM dentry WHERE parent = ? LIMIT 1", ino) is not None
+
+    # The tree of directories
+
+    def read_tree(self) -> None:
+        """Collect the directories for the methods below; again after each change of them."""
+        for statement in _TREE.split(";"):
+            list(self._rows(statement))
+
+    def has_root(self) -> bool:
+        return self._value("SELECT 1 FROM directory WHERE ino = 1") is not None
+
+    def lost_parents(self) -> Iterator[tuple[int, bool]]:
+        """What has entries and is no directory: (inode number, is there an inode of another type).
+
+        Not those that a name stands for, but no inode is there: `name_faults` has them.
+        """
+        yield from self._rows(
+            """SELECT p.parent, i.ino IS NOT NULL FROM (SELECT DISTINCT parent FROM dentry) AS p
+               LEFT JOIN inode AS i ON i.ino = p.parent
+               WHERE p.parent <> 1 AND coalesce(i.mode >> 12, 0) <> 4 AND
+                (i.ino IS NOT NULL OR NOT EXISTS (SELECT 1 FROM dentry AS d WHERE d.ino = p.parent))"""
+        )
+
+    def many_names(self) -> Iterator[int]:
+        """Directories with more than one name; the root has none."""
+        for (ino,) in self._rows(
+            """SELECT i.ino FROM directory AS i JOIN edge AS e ON e.ino = i.ino
+               GROUP BY i.ino HAVING count(*) > (i.ino <> 1)"""
+        ):
+            yield ino
+
+    def best_name(self, ino: int) -> tuple[int, int] | None:
+        """The name, (parent, cookie), under which a directory is reached from the root without passing
+        through itself: the oldest such, else the oldest; None for the root."""
+        if ino == ROOT_INO:
+            return None
+        names: list[tuple[int, int]] = list(
+            self._rows("SELECT parent, cookie FROM edge WHERE ino = ? ORDER BY cookie", ino)
+        )
+        for parent, cookie in names:
+            if self._value(
+                """WITH RECURSIVE below (ino) AS (
+                    SELECT 1
+                    UNION SELECT e.ino FROM below AS b JOIN edge AS e ON e.parent = b.ino AND e.ino <> ?1)
+                   SELECT 1 FROM below WHERE ino = ?2""",
+                ino,
+                parent,
+            ):
+                return parent, cookie
+        return names[0]
+
+    def nameless(self) -> Iterator[int]:
+        """Inodes that have links and no name."""
+        for (ino,) in self._rows(
+            """SELECT ino FROM headless WHERE nlink <> 0
+               UNION ALL
+               SELECT i.ino FROM inode AS i WHERE i.mode >> 12 <> 4 AND i.nlink <> 0
+                AND NOT EXISTS (SELECT 1 FROM dentry AS d WHERE d.ino = i.ino)"""
+        ):
+            yield ino
+
+    def loops(self) -> list[list[int]]:
+        """Directories that lie below each other, and so not below the root: each loop upwards."""
+        lost = {ino for (ino,) in self._rows("SELECT ino FROM directory EXCEPT SELECT ino FROM reached")}
+        found = []
+        while lost:
+            way: list[int] = []
+            above = min(lost)
+            while above not in way:
+                way.append(above)
+                above = self._value("SELECT parent FROM edge WHERE ino = ? ORDER BY cookie LIMIT 1", above)
+            loop = way[way.index(above) :]
+            found.append(loop)
+            lost -= set(self._below(loop[0]))
+        return found
+
+    def _below(self, ino: int) -> Iterator[int]:
+        for (below,) in self._rows(
+            """WITH RECURSIVE below (ino) AS (
+                SELECT ?1 UNION SELECT e.ino FROM below AS b JOIN edge AS e ON e.parent = b.ino)
+               SELECT ino FROM below""",
+            ino,
+        ):
+            yield below
+
+    # Inodes
+
+    def link_faults(self) -> Iterator[LinkFault]:
+        """Inodes with a name, and the root, whose nlink is wrong."""
+        for row in self._rows(
+            """SELECT i.ino, i.nlink, 2 + (SELECT count(*) FROM edge AS e WHERE e.parent = i.ino) AS counted
+               FROM directory AS i
+               WHERE i.nlink <> counted AND NOT EXISTS (SELECT 1 FROM unlinked AS u WHERE u.ino = i.ino)
+               UNION ALL
+               SELECT i.ino, i.nlink, count(d.ino) FROM inode AS i
+               LEFT JOIN dentry AS d INDEXED BY dentry_ino ON d.ino = i.ino
+               WHERE i.mode >> 12 <> 4 GROUP BY i.ino HAVING count(d.ino) > 0 AND i.nlink <> count(d.ino)"""
+        ):
+            yield LinkFault(*row)
+
+    def unlinked(self) -> int:
+        """How many inodes wait for their removal at the next start."""
+        return int(
+            self._value(
+                """SELECT count(*) FROM inode AS i WHERE i.nlink = 0
+                   AND NOT EXISTS (SELECT 1 FROM dentry AS d WHERE d.ino = i.ino)"""
+            )
+        )
+
+    def content_faults(self) -> Iterator[ContentFault]:
+        for row in self._rows(
+            f"""SELECT i.ino, CASE
+                WHEN i.mode >> 12 NOT IN {TYPES} THEN 'mode'
+                WHEN i.mode >> 12 = 10 AND coalesce(length(i.target), 0) = 0 THEN 'target'
+                WHEN i.mode >> 12 <> 8 AND (i.blob_id IS NOT NULL OR i.staged IS NOT NULL) THEN 'stray'
+                WHEN i.mode >> 12 = 10 THEN iif(i.size <> length(i.target), 'size', NULL)
+                WHEN i.mode >> 12 <> 8 THEN iif(i.size <> 0, 'size', NULL)
+                WHEN i.staged IS NOT NULL
+                    THEN iif(i.staged = '' OR i.staged GLOB '*[^0-9a-f]*', 'staged', NULL)
+                WHEN i.blob_id IS NULL THEN iif(i.size <> 0, 'nothing', NULL)
+                WHEN b.id IS NULL THEN 'row'
+                WHEN b.size <> i.size THEN 'size'
+                END AS fault,
+                i.size, CASE i.mode >> 12 WHEN 10 THEN length(i.target) WHEN 8 THEN b.size ELSE 0 END
+               FROM inode AS i LEFT JOIN blob AS b ON b.id = i.blob_id WHERE fault IS NOT NULL"""
+        ):
+            yield ContentFault(*row)
+
+    def staged(self) -> Iterator[tuple[int, str, int]]:
+        """(inode number, name in staging/, bytes of it that count) of content that is fsynced, not sealed."""
+        yield from self._rows("SELECT ino, staged, size FROM inode WHERE staged IS NOT NULL")
+
+    def is_staged(self, ino: int, name: str) -> bool:
+        """Does the last commit still name that staged file?"""
+        return bool(self._value("SELECT staged FROM inode WHERE ino = ?", ino) == name)
+
+    def stray_xattrs(self) -> Iterator[tuple[int, int]]:
+        """(inode number, attributes) of inodes that are missing."""
+        yield from self._rows(
+            """SELECT x.ino, count(*) FROM xattr AS x
+               WHERE NOT EXISTS (SELECT 1 FROM inode AS i WHERE i.ino = x.ino) GROUP BY x.ino"""
+        )
+
+    # Blobs
+
+    def blob_faults(self) -> Iterator[BlobFault]:
+        """Blobs whose count of references (I4), or the time since when it is 0, is wrong."""
+        for row in self._rows(
+            """SELECT b.id, b.blake3, b.refs,
+                (SELECT count(*) FROM inode AS i WHERE i.blob_id = b.id) AS counted, b.orphaned_ns
+               FROM blob AS b WHERE b.refs <> counted OR (b.refs = 0) <> (b.orphaned_ns IS NOT NULL)"""
+        ):
+            yield BlobFault(*row)
+
+    def bad_digests(self) -> Iterator[int]:
+        """Ids of blob rows whose digest is none."""
+        for (blob_id,) in self._rows("SELECT id FROM blob WHERE length(blake3) <> 32"):
+            yield blob_id
+
+    def shard(self, prefix: str) -> dict[bytes, tuple[int, int]]:
+        """The blobs whose digest begins with these hex characters: digest -> (id, size)."""
+        low, high = bytes.fromhex(prefix.ljust(64, "0")), bytes.fromhex(prefix.ljust(64, "f"))
+        rows = self._rows("SELECT blake3, id, size FROM blob WHERE blake3 BETWEEN ? AND ?", low, high)
+        return {digest: (blob_id, size) for digest, blob_id, size in rows}
+
+    def blob_id(self, digest: bytes) -> int | None:
+        blob_id: int | None = self._value("SELECT id FROM blob WHERE blake3 = ?", digest)
+        return blob_id
+
+    def blob_bytes(self) -> int:
+        return int(self._value("SELECT coalesce(sum(size), 0) FROM blob"))
+
+    # Paths
+
+    def path(self, parent: int, name: bytes) -> bytes:
+        """The path of a name; it begins with `(inode N)` when directory N has none."""
+        parts = [name]
+        seen: set[int] = set()
+        while parent != ROOT_INO:
+            seen.add(parent)
+            row = next(self._rows("SELECT parent, name FROM dentry WHERE ino = ? LIMIT 1", parent), None)
+            if row is None or row[0] in seen:
+                parts.append(b"(inode %d)" % parent)
+                return b"/".join(reversed(parts))
+            parent, name = row
+            parts.append(name)
+        return b"/" + b"/".join(reversed(parts))
+
+    def paths_of_inode(self, ino: int, limit: int) -> Affected:
+        if ino == ROOT_INO:
+            return Affected((b"/",), 1)
+        count = self._value("SELECT count(*) FROM dentry WHERE ino = ?", ino)
+        if not count:
+            return Affected((b"(inode %d)" % ino,), 1)
+        names = list(self._rows("SELECT parent, name FROM dentry WHERE ino = ? LIMIT ?", ino, limit))
+        return Affected(tuple(self.path(*name) for name in names), count)
+
+    def paths_of_blob(self, blob_id: int, limit: int) -> Affected:
+        shown = "FROM inode AS i JOIN dentry AS d ON d.ino = i.ino WHERE i.blob_id = ?"
+        names = list(self._rows(f"SELECT d.parent, d.name {shown} LIMIT ?", blob_id, limit))
+        return Affected(
+            tuple(self.path(*name) for name in names), self._value(f"SELECT count(*) {shown}", blob_id)
+        )

@@ -1,0 +1,150 @@
+"""Changes of rows that only a repair makes. All inside one write transaction."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+import apsw
+
+from casfs.namespace.checks import BlobFault, LinkFault
+from casfs.namespace.connection import translate
+from casfs.namespace.dentries import Dentry
+from casfs.namespace.inodes import InodeRow
+from casfs.namespace.namespace import Namespace
+from casfs.types import ROOT_INO
+
+
+class Repairs:
+    """Statements by what they mend. Methods raise DatabaseError."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._namespace = namespace
+
+    def _run(self, sql: str, *bindings: Any) -> list[Any]:
+        try:
+            return self._namespace.query(sql, bindings).fetchall()
+        except apsw.Error as error:
+            raise translate(error) from error
+
+    def reindex(self) -> None:
+        self._run("REINDEX")
+
+    # meta
+
+    def highest(self) -> tuple[int, int]:
+        """The highest inode number and the highest cookie that any row or counter has."""
+        inos = self._run(
+            """SELECT max(ino) FROM inode UNION ALL SELECT max(ino) FROM dentry
+               UNION ALL SELECT max(parent) FROM dentry
+               UNION ALL SELECT value - 1 FROM meta WHERE key = 'next_ino' AND typeof(value) = 'integer'"""
+        )
+        cookies = self._run(
+            """SELECT max(cookie) FROM dentry
+               UNION ALL SELECT value - 1 FROM meta WHERE key = 'next_cookie' AND typeof(value) = 'integer'"""
+        )
+        return max(ROOT_INO, *(ino or 0 for (ino,) in inos)), max(2, *(cookie or 0 for (cookie,) in cookies))
+
+    def set_counter(self, key: str, value: int) -> None:
+        self._run("INSERT OR REPLACE INTO meta VALUES (?, ?)", key, value)
+
+    def new_uuid(self) -> None:
+        self._run("INSERT OR REPLACE INTO meta VALUES ('uuid', ?)", uuid.uuid4().hex)
+
+    # dentry
+
+    def delete_name(self, parent: int, cookie: int) -> None:
+        self._run("DELETE FROM dentry WHERE parent = ? AND cookie = ?", parent, cookie)
+
+    def keep_name(self, ino: int, name: tuple[int, int] | None) -> None:
+        """Delete every other name of an inode than (parent, cookie)."""
+        parent, cookie = name or (0, 0)
+        self._run("DELETE FROM dentry WHERE ino = ? AND (parent <> ? OR cookie <> ?)", ino, parent, cookie)
+
+    def delete_loop_name(self, ino: int, parent: int) -> None:
+        """Delete the name a directory has in the next one of its loop."""
+        self._run("DELETE FROM dentry WHERE ino = ? AND parent = ?", ino, parent)
+
+    def rename(self, dentry: Dentry, name: bytes) -> None:
+        self._run(
+            "UPDATE dentry SET name = ? WHERE parent = ? AND cookie = ?", name, dentry.parent, dentry.cookie
+        )
+
+    def set_cookie(self, dentry: Dentry, cookie: int) -> None:
+        self._run(
+            "UPDATE dentry SET cookie = ? WHERE parent = ? AND cookie = ?",
+            cookie,
+            dentry.parent,
+            dentry.cookie,
+        )
+
+    def set_types(self, names: Iterable[tuple[Dentry, int]]) -> None:
+        for dentry, type_ in names:
+            self._run(
+                "UPDATE dentry SET type = ? WHERE parent = ? AND cookie = ?",
+                type_,
+                dentry.parent,
+                dentry.cookie,
+            )
+
+    def move_entries(self, parent: int, to: int) -> None:
+        self._run("UPDATE dentry SET parent = ? WHERE parent = ?", to, parent)
+
+    # inode
+
+    def insert(self, row: InodeRow) -> None:
+        self._namespace.inodes.write([row])
+
+    def make_root(self, uid: int, gid: int) -> None:
+        """A root directory where inode 1 is none; nlink is counted later."""
+        if self._run("SELECT 1 FROM inode WHERE ino = 1"):
+            self._run("UPDATE inode SET mode = ?, size = 0 WHERE ino = 1", 0o40755)
+        else:
+            self.insert(directory_row(ROOT_INO, 0o755, uid, gid))
+
+    def set_mode(self, ino: int, mode: int) -> None:
+        self._run("UPDATE inode SET mode = ? WHERE ino = ?", mode, ino)
+
+    def set_size(self, ino: int, size: int) -> None:
+        self._run("UPDATE inode SET size = ? WHERE ino = ?", size, ino)
+
+    def take_content(self, ino: int) -> None:
+        self._run("UPDATE inode SET size = 0, blob_id = NULL, staged = NULL WHERE ino = ?", ino)
+
+    def forget_staged(self, ino: int) -> None:
+        self._run("UPDATE inode SET staged = NULL WHERE ino = ?", ino)
+
+    def set_links(self, faults: Iterable[LinkFault]) -> None:
+        for fault in faults:
+            self._run("UPDATE inode SET nlink = ? WHERE ino = ?", fault.counted, fault.ino)
+
+    def delete_xattrs(self, inos: Iterable[int]) -> None:
+        for ino in inos:
+            self._run("DELETE FROM xattr WHERE ino = ?", ino)
+
+    # blob
+
+    def set_refs(self, faults: Iterable[BlobFault]) -> None:
+        now = time.time_ns()
+        for fault in faults:
+            self._run(
+                """UPDATE blob SET refs = ?2, orphaned_ns = iif(?2, NULL, coalesce(orphaned_ns, ?3)) WHERE id = ?1""",
+                fault.id,
+                fault.counted,
+                now,
+            )
+
+    def set_blob_size(self, blob: int, size: int) -> None:
+        self._run("UPDATE blob SET size = ? WHERE id = ?", size, blob)
+
+    def delete_orphan(self, blob: int) -> bool:
+        """Delete the row of a blob nobody refers to; False for another."""
+        return bool(self._run("DELETE FROM blob WHERE id = ? AND refs = 0 RETURNING id", blob))
+
+
+def directory_row(ino: int, permissions: int, uid: int, gid: int) -> InodeRow:
+    """A new directory; nlink is counted later."""
+    now = time.time_ns()
+    return InodeRow(ino, 0o40000 | permissions, 2, uid, gid, 0, 0, 0, None, None, None, now, now, now, now)
