@@ -1,10 +1,12 @@
 """Show what a store holds and what deduplication saves.
 
-One row per top-level directory and TOTAL: the files and their size, the
-distinct contents (blobs) they have and the size of those, and how much less
-that is. A blob that several directories share counts in each, in TOTAL once.
-Below: orphans (blobs no file has any more), files being written, and the room
-on the file system that holds the store.
+One row per top-level directory, one for the files in the root itself (/), and
+TOTAL: the files and their size, the distinct contents (blobs) they have and
+the size of those, and how much less that is. A file with several names counts
+for each of them; a blob that several directories share counts in each, in
+TOTAL once. Below: orphans (blobs no file has any more), files being written,
+the database, and the room on the file system that holds the store. A mounted
+store is shown as of its last commit.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from casfs.cli.places import store_of
 
 if TYPE_CHECKING:
     from casfs.maintenance.usage import Usage, UsageRow
+    from casfs.types import Room
 
 
 def add(commands: Commands) -> None:
@@ -41,10 +44,15 @@ def run(args: argparse.Namespace) -> int:
         {
             "orphans": f"{usage.orphans} blobs, {size(usage.orphan_bytes)}",
             "staging": f"{usage.staged} files, {size(usage.staged_bytes)}",
-            "file system": f"{size(usage.room.available)} of {size(usage.room.total)} available",
+            "database": size(usage.database_bytes),
+            "file system": _room(usage.room),
         }
     )
     return 0
+
+
+def _room(room: Room) -> str:
+    return f"{size(room.total)}, {size(room.total - room.free)} used, {size(room.available)} available"
 
 
 def saved_percent(row: UsageRow) -> float:

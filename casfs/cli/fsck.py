@@ -2,17 +2,23 @@
 
 Compares names, inodes and blobs with each other and with the files in the
 store; --deep also reads every blob and compares it with its digest. Each
-problem is printed with the paths it touches and what --repair does about it.
-Repair never deletes the only copy of a content: what has no place goes to
-/lost+found.
+problem is printed with the paths it touches and what --repair does about it:
+an error breaks a promise of the store, garbage is what a crash may leave, a
+note needs nothing done. A store in use is checked as its last commit left it;
+what cannot be judged then is listed, and repair is refused.
 
-Exit code 0: nothing is wrong (any more); 5: problems are left.
+Repair never deletes the only copy of a content: what has no place gets a name
+in lost+found in the root of the store, a damaged file goes to
+STORE/quarantine.
+
+Exit code 0: no error (is left); 5: there are errors.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections import Counter
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from casfs.cli.arguments import Commands, add_command, add_json, add_path
@@ -21,7 +27,9 @@ from casfs.cli.places import store_of
 from casfs.errors import ExitCode
 
 if TYPE_CHECKING:
-    from casfs.maintenance.fsck import Problem
+    from casfs.maintenance.problems import Problem, Report
+
+_PLURAL = {"error": "errors", "garbage": "times garbage", "note": "notes"}
 
 
 def add(commands: Commands) -> None:
@@ -39,33 +47,60 @@ def run(args: argparse.Namespace) -> int:
 
     store = store_of(args.store)
     with progress() as tell:
-        report = check(store, args.deep, tell)
-        found = left = report.problems
-        if args.repair and found:
-            left = repair(store, report, tell).problems
+        found = left = check(store, args.deep, tell, exclusive=args.repair)
+        if args.repair and found.problems:
+            left = repair(store, found, tell)
     if args.json:
-        print_json({"store": store, "deep": args.deep, "problems": _as_json(found), "left": _as_json(left)})
+        print_json(_as_json(found, left))
     else:
-        _print(store, found, left, repaired=args.repair)
-    return ExitCode.PROBLEMS if left else ExitCode.OK
+        _print(found, left, repaired=args.repair)
+    return ExitCode.PROBLEMS if left.errors else ExitCode.OK
 
 
-def _as_json(problems: Sequence[Problem]) -> list[dict[str, Any]]:
-    return [
-        {"kind": each.kind, "detail": each.detail, "paths": list(each.paths), "repair": each.repair}
-        for each in problems
-    ]
+def _as_json(found: Report, left: Report) -> dict[str, Any]:
+    return {
+        "store": found.store,
+        "deep": found.deep,
+        "in_use": found.in_use,
+        "unchecked": list(found.unchecked),
+        "clean": not left.errors,
+        "problems": [asdict(problem) for problem in found.problems],
+        "left": [asdict(problem) for problem in left.problems],
+    }
 
 
-def _print(store: str, found: Sequence[Problem], left: Sequence[Problem], *, repaired: bool) -> None:
-    for problem in found:
-        print(f"{problem.kind}: {printable(problem.detail)}")
-        for path in problem.paths:
-            print(f"  {printable(path)}")
-        print(f"  repair: {printable(problem.repair)}")
-    if not found:
-        print(f"{printable(store)}: clean")
-    elif repaired:
-        print(f"{printable(store)}: {len(found)} found, {len(left)} left after repair")
-    else:
-        print(f"{printable(store)}: {len(found)} found; 'casfs fsck --repair' mends them")
+def _print(found: Report, left: Report, *, repaired: bool) -> None:
+    for problem in found.problems:
+        _print_problem(problem)
+    if found.in_use is not None:
+        print(f"in use by {printable(found.in_use)}; not checked:")
+        for what in found.unchecked:
+            print(f"  {printable(what)}")
+    store = printable(found.store)
+    if not repaired or not found.problems:
+        print(f"{store}: {_count(found)}")
+        if found.problems:
+            print("'casfs fsck --repair' does what is said above")
+        return
+    print(f"{store}: {_count(found)}; after repair {_count(left)}")
+    known = set(found.problems)
+    for problem in left.problems:
+        if problem not in known:
+            _print_problem(problem)
+
+
+def _print_problem(problem: Problem) -> None:
+    broken = f" ({problem.invariant})" if problem.invariant else ""
+    print(f"{problem.severity} {problem.kind}{broken}: {printable(problem.detail)}")
+    for path in problem.paths:
+        print(f"  {printable(path)}")
+    if problem.paths_total > len(problem.paths):
+        print(f"  and {problem.paths_total - len(problem.paths)} more")
+    print(f"  repair: {problem.repair}")
+
+
+def _count(report: Report) -> str:
+    """`clean`, or how many of each severity."""
+    counts = Counter(problem.severity for problem in report.problems)
+    words = [f"{count} {_PLURAL[severity] if count > 1 else severity}" for severity, count in counts.items()]
+    return ", ".join(words if report.errors else ["clean", *words])

@@ -10,11 +10,10 @@ from __future__ import annotations
 import errno
 import stat
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from casfs.errors import FsError
-from casfs.namespace.inodes import InodeRow
 from casfs.namespace.namespace import Namespace
 
 if TYPE_CHECKING:
@@ -146,14 +145,24 @@ class InodeTable:
         return inode if inode is not None else self._load(ino)
 
     def _load(self, ino: int) -> Inode:
+        return self._adopt(ino, self._namespace.inodes.get(ino) or (None,))
+
+    def joined(self, ino: int, row: tuple[Any, ...]) -> Inode:
+        """As `get`, for a row that came with the name: the one in memory is newer if there is one."""
+        inode = self._cache.get(ino)
+        return inode if inode is not None else self._adopt(ino, row)
+
+    def glimpse(self, ino: int, row: tuple[Any, ...]) -> Inode:
+        """As `joined`, to be looked at only: a long listing does not drive others out of memory."""
+        inode = self._cache.get(ino) or self._evicted.get(ino)
+        return Inode(*row) if inode is None and row[0] is not None else inode or self.get(ino)
+
+    def _adopt(self, ino: int, row: tuple[Any, ...]) -> Inode:
         inode = self._evicted.get(ino)  # evicted while somebody held it: there must be no second one
-        if inode is not None:
-            self._cache[ino] = inode
-            return inode
-        row = self._namespace.inodes.get(ino)
-        if row is None or ino in self._deleted:
-            raise FsError(errno.ESTALE)
-        inode = Inode(*cast(InodeRow, row))
+        if inode is None:
+            if row[0] is None or ino in self._deleted:
+                raise FsError(errno.ESTALE)
+            inode = Inode(*row)
         self._remember(inode)
         return inode
 

@@ -51,9 +51,9 @@ class Tree:
 
     def lookup(self, parent: int, name: bytes) -> Inode | None:
         """The inode under a name, or None. Raises FsError ENAMETOOLONG."""
-        ino = self._dentries.find(parent, name)
-        if ino is not None:
-            return self._inodes.get(ino)
+        row = self._dentries.find_inode(parent, name)
+        if row is not None:
+            return self._inodes.joined(row[0], row[1:])
         if name == b"." or name == b"..":
             return self._dot(parent, name)
         if len(name) > NAME_LIMIT:
@@ -257,16 +257,17 @@ class Tree:
             self._check_loop(source, new_parent)
             if target is not None and flags & RENAME_EXCHANGE:
                 self._check_loop(target, parent)
-        with self._namespace.savepoint():
-            if target is None:
-                self._dentries.rename(parent, name, new_parent, self._inodes.next_cookie(), new_name)
-            elif flags & RENAME_EXCHANGE:
-                self._dentries.point(parent, name, target.ino, target.mode >> 12)
-                self._dentries.point(new_parent, new_name, source.ino, source.mode >> 12)
-            else:
+        if target is None:
+            self._dentries.rename(parent, name, new_parent, self._inodes.next_cookie(), new_name)
+        else:
+            if not flags:
                 self._check_replaceable(source, target)
-                self._dentries.delete(parent, name)
+            with self._namespace.savepoint():
                 self._dentries.point(new_parent, new_name, source.ino, source.mode >> 12)
+                if flags:
+                    self._dentries.point(parent, name, target.ino, target.mode >> 12)
+                else:
+                    self._dentries.delete(parent, name)
         self._settle_links(source, target, self._inodes.get(parent), to, bool(flags & RENAME_EXCHANGE))
         group.count()
 
@@ -321,12 +322,12 @@ class Tree:
             yield 1, b".", self._inodes.get(ino)
         if after < 2:
             yield 2, b"..", self._dot(ino, b"..")
-        get = self._inodes.get
+        glimpse = self._inodes.glimpse
         after = max(after, 2)
         while True:
-            rows = self._dentries.children(ino, after, LIST_CHUNK)
-            for cookie, name, child, _ in rows:
-                yield cookie, name, get(child)
+            rows = self._dentries.list_inodes(ino, after, LIST_CHUNK)
+            for row in rows:
+                yield row[0], row[1], glimpse(row[2], row[3:])
             if len(rows) < LIST_CHUNK:
                 return
             after = rows[-1][0]

@@ -46,10 +46,9 @@ class FileFault(NamedTuple):
 def layout_faults(root: str, filestore: FileStore) -> Iterator[FileFault]:
     """Folders that are missing, and what others than the owner may get at."""
     folders = [root, filestore.paths.root, filestore.staging.root, f"{root}/run", *filestore.paths.shards()]
-    database = database_path(root)
     for path, bits in (
         *((folder, PRIVATE) for folder in folders),
-        *((f"{database}{suffix}", PRIVATE) for suffix in ("", "-wal", "-shm")),
+        (database_path(root), PRIVATE),
         (f"{root}/casfs.toml", stat.S_IWGRP | stat.S_IWOTH),
     ):
         try:

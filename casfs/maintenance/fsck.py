@@ -70,12 +70,11 @@ def _alone(store: Store) -> Iterator[str | None]:
     """Hold the store's lock. Gives None, or who has it, when it is not to be had."""
     lock = Lock(f"{store.path}/run/lock")
     try:
-        taken = lock.acquire()
+        holder = None if lock.acquire() else lock.holder()
     except OSError as error:
-        yield f"nobody who is known: run/lock cannot be locked ({error.strerror})"
-        return
+        holder = f"nobody who is known: run/lock cannot be taken ({error.strerror})"
     try:
-        yield None if taken else lock.holder()
+        yield holder
     finally:
         lock.release()
 
@@ -156,28 +155,15 @@ def repair(path: str, report: Report, tell: Tell = _silent) -> Report:
     store = Store(path)
     try:
         repair_layout(store.path, store.filestore)
-        if _mend_database(store):
+        whole = _mend_database(store)
+        if whole:
             _mend(store, report.corrupt, tell)
     finally:
         store.close()
-    left = check(path, tell=tell, exclusive=True)
-    if any(problem.kind == Kind.DATABASE.slug for problem in left.problems):
-        return left
-    failure = _recover(path)
-    if failure is not None:
-        findings = Findings()
-        findings.add(Kind.RECOVERY, failure)
-        return left.with_problems(findings.report(path, deep=False, in_use=None).problems)
-    return check(path, tell=tell, exclusive=True)
-
-
-def _recover(path: str) -> str | None:
-    """What every start does; gives what went wrong."""
-    try:
+    if whole:
         with offline.opened(path):
-            return None
-    except OSError as error:
-        return f"what every start does failed: {error.strerror}"
+            pass  # what every start does
+    return check(path, tell=tell, exclusive=True)
 
 
 @contextlib.contextmanager
@@ -223,7 +209,6 @@ def _mend(store: Store, corrupt: tuple[bytes, ...], tell: Tell) -> None:
         rows.structure()
         files = FileRepair(store.path, store.filestore, checks, rows)
         files.blobs(corrupt, tell)
-        files.staged()
         rows.count()
         files.sync()
     files.finish()

@@ -22,9 +22,7 @@ class LostAndFound:
         self._namespace = namespace
         self._repairs = repairs
         self._ino, self._cookie = repairs.highest()
-        row = namespace.inodes.get(ROOT_INO)
-        assert row is not None
-        root = InodeRow(*row)  # type: ignore[arg-type]
+        root = repairs.inode(ROOT_INO)
         self.uid, self.gid = root.uid, root.gid
         self._folder: int | None = None
 
@@ -43,9 +41,7 @@ class LostAndFound:
 
     def add(self, ino: int, name: str) -> None:
         """Name an inode; if the name is taken, a number is put behind it."""
-        row = self._namespace.inodes.get(ino)
-        assert row is not None
-        self._insert(self._place(), name.encode(), ino, InodeRow(*row).mode)  # type: ignore[arg-type]
+        self._insert(self._place(), name.encode(), ino, self._repairs.inode(ino).mode)
 
     def add_directory(self, name: str) -> int:
         """A new directory."""
@@ -69,8 +65,7 @@ class LostAndFound:
     def _place(self) -> int:
         if self._folder is None:
             found = self._namespace.dentries.find(ROOT_INO, NAME)
-            row = None if found is None else self._namespace.inodes.get(found)
-            if found is not None and row is not None and stat.S_ISDIR(InodeRow(*row).mode):  # type: ignore[arg-type]
+            if found is not None and stat.S_ISDIR(self._repairs.inode(found).mode):
                 self._folder = found
             else:
                 self._folder = self.next_ino()

@@ -38,7 +38,6 @@ class Kind(Enum):
         "",
         "the indexes are built anew; if more than those is damaged, the store has to come from a backup",
     )
-    RECOVERY = ("recovery", _ERROR, "", "none: what was in flight at the last crash stays as it is")
     COUNTER = ("counter", _ERROR, "I7", "set above the highest number in use")
     ROOT = ("root", _ERROR, "", "made anew, owned by who owns the store")
 
@@ -65,7 +64,7 @@ class Kind(Enum):
     LOST_CONTENT = ("lost-content", _ERROR, "I1", _LEFT)
     WRONG_SIZE = ("wrong-size", _ERROR, "", "the size of the content is taken")
     MISSING_STAGED = ("missing-staged", _ERROR, "I5", _LEFT)
-    SHORT_STAGED = ("short-staged", _ERROR, "I5", "the size of what is there is taken")
+    SHORT_STAGED = ("short-staged", _NOTE, "I5", "the size of what is there is taken, as at the next start")
     BAD_STAGED_NAME = ("bad-staged-name", _ERROR, "I9", "the row gives it up; the file has lost its content")
     STRAY_STAGED = ("stray-staged", _GARBAGE, "", "removed, as at the next start")
 

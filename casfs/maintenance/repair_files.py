@@ -8,7 +8,7 @@ import os
 import stat
 
 from casfs.filestore.filestore import BLOB_MODE, FileStore, hash_descriptor
-from casfs.maintenance.files import PRIVATE, BlobScan, FileFault, Tell, layout_faults, staged_faults
+from casfs.maintenance.files import PRIVATE, BlobScan, FileFault, Tell, layout_faults
 from casfs.maintenance.problems import Kind
 from casfs.maintenance.repair_rows import RowRepair
 from casfs.namespace.checks import Checks
@@ -50,7 +50,7 @@ def repair_layout(root: str, filestore: FileStore) -> None:
 
 
 class FileRepair:
-    """One repair of blobs/ and staging/, inside the write transaction of a `RowRepair`.
+    """One repair of blobs/, inside the write transaction of a `RowRepair`.
 
     What rows will refer to is put in place and made durable before that is committed (I1); what no row
     refers to any more goes afterwards (I3): `finish`.
@@ -137,15 +137,10 @@ class FileRepair:
         finally:
             os.close(fd)
 
-    def staged(self) -> None:
-        """Rows of staged files that are too short. Those nobody names are removed by recovery."""
-        for fault, ino in staged_faults(self._filestore, self._checks, in_use=False):
-            if fault.kind is Kind.SHORT_STAGED and ino is not None:
-                self._rows.repairs.set_size(ino, os.stat(fault.path).st_size)
-
     def sync(self) -> None:
         """Before COMMIT. Raises OSError."""
-        self._filestore.sync(self._placed)
+        if self._placed:
+            self._filestore.sync_all(self._placed)
 
     def finish(self) -> None:
         """After COMMIT. Raises OSError."""

@@ -12,7 +12,6 @@ import time
 
 from casfs.maintenance.lost_found import LostAndFound
 from casfs.namespace.checks import Checks
-from casfs.namespace.inodes import InodeRow
 from casfs.namespace.namespace import Namespace
 from casfs.namespace.repairs import Repairs, directory_row
 
@@ -56,14 +55,14 @@ class RowRepair:
         # Now that each inode has a type.
         for fault in list(self._checks.content_faults()):
             if fault.fault == "stray":
-                row = self._row(fault.ino)
+                row = self.repairs.inode(fault.ino)
                 name = f"ino-{fault.ino}-content"
                 self.repairs.take_content(fault.ino)
                 self.lost.add_file(name, row.size, blob=row.blob_id, staged=row.staged, mtime_ns=row.mtime_ns)
 
     def _told_mode(self, ino: int) -> int:
         """What an inode of no known type has to be."""
-        row = self._row(ino)
+        row = self.repairs.inode(ino)
         if row.target:
             kind = stat.S_IFLNK
         elif row.blob_id is None and row.staged is None and self._checks.has_children(ino):
@@ -125,8 +124,3 @@ class RowRepair:
         """Give a blob file that has no row one, and a name in lost+found."""
         blob = self._namespace.blobs.insert(digest, size, time.time_ns())
         self.lost.add_file(digest.hex(), size, blob=blob, mtime_ns=mtime_ns)
-
-    def _row(self, ino: int) -> InodeRow:
-        row = self._namespace.inodes.get(ino)
-        assert row is not None
-        return InodeRow(*row)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ import apsw
 from casfs.namespace.connection import translate
 from casfs.namespace.dentries import Dentry
 from casfs.namespace.namespace import Namespace
-from casfs.types import ROOT_INO
+from casfs.types import DIGEST_SIZE, ROOT_INO
 
 INTEGRITY_LINES = 20
 """So many lines of SQLite's integrity check are enough to know that a database is damaged."""
@@ -245,7 +245,7 @@ class Checks:
         for (ino,) in self._rows(
             """SELECT ino FROM headless WHERE nlink <> 0
                UNION ALL
-               SELECT i.ino FROM inode AS i WHERE i.mode >> 12 <> 4 AND i.nlink <> 0
+               SELECT i.ino FROM inode AS i WHERE i.mode >> 12 <> 4 AND i.nlink <> 0 AND i.ino <> 1
                 AND NOT EXISTS (SELECT 1 FROM dentry AS d WHERE d.ino = i.ino)"""
         ):
             yield ino
@@ -352,7 +352,7 @@ class Checks:
         """The blobs whose digest begins with these hex characters: digest -> (id, size)."""
         low, high = bytes.fromhex(prefix.ljust(64, "0")), bytes.fromhex(prefix.ljust(64, "f"))
         rows = self._rows("SELECT blake3, id, size FROM blob WHERE blake3 BETWEEN ? AND ?", low, high)
-        return {digest: (blob_id, size) for digest, blob_id, size in rows}
+        return {digest: (blob_id, size) for digest, blob_id, size in rows if len(digest) == DIGEST_SIZE}
 
     def blob_id(self, digest: bytes) -> int | None:
         blob_id: int | None = self._value("SELECT id FROM blob WHERE blake3 = ?", digest)

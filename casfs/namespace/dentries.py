@@ -33,6 +33,27 @@ class Dentries:
         ).get
         return ino
 
+    def find_inode(self, parent: int, name: bytes) -> tuple[Any, ...] | None:
+        """The inode number under a name and then its row (namespace/inodes.py), or None.
+
+        The row is all NULL for an inode that is not written yet.
+        """
+        row: tuple[Any, ...] | None = self._execute(
+            """SELECT d.ino, i.* FROM dentry AS d LEFT JOIN inode AS i ON i.ino = d.ino
+               WHERE d.parent = ? AND d.name = ?""",
+            (parent, name),
+        ).get
+        return row
+
+    def list_inodes(self, parent: int, after: int, limit: int) -> list[tuple[Any, ...]]:
+        """As `children`, but (cookie, name, inode number) and then the row of the inode."""
+        rows: Any = self._execute(
+            """SELECT d.cookie, d.name, d.ino, i.* FROM dentry AS d LEFT JOIN inode AS i ON i.ino = d.ino
+               WHERE d.parent = ? AND d.cookie > ? ORDER BY d.cookie LIMIT ?""",
+            (parent, after, limit),
+        ).fetchall()
+        return list(rows)
+
     def insert(self, parent: int, cookie: int, name: bytes, ino: int, type_: int) -> bool:
         """Add a name; False, and nothing is changed, when the directory has it already."""
         self._execute(
@@ -50,8 +71,8 @@ class Dentries:
     def delete_children(self, parent: int, limit: int) -> list[tuple[int, int]]:
         """Remove up to `limit` names of a directory; gives their (ino, type)."""
         rows: Any = self._execute(
-            """DELETE FROM dentry WHERE parent = ?1 AND cookie IN
-                (SELECT cookie FROM dentry WHERE parent = ?1 ORDER BY cookie LIMIT ?2)
+            """DELETE FROM dentry WHERE parent = ?1 AND name IN
+                (SELECT name FROM dentry WHERE parent = ?1 LIMIT ?2)
                RETURNING ino, type""",
             (parent, limit),
         ).fetchall()

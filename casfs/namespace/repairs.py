@@ -68,31 +68,28 @@ class Repairs:
         self._run("DELETE FROM dentry WHERE ino = ? AND parent = ?", ino, parent)
 
     def rename(self, dentry: Dentry, name: bytes) -> None:
-        self._run(
-            "UPDATE dentry SET name = ? WHERE parent = ? AND cookie = ?", name, dentry.parent, dentry.cookie
-        )
+        self._change(dentry, "name", name)
 
     def set_cookie(self, dentry: Dentry, cookie: int) -> None:
-        self._run(
-            "UPDATE dentry SET cookie = ? WHERE parent = ? AND cookie = ?",
-            cookie,
-            dentry.parent,
-            dentry.cookie,
-        )
+        self._change(dentry, "cookie", cookie)
 
     def set_types(self, names: Iterable[tuple[Dentry, int]]) -> None:
         for dentry, type_ in names:
-            self._run(
-                "UPDATE dentry SET type = ? WHERE parent = ? AND cookie = ?",
-                type_,
-                dentry.parent,
-                dentry.cookie,
-            )
+            self._change(dentry, "type", type_)
+
+    def _change(self, dentry: Dentry, column: str, value: int | bytes) -> None:
+        where = "WHERE parent = ? AND cookie = ?"
+        self._run(f"UPDATE dentry SET {column} = ? {where}", value, dentry.parent, dentry.cookie)
 
     def move_entries(self, parent: int, to: int) -> None:
         self._run("UPDATE dentry SET parent = ? WHERE parent = ?", to, parent)
 
     # inode
+
+    def inode(self, ino: int) -> InodeRow:
+        """A row that is there."""
+        (row,) = self._run("SELECT * FROM inode WHERE ino = ?", ino)
+        return InodeRow(*row)
 
     def insert(self, row: InodeRow) -> None:
         self._namespace.inodes.write([row])
@@ -130,7 +127,8 @@ class Repairs:
         now = time.time_ns()
         for fault in faults:
             self._run(
-                """UPDATE blob SET refs = ?2, orphaned_ns = iif(?2, NULL, coalesce(orphaned_ns, ?3)) WHERE id = ?1""",
+                """UPDATE blob SET refs = ?2, orphaned_ns = iif(?2, NULL, coalesce(orphaned_ns, ?3))
+                   WHERE id = ?1""",
                 fault.id,
                 fault.counted,
                 now,

@@ -51,16 +51,17 @@ CREATE INDEX inode_blob ON inode (blob_id) WHERE blob_id IS NOT NULL;    -- chec
 CREATE INDEX inode_unlinked ON inode (ino) WHERE nlink = 0;              -- recovery at start
 CREATE INDEX inode_staged ON inode (ino) WHERE staged IS NOT NULL;       -- recovery at start
 
--- One row for each name. Clustered by directory and cookie, so that a listing is one range.
+-- One row for each name. Looking a name up is one search in the table, listing a directory one range of
+-- dentry_cookie, which has all that a listing needs.
 CREATE TABLE dentry (
     parent INTEGER NOT NULL,        -- inode number of the directory
     cookie INTEGER NOT NULL,        -- > 2, unique in the store, ascending: readdir offset that stays valid
     name   BLOB NOT NULL,           -- 1..255 bytes without NUL and '/'
     ino    INTEGER NOT NULL,
     type   INTEGER NOT NULL,        -- (mode & S_IFMT) >> 12, the DT_ values of readdir(3)
-    PRIMARY KEY (parent, cookie)
+    PRIMARY KEY (parent, name)
 ) WITHOUT ROWID, STRICT;
-CREATE UNIQUE INDEX dentry_name ON dentry (parent, name);
+CREATE INDEX dentry_cookie ON dentry (parent, cookie, ino, type);
 CREATE INDEX dentry_ino ON dentry (ino);                                 -- inode -> paths
 CREATE INDEX dentry_directory ON dentry (parent, ino) WHERE type = 4;    -- the tree of directories
 
