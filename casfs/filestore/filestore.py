@@ -46,6 +46,9 @@ class FileStore:
         self.paths = BlobPaths(f"{root}/blobs", fan_out)
         self.staging = Staging(f"{root}/staging", self.durable)
         self._claimable = 0
+        self._pending_rows = 0
+        room = self.room()
+        self._reserve = min(RESERVE, room.total // 32)
 
     def create(self) -> None:
         """Make the folders of a new store, durable."""
@@ -145,11 +148,28 @@ class FileStore:
         """Say that `size` bytes of new data or rows are coming. Raises OSError ENOSPC near a full disk."""
         self._claimable -= size
         if self._claimable < 0:
-            room = self.room()
-            free = room.available - min(RESERVE, room.total // 32)
+            free = self.room().available - self._reserve - self._pending_rows
             if free < size:
                 raise OSError(errno.ENOSPC, "the file system of the store is full")
             self._claimable = min(free, CLAIM_CHECK) - size
+
+    def claim_rows(self, size: int) -> None:
+        """As `claim`, for rows, which take no room on disk before the commit. Raises OSError ENOSPC."""
+        self.claim(size)
+        self._pending_rows += size
+
+    def rows_committed(self) -> None:
+        """The rows claimed so far have taken their room."""
+        self._pending_rows = 0
+
+    def rows_refused(self) -> None:
+        """There was no room to commit them: the next claim looks again."""
+        self._claimable = 0
+
+    @property
+    def rows_are_many(self) -> bool:
+        """Should what is pending be committed before more comes? The reserve must hold it."""
+        return self._pending_rows > self._reserve // 2
 
     def room(self) -> Room:
         """Space on the store's file system."""

@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 GROUP_LIMIT = 8_000
 """Operations after which a group is committed without waiting for the interval."""
 
+OPERATIONS_LIMIT = 20_000
+"""Uncommitted operations from which new ones wait for the commit to catch up."""
+
 FEW_BLOBS = 64
 """So many blobs are made durable one by one while the gate is closed: some 10 ms on an SSD."""
 
@@ -145,6 +148,19 @@ class GroupCommit:
             self.wake()
 
     @property
+    def must_wait(self) -> bool:
+        """Is so much pending that it has to be committed before more operations come?"""
+        return self.operations > OPERATIONS_LIMIT or self._store.filestore.rows_are_many
+
+    async def catch_up(self) -> None:
+        """Commit before more comes. Without room it fails, which is for the next claim to say: what
+        removes files is let in all the same."""
+        try:
+            await self.durable()
+        except OSError as error:
+            log.info("a commit that was due has to wait: %s", error)
+
+    @property
     def is_long(self) -> bool:
         return self.operations >= GROUP_LIMIT
 
@@ -173,6 +189,7 @@ class GroupCommit:
             if not self.last_error and not self.failed:
                 log.error("commit failed, will be tried again: %s", error)
             self.last_error = str(error)
+            self._store.filestore.rows_refused()
             self.errors += 1
             raise
         finally:
@@ -239,6 +256,7 @@ class GroupCommit:
             self.stop(error)
             raise
         self.active = False
+        self._store.filestore.rows_committed()
 
     def _checkpoint(self, restart: bool) -> None:
         try:

@@ -9,6 +9,7 @@ change meanwhile is not a snapshot.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ from casfs.fs.filesystem import FileSystem
 from casfs.fs.inodes import Inode
 from casfs.fs.recovery import remove_unlinked
 from casfs.types import ROOT_INO
+
+log = logging.getLogger(__name__)
 
 STEP = 128
 """Entries copied before other requests are served again: about 2 ms."""
@@ -147,7 +150,7 @@ async def _settle(fs: FileSystem, inode: Inode) -> None:
 
 def _duplicate(fs: FileSystem, inode: Inode) -> Inode:
     """A new inode like `inode`, with no name yet. Inside a transaction."""
-    fs.store.filestore.claim(512)
+    fs.store.filestore.claim_rows(512)
     copied = fs.inodes.create(inode.mode, inode.uid, inode.gid, inode.rdev, inode.target)
     copied.size, copied.allocated = inode.size, inode.allocated
     copied.atime, copied.mtime = inode.atime, inode.mtime
@@ -182,8 +185,15 @@ class _TreeCopy:
                 root.nlink = 0
                 raise
         except BaseException:
-            await remove_unlinked(fs.store, fs.inodes, fs.group, fs.files, [root.ino])
+            await self._remove(root)
             raise
+
+    async def _remove(self, root: Inode) -> None:
+        fs = self._fs
+        try:
+            await remove_unlinked(fs.store, fs.inodes, fs.group, fs.files, [root.ino])
+        except OSError as error:
+            log.warning("what a copy left is removed at the next start: %s", error)
 
     async def _fill(self, source: int, root: Inode) -> int:
         """Copy what is below `source` under `root`, without recursion; the root's subdirectories."""
@@ -200,13 +210,15 @@ class _TreeCopy:
                     break
                 after = rows[-1][0]
                 made = []
-                for _, name, ino, type_ in rows:
-                    child = await self._child(ino)
-                    made.append((copied.ino, fs.inodes.next_cookie(), name, child.ino, type_))
-                    if child.is_directory:
-                        subdirectories += 1
-                        todo.append((ino, child))
-                fs.store.namespace.dentries.insert_many(made)
+                try:
+                    for _, name, ino, type_ in rows:
+                        child = await self._child(ino)
+                        made.append((copied.ino, fs.inodes.next_cookie(), name, child.ino, type_))
+                        if child.is_directory:
+                            subdirectories += 1
+                            todo.append((ino, child))
+                finally:  # what a failure leaves is found, and removed, by its names
+                    fs.store.namespace.dentries.insert_many(made)
                 fs.group.count(len(made))
                 if fs.group.is_long:
                     await fs.group.durable()

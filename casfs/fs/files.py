@@ -48,13 +48,16 @@ class Files(Sealing):
 
         What the page cache of the store's file system has is read here, the rest in a thread.
         """
-        content = handle.content
+        return await self._read_content(handle.content, offset, size)
+
+    async def _read_content(self, content: Content, offset: int, size: int) -> bytes | bytearray:
         if content.buffer is not None:
             return bytes(memoryview(content.buffer)[offset : offset + size])
         size = min(size, content.inode.size - offset)
         if size <= 0:
             return b""
-        fd = self._blob_fd(content) if content.staged is None else content.staged.fd
+        staged = content.staged
+        fd = self._blob_fd(content) if staged is None else staged.fd
         data = bytearray(size)
         try:
             if os.preadv(fd, [data], offset, os.RWF_NOWAIT) == size:
@@ -64,16 +67,32 @@ class Files(Sealing):
         except OSError as error:
             if error.errno != errno.EOPNOTSUPP:
                 raise
+        if staged is not None:
+            return await self._read_staged(content, offset, size)
         fd = os.dup(fd)  # a writer that comes meanwhile closes the descriptor of the blob
         try:
             return await self._scheduler.run(_read_whole, fd, size, offset)
         finally:
             os.close(fd)
 
+    async def _read_staged(self, content: Content, offset: int, size: int) -> bytes | bytearray:
+        """Read staged content in a thread; the mutex keeps its file from being cut off or used again."""
+        async with content.mutex:
+            size = min(size, content.inode.size - offset)
+            if size > 0 and content.staged is not None:
+                return await self._scheduler.run(os.pread, content.staged.fd, size, offset)
+            if content.buffer is not None:
+                return bytes(memoryview(content.buffer)[offset : offset + max(size, 0)])
+        return await self._read_content(content, offset, size)
+
     async def write(self, handle: Handle, offset: int, data: bytes) -> int:
         """Write `data`, less of it only when the disk fills up. Raises OSError (ENOSPC, EFBIG, EIO)."""
         content = handle.content
         inode = content.inode
+        if self._group.failed:
+            raise FsError(errno.EROFS)
+        if offset + len(data) > MAX_SIZE:
+            raise FsError(errno.EFBIG)
         if content.mutex.busy or (content.buffer is None and content.staged is None):
             if content.mutex.busy or inode.size:
                 async with content.mutex:
@@ -107,7 +126,7 @@ class Files(Sealing):
 
     async def _write_in_thread(self, content: Content, offset: int, data: bytes) -> int:
         """As `_write`, to a staged file; the mutex is held."""
-        if content.staged is None or offset + len(data) > MAX_SIZE:
+        if content.staged is None:
             return self._write(content, offset, data)
         content.mark_dirty()
         self._filestore.claim(len(data))
@@ -115,8 +134,6 @@ class Files(Sealing):
 
     def _write(self, content: Content, offset: int, data: bytes) -> int:
         end = offset + len(data)
-        if end > MAX_SIZE:
-            raise FsError(errno.EFBIG)
         if not content.dirty:
             content.mark_dirty()
         buffer = content.buffer
@@ -132,6 +149,8 @@ class Files(Sealing):
 
     async def truncate(self, inode: Inode, size: int, handle: Handle | None) -> None:
         """Set the size of a regular file. Raises OSError (ENOSPC, EFBIG, EIO)."""
+        if self._group.failed:
+            raise FsError(errno.EROFS)
         content = self._content(inode)
         try:
             async with content.mutex:
@@ -189,6 +208,8 @@ class Files(Sealing):
         """
         if not handle.wrote:
             return
+        if self._group.failed:
+            raise FsError(errno.EROFS)
         handle.flushed = True
         content = handle.content
         if handle.inherited or content.writers > 1:

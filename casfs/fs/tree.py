@@ -87,7 +87,7 @@ class Tree:
         directory = self._directory(parent, name)
         if target is not None and not 0 < len(target) <= TARGET_LIMIT:
             raise FsError(errno.ENAMETOOLONG if target else errno.ENOENT)
-        self._filestore.claim(ROW_BYTES)
+        self._filestore.claim_rows(ROW_BYTES + len(target or b""))
         if directory.mode & stat.S_ISGID:
             gid = directory.gid
             if stat.S_ISDIR(mode):
@@ -96,11 +96,18 @@ class Tree:
         if target is None and self._xattrs.all(directory):
             mode = self._xattrs.inherited_mode(directory, mode)
         inode = self._inodes.create(mode, uid, gid, rdev, target)
-        if not self._dentries.insert(parent, self._inodes.next_cookie(), name, inode.ino, mode >> 12):
+        named = False
+        try:
+            named = self._dentries.insert(parent, self._inodes.next_cookie(), name, inode.ino, mode >> 12)
+            if not named:
+                raise FsError(errno.EEXIST)
+            if target is None and directory.xattrs:
+                self._xattrs.inherit(directory, inode, requested)
+        except BaseException:
+            if named:
+                self._dentries.delete(parent, name)
             self._inodes.remove(inode)
-            raise FsError(errno.EEXIST)
-        if mode != requested or (target is None and directory.xattrs):
-            self._xattrs.inherit(directory, inode, requested)
+            raise
         if stat.S_ISDIR(mode):
             inode.nlink = 2
             directory.nlink += 1
@@ -148,7 +155,7 @@ class Tree:
             raise FsError(errno.ENOENT)
         if inode.nlink >= LINK_LIMIT:
             raise FsError(errno.EMLINK)
-        self._filestore.claim(ROW_BYTES)
+        self._filestore.claim_rows(ROW_BYTES)
         if not self._dentries.insert(parent, self._inodes.next_cookie(), name, ino, inode.mode >> 12):
             raise FsError(errno.EEXIST)
         inode.nlink += 1

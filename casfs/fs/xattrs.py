@@ -75,7 +75,7 @@ class ExtendedAttributes:
         if used + len(name) + len(value) > _INODE_LIMIT:
             raise FsError(errno.ENOSPC)
         await self._group.begin()
-        self._filestore.claim(4096 + len(value))
+        self._filestore.claim_rows(512 + len(value))
         self._store(inode, name, value)
         self._inodes.changed(inode)
         self._group.count()
@@ -119,7 +119,7 @@ class ExtendedAttributes:
         if name == acl.DEFAULT and not inode.is_directory:
             raise FsError(errno.EACCES if entries else errno.ENODATA)
         await self._group.begin()
-        self._filestore.claim(4096)
+        self._filestore.claim_rows(512 + len(value))
         if name == acl.ACCESS and entries:
             inode.mode = inode.mode & ~0o777 | acl.mode_of(entries)
             if inode.mode & stat.S_ISGID and not in_group(inode.gid):

@@ -25,9 +25,6 @@ log = logging.getLogger(__name__)
 FOREVER = 365 * 86400.0
 """Seconds the kernel may keep names and attributes: only this daemon changes them, and it tells."""
 
-OPERATIONS_LIMIT = 20_000
-"""Uncommitted operations from which new ones wait for the commit to catch up."""
-
 CAPABILITY = b"security.capability"
 """Asked for by the kernel before each write(2); pyfuse3 cannot tell it to leave that to the file system."""
 
@@ -57,13 +54,15 @@ def translated(method: Handler[P, R]) -> Handler[P, R]:
 
 
 def mutating(method: Handler[P, R]) -> Handler[P, R]:
-    """As `translated`, for what changes the namespace: waits where the mount asks for durability."""
+    """As `translated`, for what changes the namespace: waits for the commit where that is asked for."""
 
     async def handler(self: Operations, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            result = await method(self, *args, **kwargs)
             group = self._group
-            if self._durable_each or group.operations > OPERATIONS_LIMIT:
+            if group.must_wait:
+                await group.catch_up()
+            result = await method(self, *args, **kwargs)
+            if self._durable_each:
                 await group.durable()
             return result
         except OSError as error:
@@ -94,15 +93,20 @@ class Operations(pyfuse3.Operations):
         self._durable_each = durable_each
         self._handles: dict[int, Handle] = {}
         self._next_handle = 1
-        self._entry = pyfuse3.EntryAttributes()
-        self._entry.attr_timeout = self._entry.entry_timeout = FOREVER
+        self._entry = self._new_entry()
         self._absent = pyfuse3.EntryAttributes()
         self._absent.st_ino = pyfuse3.InodeT(0)
         self._absent.entry_timeout = FOREVER
 
+    @staticmethod
+    def _new_entry() -> pyfuse3.EntryAttributes:
+        entry = pyfuse3.EntryAttributes()
+        entry.attr_timeout = entry.entry_timeout = FOREVER
+        return entry
+
     def _reply(self, inode: Inode) -> pyfuse3.EntryAttributes:
         """Attributes of an inode, in the one object pyfuse3 copies before anything else can run."""
-        entry = self._entry
+        entry = self._new_entry() if self._durable_each else self._entry
         mode = inode.mode
         entry.st_ino = inode.ino
         entry.st_mode = mode

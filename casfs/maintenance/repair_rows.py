@@ -11,7 +11,7 @@ import stat
 import time
 
 from casfs.maintenance.lost_found import LostAndFound
-from casfs.namespace.checks import Checks
+from casfs.namespace.checks import Checks, ContentFault
 from casfs.namespace.namespace import Namespace
 from casfs.namespace.repairs import Repairs, directory_row
 
@@ -42,23 +42,25 @@ class RowRepair:
 
     def _mend_names(self) -> None:
         for name in list(self._checks.bad_names()):
-            self.repairs.rename(name, b"bad-name-%d" % self.lost.next_cookie())
+            while not self.repairs.rename(name, b"bad-name-%d" % self.lost.next_cookie()):
+                continue
         for name in list(self._checks.bad_cookies()):
             self.repairs.set_cookie(name, self.lost.next_cookie())
 
     def _mend_contents(self) -> None:
-        for fault in list(self._checks.content_faults()):
-            if fault.fault == "mode":
-                self.repairs.set_mode(fault.ino, self._told_mode(fault.ino))
-            elif fault.fault == "staged":
-                self.repairs.forget_staged(fault.ino)
-        # Now that each inode has a type.
-        for fault in list(self._checks.content_faults()):
-            if fault.fault == "stray":
-                row = self.repairs.inode(fault.ino)
-                name = f"ino-{fault.ino}-content"
-                self.repairs.take_content(fault.ino)
-                self.lost.add_file(name, row.size, blob=row.blob_id, staged=row.staged, mtime_ns=row.mtime_ns)
+        """Each step may bring out faults of the next; only one is found of an inode at a time."""
+        for fault in self._content_faults("staged"):
+            self.repairs.forget_staged(fault.ino)
+        for fault in self._content_faults("mode"):
+            self.repairs.set_mode(fault.ino, self._told_mode(fault.ino))
+        for fault in self._content_faults("stray"):
+            row = self.repairs.inode(fault.ino)
+            name = f"ino-{fault.ino}-content"
+            self.repairs.take_content(fault.ino)
+            self.lost.add_file(name, row.size, blob=row.blob_id, staged=row.staged, mtime_ns=row.mtime_ns)
+
+    def _content_faults(self, kind: str) -> list[ContentFault]:
+        return [fault for fault in self._checks.content_faults() if fault.fault == kind]
 
     def _told_mode(self, ino: int) -> int:
         """What an inode of no known type has to be."""
@@ -83,7 +85,7 @@ class RowRepair:
                 made.add(dentry.ino)
                 types.append((dentry, stat.S_IFDIR >> 12))
             else:
-                self.repairs.delete_name(dentry.parent, dentry.cookie)
+                self.repairs.delete_name(dentry)
         self.repairs.set_types(types)
 
     def _make_directory(self, ino: int) -> None:
@@ -110,8 +112,8 @@ class RowRepair:
 
     def count(self) -> None:
         """At the end: sizes, links, references, the numbers given out."""
-        for fault in list(self._checks.content_faults()):
-            if fault.fault == "size" and fault.expected is not None:
+        for fault in self._content_faults("size"):
+            if fault.expected is not None:
                 self.repairs.set_size(fault.ino, fault.expected)
         self._checks.read_tree()
         self.repairs.set_links(list(self._checks.link_faults()))

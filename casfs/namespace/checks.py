@@ -37,10 +37,10 @@ DROP TABLE IF EXISTS temp.reached;
 DROP TABLE IF EXISTS temp.unlinked;
 CREATE TEMP TABLE directory (ino INTEGER PRIMARY KEY, nlink INTEGER);
 INSERT INTO directory SELECT ino, nlink FROM inode WHERE mode >> 12 = 4;
-CREATE TEMP TABLE edge (parent INTEGER, cookie INTEGER, ino INTEGER);
-INSERT INTO edge SELECT d.parent, d.cookie, d.ino
+CREATE TEMP TABLE edge (parent INTEGER, ino INTEGER);
+INSERT INTO edge SELECT d.parent, d.ino
     FROM directory AS i CROSS JOIN dentry AS d INDEXED BY dentry_ino ON d.ino = i.ino;
-INSERT INTO edge SELECT d.parent, d.cookie, d.ino FROM dentry AS d
+INSERT INTO edge SELECT d.parent, d.ino FROM dentry AS d
     WHERE d.type = 4 AND NOT EXISTS (SELECT 1 FROM inode AS i WHERE i.ino = d.ino);
 CREATE INDEX temp.edge_parent ON edge (parent, ino);
 CREATE INDEX temp.edge_ino ON edge (ino, parent);
@@ -82,8 +82,8 @@ class LinkFault(NamedTuple):
 class ContentFault(NamedTuple):
     """An inode whose content cannot be what the row says.
 
-    `fault`: mode (of no known type), stray (content of something that is no regular file), target (symbolic
-    link without one), staged (names no file in staging/), row (its blob has none), size, nothing (neither
+    `fault`: staged (a name no file in staging/ can have), mode (of no known type), stray (content of something
+    that is no regular file), target (symbolic link without one), row (its blob has none), size, nothing (neither
     blob nor staged file for its bytes). `expected`: the size it should have, where that is known.
     """
 
@@ -171,13 +171,16 @@ class Checks:
 
     def bad_cookies(self) -> Iterator[Dentry]:
         """Names whose cookie a listing would skip, or that another name has: all but one of those."""
+        seen = 0
         for row in self._rows(
-            """WITH fault AS (SELECT cookie, min(parent) AS first FROM dentry
-                              GROUP BY cookie HAVING count(*) > 1 OR cookie <= 2)
+            """WITH fault AS (SELECT cookie FROM dentry GROUP BY cookie HAVING count(*) > 1 OR cookie <= 2)
                SELECT d.* FROM fault AS f JOIN dentry AS d ON d.cookie = f.cookie
-               WHERE d.parent > f.first OR d.cookie <= 2"""
+               ORDER BY d.cookie, d.parent, d.name"""
         ):
-            yield Dentry(*row)
+            dentry = Dentry(*row)
+            if dentry.cookie <= 2 or dentry.cookie == seen:
+                yield dentry
+            seen = dentry.cookie
 
     def name_faults(self) -> Iterator[NameFault]:
         """Names whose inode is missing, or of another type than the name says."""
@@ -220,15 +223,15 @@ class Checks:
         ):
             yield ino
 
-    def best_name(self, ino: int) -> tuple[int, int] | None:
-        """The name, (parent, cookie), under which a directory is reached from the root without passing
+    def best_name(self, ino: int) -> tuple[int, bytes] | None:
+        """The name, (parent, name), under which a directory is reached from the root without passing
         through itself: the oldest such, else the oldest; None for the root."""
         if ino == ROOT_INO:
             return None
-        names: list[tuple[int, int]] = list(
-            self._rows("SELECT parent, cookie FROM edge WHERE ino = ? ORDER BY cookie", ino)
+        names: list[tuple[int, bytes]] = list(
+            self._rows("SELECT parent, name FROM dentry WHERE ino = ? ORDER BY cookie", ino)
         )
-        for parent, cookie in names:
+        for parent, name in names:
             if self._value(
                 """WITH RECURSIVE below (ino) AS (
                     SELECT 1
@@ -237,7 +240,7 @@ class Checks:
                 ino,
                 parent,
             ):
-                return parent, cookie
+                return parent, name
         return names[0]
 
     def nameless(self) -> Iterator[int]:
@@ -259,7 +262,7 @@ class Checks:
             above = min(lost)
             while above not in way:
                 way.append(above)
-                above = self._value("SELECT parent FROM edge WHERE ino = ? ORDER BY cookie LIMIT 1", above)
+                above = self._value("SELECT parent FROM edge WHERE ino = ? LIMIT 1", above)
             loop = way[way.index(above) :]
             found.append(loop)
             lost -= set(self._below(loop[0]))
@@ -301,13 +304,13 @@ class Checks:
     def content_faults(self) -> Iterator[ContentFault]:
         for row in self._rows(
             f"""SELECT i.ino, CASE
+                WHEN i.staged = '' OR i.staged GLOB '*[^0-9a-f]*' THEN 'staged'
                 WHEN i.mode >> 12 NOT IN {TYPES} THEN 'mode'
                 WHEN i.mode >> 12 = 10 AND coalesce(length(i.target), 0) = 0 THEN 'target'
                 WHEN i.mode >> 12 <> 8 AND (i.blob_id IS NOT NULL OR i.staged IS NOT NULL) THEN 'stray'
                 WHEN i.mode >> 12 = 10 THEN iif(i.size <> length(i.target), 'size', NULL)
                 WHEN i.mode >> 12 <> 8 THEN iif(i.size <> 0, 'size', NULL)
-                WHEN i.staged IS NOT NULL
-                    THEN iif(i.staged = '' OR i.staged GLOB '*[^0-9a-f]*', 'staged', NULL)
+                WHEN i.staged IS NOT NULL THEN NULL
                 WHEN i.blob_id IS NULL THEN iif(i.size <> 0, 'nothing', NULL)
                 WHEN b.id IS NULL THEN 'row'
                 WHEN b.size <> i.size THEN 'size'

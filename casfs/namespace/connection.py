@@ -52,6 +52,7 @@ def database_errno(error: BaseException) -> int | None:
 def connect(path: str, *, readonly: bool = False) -> apsw.Connection:
     """A connection with the pragmas of a store. Raises DatabaseError or FormatError."""
     flags = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE
+    connection = None
     try:
         connection = apsw.Connection(path, flags=flags)
         connection.set_busy_timeout(0)
@@ -67,9 +68,11 @@ def connect(path: str, *, readonly: bool = False) -> apsw.Connection:
         ):
             _drain(connection, f"PRAGMA {pragma}")
         return connection
-    except (apsw.NotADBError, apsw.CorruptError, apsw.CantOpenError) as error:
-        raise FormatError(f"{path} cannot be opened: {error}", hint="restore it from a backup") from None
     except apsw.Error as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, apsw.NotADBError | apsw.CorruptError | apsw.CantOpenError):
+            raise FormatError(f"{path} cannot be opened: {error}", hint="restore it from a backup") from None
         raise translate(error) from error
 
 

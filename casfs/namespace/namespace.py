@@ -21,7 +21,7 @@ PAGE = 4096
 """SQLite's page size; a frame of the WAL is a page and 24 bytes (sqlite.org/fileformat2.html#walformat)."""
 
 CHECKPOINT_PAGES = 8192
-"""Length of the WAL, in pages, from which it is checkpointed (32 MiB)."""
+"""Length of the WAL, in pages, from which it is checkpointed (32 MiB); less on a small disk."""
 
 PAGES_PER_OPERATION = 8
 """Pages one operation may change at the most, with splits of B-tree pages."""
@@ -36,20 +36,29 @@ class Namespace:
 
     def __init__(self, path: str, *, readonly: bool = False) -> None:
         self.path = path
-        self._connection = connect(path, readonly=readonly)
-        self.version = check_version(self._connection, path)
-        if not readonly:
-            migrate(self._connection, path)
-            self._connection.set_wal_hook(self._count_pages)
-            self._value("SELECT count(*) FROM meta")
-            self._log = os.open(f"{path}-wal", os.O_RDWR | os.O_CLOEXEC)
-            self._checkpointer: apsw.Connection | None = None
         self.readonly = readonly
         self.log_pages = 0
+        self._connection = connect(path, readonly=readonly)
+        try:
+            self.version = check_version(self._connection, path)
+            if not readonly:
+                self._open_log()
+        except BaseException:
+            self._connection.close()
+            raise
+        stat = os.statvfs(path)
+        self._disk_share = max(64, stat.f_blocks * stat.f_frsize // PAGE // 128)
         self.inodes = Inodes(self._connection)
         self.dentries = Dentries(self._connection)
         self.blobs = Blobs(self._connection)
         self.xattrs = Xattrs(self._connection)
+
+    def _open_log(self) -> None:
+        migrate(self._connection, self.path)
+        self._connection.set_wal_hook(self._count_pages)
+        self._value("SELECT count(*) FROM meta")  # makes the log, if there is none
+        self._log = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
+        self._checkpointer: apsw.Connection | None = None
 
     # Transactions
 
@@ -115,7 +124,7 @@ class Namespace:
 
     @property
     def log_is_long(self) -> bool:
-        return self.log_pages > CHECKPOINT_PAGES
+        return self.log_pages > min(CHECKPOINT_PAGES, self._disk_share)
 
     def checkpoint(self, *, restart: bool) -> None:
         """Move committed pages from the log into the database, through a connection of its own. Blocks.

@@ -55,20 +55,24 @@ class Repairs:
 
     # dentry
 
-    def delete_name(self, parent: int, cookie: int) -> None:
-        self._run("DELETE FROM dentry WHERE parent = ? AND cookie = ?", parent, cookie)
+    def delete_name(self, dentry: Dentry) -> None:
+        self._namespace.dentries.delete(dentry.parent, dentry.name)
 
-    def keep_name(self, ino: int, name: tuple[int, int] | None) -> None:
-        """Delete every other name of an inode than (parent, cookie)."""
-        parent, cookie = name or (0, 0)
-        self._run("DELETE FROM dentry WHERE ino = ? AND (parent <> ? OR cookie <> ?)", ino, parent, cookie)
+    def keep_name(self, ino: int, name: tuple[int, bytes] | None) -> None:
+        """Delete every other name of an inode than (parent, name)."""
+        kept = name or (0, b"")
+        self._run("DELETE FROM dentry WHERE ino = ? AND (parent <> ? OR name <> ?)", ino, *kept)
 
     def delete_loop_name(self, ino: int, parent: int) -> None:
         """Delete the name a directory has in the next one of its loop."""
         self._run("DELETE FROM dentry WHERE ino = ? AND parent = ?", ino, parent)
 
-    def rename(self, dentry: Dentry, name: bytes) -> None:
+    def rename(self, dentry: Dentry, name: bytes) -> bool:
+        """False, and nothing is changed, when the directory has the new name already."""
+        if self._namespace.dentries.find(dentry.parent, name) is not None:
+            return False
         self._change(dentry, "name", name)
+        return True
 
     def set_cookie(self, dentry: Dentry, cookie: int) -> None:
         self._change(dentry, "cookie", cookie)
@@ -78,8 +82,8 @@ class Repairs:
             self._change(dentry, "type", type_)
 
     def _change(self, dentry: Dentry, column: str, value: int | bytes) -> None:
-        where = "WHERE parent = ? AND cookie = ?"
-        self._run(f"UPDATE dentry SET {column} = ? {where}", value, dentry.parent, dentry.cookie)
+        where = "WHERE parent = ? AND name = ?"
+        self._run(f"UPDATE dentry SET {column} = ? {where}", value, dentry.parent, dentry.name)
 
     def move_entries(self, parent: int, to: int) -> None:
         self._run("UPDATE dentry SET parent = ? WHERE parent = ?", to, parent)

@@ -8,7 +8,7 @@ import os
 import subprocess
 from dataclasses import dataclass
 
-from casfs.control.client import Client
+from casfs.control.client import Client, DaemonError
 from casfs.errors import MountError, NotMounted
 from casfs.fuse.options import SUBTYPE, store_of_source
 
@@ -82,15 +82,26 @@ def unmount(mountpoint: str) -> None:
     mount, inside = find_mount(mountpoint)
     if inside != b"/":
         raise NotMounted(f"{mountpoint} is not a mount point", f"its mount is {mount.mountpoint}")
+    lost = ""
     if mount.pid is not None:
+        client = Client(mount.store)
         try:
-            Client(mount.store).call("sync")
+            client.call("sync")
         except NotMounted:
             mount = MountInfo(mount.store, mount.mountpoint, None)
+        except DaemonError as error:
+            lost = str(error)
+            if not client.call("status")["activity"]["failed"]:
+                raise MountError(
+                    f"{mount.mountpoint} stays mounted, its last changes cannot be made durable: {lost}",
+                    "make room on the store's file system, or give them up with umount(8)",
+                ) from None
     detach(mount.mountpoint)
     if mount.pid is not None:
         with open(f"{mount.store}/run/lock", "rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH)
+    if lost:
+        raise MountError(f"{mount.mountpoint} is unmounted, but what was not synced is lost: {lost}")
 
 
 def detach(mountpoint: str) -> None:
