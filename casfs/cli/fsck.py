@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from casfs.cli.arguments import Commands, add_command, add_json, add_path
@@ -58,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _as_json(found: Report, left: Report) -> dict[str, Any]:
+    from dataclasses import asdict
+
     return {
         "store": found.store,
         "deep": found.deep,

@@ -41,6 +41,9 @@ class Files(Sealing):
                 await self.seal(content)
             except OSError as error:
                 log.error("inode %d stays staged: %s", content.inode.ino, error)
+        if content.mutex.busy:
+            async with content.mutex:
+                pass
         self._close_if_idle(content)
 
     async def read(self, handle: Handle, offset: int, size: int) -> bytes | bytearray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from casfs.filestore.filestore import hash_bytes, hash_descriptor
@@ -9,6 +10,8 @@ from casfs.filestore.staging import StagedFile
 from casfs.fs.content import Content
 from casfs.fs.contents import INLINE_WORK, Contents
 from casfs.fs.inodes import Inode
+
+log = logging.getLogger(__name__)
 
 SPARSE_LIMIT = 1 << 30
 """Bytes of holes from which a file is not hashed but stays a staged file: hashing zeros takes 0.3 s/GiB."""
@@ -149,12 +152,19 @@ class Sealing(Contents):
             if not content.dirty or content.mutex.busy or not content.inode.nlink:
                 continue
             if content.writers == 0:
-                await self.seal(content)
-                self._close_if_idle(content)
+                await self._seal_late(content)
             elif now - content.dirty_since > WRITEBACK_SECONDS:
                 async with content.mutex:
                     if content.dirty:
                         await self._persist(content)
+
+    async def _seal_late(self, content: Content) -> None:
+        """Its close has told of the error already; the rest must not wait for it."""
+        try:
+            await self.seal(content)
+        except OSError as error:
+            log.warning("inode %d is still not sealed: %s", content.inode.ino, error)
+        self._close_if_idle(content)
 
     async def settle(self) -> None:
         """Seal everything, at unmount. Raises OSError for the first that cannot be."""

@@ -48,6 +48,7 @@ class Tree:
         self._files = files
         self._xattrs = xattrs
         self.unlinked: set[int] = set()
+        self._forgotten: set[int] = set()
 
     def lookup(self, parent: int, name: bytes) -> Inode | None:
         """The inode under a name, or None. Raises FsError ENAMETOOLONG."""
@@ -223,12 +224,23 @@ class Tree:
         self._inodes.changed(inode)
 
     async def forget(self, inos: Iterable[int]) -> None:
-        """The kernel holds these inodes no more: those without a name go, rows and content."""
+        """The kernel holds these inodes no more: those without a name go, rows and content.
+
+        The kernel does not wait for a RELEASE, so that FORGET may come first: `released` goes on then.
+        """
         for ino in inos:
             if ino in self.unlinked:
                 await self._group.begin()
                 if self._files.discard(self._inodes.get(ino)):
                     self.unlinked.discard(ino)
+                    self._forgotten.discard(ino)
+                else:
+                    self._forgotten.add(ino)
+
+    async def released(self, inode: Inode) -> None:
+        """A handle of an unlinked inode is gone."""
+        if inode.ino in self._forgotten:
+            await self.forget([inode.ino])
 
     # Renaming
 

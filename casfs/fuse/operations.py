@@ -312,7 +312,10 @@ class Operations(pyfuse3.Operations):
 
     @translated
     async def release(self, fh: int) -> None:
-        await self._files.release(self._handles.pop(fh))
+        handle = self._handles.pop(fh)
+        await self._files.release(handle)
+        if not handle.inode.nlink:
+            await self._tree.released(handle.inode)
 
     @translated
     async def fsync(self, fh: int, datasync: bool) -> None:

@@ -82,9 +82,9 @@ class LinkFault(NamedTuple):
 class ContentFault(NamedTuple):
     """An inode whose content cannot be what the row says.
 
-    `fault`: staged (a name no file in staging/ can have), mode (of no known type), stray (content of something
-    that is no regular file), target (symbolic link without one), row (its blob has none), size, nothing (neither
-    blob nor staged file for its bytes). `expected`: the size it should have, where that is known.
+    `fault`: staged (a name no file in staging/ can have), mode (of no known type), stray (content of
+    something that is no regular file), target (symbolic link without one), row (its blob has none), size,
+    nothing (neither blob nor staged file for its bytes). `expected`: the size it should have, if known.
     """
 
     ino: int

@@ -66,7 +66,8 @@ def _child(serve: Callable[[Ready], None], sending: int) -> NoReturn:
         serve(ready)
     except (CasfsError, OSError) as error:
         code = getattr(error, "exit_code", ExitCode.FAILED)
-        log.critical("%s", error)
+        if state["sent"]:
+            log.critical("%s", error)
         answer(code, str(error))
     except BaseException as error:
         code = ExitCode.INTERNAL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import logging.handlers
@@ -39,12 +40,14 @@ def mount(store: str, mountpoint: str, options: MountOptions, foreground: bool) 
     _check_mountpoint(store, mountpoint)
     if foreground:
         logging.basicConfig(level=logging.INFO, format="casfs: %(levelname)s: %(message)s")
-        _serve(store, mountpoint, options, lambda: notify("READY=1"))
+        with contextlib.closing(Store(store)) as opened:
+            trio.run(_run, opened, mountpoint, options, lambda: notify("READY=1"))
         return 0
 
     def serve(ready: Callable[[], None]) -> None:
-        _log_to_file(store)
-        _serve(store, mountpoint, options, ready)
+        with contextlib.closing(Store(store)) as opened:
+            _log_to_file(store)  # whose log it is, the store's lock has decided
+            trio.run(_run, opened, mountpoint, options, ready)
 
     background.start(serve)
     return 0
@@ -66,21 +69,12 @@ def _check_mountpoint(store: str, mountpoint: str) -> None:
 
 
 def _log_to_file(store: str) -> None:
-    os.makedirs(f"{store}/run", mode=0o700, exist_ok=True)
     handler = logging.handlers.RotatingFileHandler(
         f"{store}/run/mount.log", maxBytes=LOG_BYTES, backupCount=1
     )
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[handler]
     )
-
-
-def _serve(store_path: str, mountpoint: str, options: MountOptions, ready: Callable[[], None]) -> None:
-    store = Store(store_path)
-    try:
-        trio.run(_run, store, mountpoint, options, ready)
-    finally:
-        store.close()
 
 
 async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Callable[[], None]) -> None:

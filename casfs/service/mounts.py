@@ -118,9 +118,10 @@ def detach(mountpoint: str) -> None:
 
 
 def is_dead(mountpoint: str) -> bool:
-    """Is it the mount of a daemon that died? stat(2) then fails with ENOTCONN."""
+    """Is it the mount of a daemon that died? statfs(2) then fails with ENOTCONN; stat(2) may be answered by
+    the kernel's cache."""
     try:
-        os.stat(mountpoint)
+        os.statvfs(mountpoint)
     except OSError as error:
         return error.errno == errno.ENOTCONN
     return False
