@@ -102,6 +102,8 @@ def _print_problem(problem: Problem) -> None:
 
 def _count(report: Report) -> str:
     """`clean`, or how many of each severity."""
-    counts = Counter(problem.severity for problem in report.problems)
+    counts: Counter[str] = Counter()
+    for problem in report.problems:
+        counts[problem.severity] += problem.count
     words = [f"{count} {_PLURAL[severity] if count > 1 else severity}" for severity, count in counts.items()]
     return ", ".join(words if report.errors else ["clean", *words])

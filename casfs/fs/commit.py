@@ -158,7 +158,7 @@ class GroupCommit:
         try:
             await self.durable()
         except OSError as error:
-            log.info("a commit that was due has to wait: %s", error)
+            log.debug("a commit that was due has to wait: %s", error)
 
     @property
     def is_long(self) -> bool:

@@ -58,7 +58,7 @@ class LostAndFound:
         mode = stat.S_IFREG | 0o400
         times = (mtime_ns,) * 4
         self._repairs.insert(
-            InodeRow(ino, mode, 1, self.uid, self.gid, 0, size, size, blob, staged, None, *times)
+            InodeRow(ino, mode, 1, self.uid, self.gid, 0, size, size + 511 & ~511, blob, staged, None, *times)
         )
         self.add(ino, name)
 

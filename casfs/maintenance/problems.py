@@ -113,7 +113,8 @@ class Problem:
     """One thing that is wrong, or of no use any more, or worth knowing.
 
     `paths`: names in the namespace it touches, from its root; the first ones of `paths_total`. One that no
-    directory leads to begins with `(inode N)`.
+    directory leads to begins with `(inode N)`. `count`: more than 1 for the one that stands for those of its
+    kind that are not told one by one.
     """
 
     kind: str
@@ -123,6 +124,7 @@ class Problem:
     paths: tuple[bytes, ...]
     paths_total: int
     repair: str
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ class Report:
 
     @property
     def errors(self) -> int:
-        return sum(problem.severity is Severity.ERROR for problem in self.problems)
+        return sum(each.count for each in self.problems if each.severity is Severity.ERROR)
 
     @property
     def clean(self) -> bool:
@@ -172,9 +174,10 @@ class Findings:
         for kind in Kind:
             problems += self._problems.get(kind, [])
             if self._more[kind]:
-                problems.append(_problem(kind, f"{self._more[kind]} more of this kind", Affected()))
+                more = self._more[kind]
+                problems.append(_problem(kind, f"{more} more of this kind", Affected(), more))
         return Report(store, deep, in_use, tuple(problems), tuple(self.unchecked), tuple(self.corrupt))
 
 
-def _problem(kind: Kind, detail: str, affected: Affected) -> Problem:
-    return Problem(kind.slug, kind.severity, kind.invariant, detail, *affected, kind.repair)
+def _problem(kind: Kind, detail: str, affected: Affected, count: int = 1) -> Problem:
+    return Problem(kind.slug, kind.severity, kind.invariant, detail, *affected, kind.repair, count)

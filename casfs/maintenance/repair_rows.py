@@ -25,7 +25,8 @@ class RowRepair:
         self.repairs = Repairs(namespace)
         checks.read_tree()
         if not checks.has_root():
-            self.repairs.make_root(os.getuid(), os.getgid())
+            owner = os.stat(namespace.path)
+            self.repairs.make_root(owner.st_uid, owner.st_gid)
         self.lost = LostAndFound(namespace, self.repairs)
 
     def structure(self) -> None:
@@ -101,8 +102,9 @@ class RowRepair:
     def _mend_tree(self) -> None:
         self._checks.read_tree()
         for ino in list(self._checks.many_names()):
-            self.repairs.keep_name(ino, self._checks.best_name(ino))
-            self._checks.read_tree()
+            best = self._checks.best_name(ino)
+            self.repairs.keep_name(ino, best)
+            self._checks.keep_edge(ino, best)
         for loop in self._checks.loops():
             self.repairs.delete_loop_name(loop[0], loop[1 % len(loop)])
         self._checks.read_tree()

@@ -243,6 +243,12 @@ class Checks:
                 return parent, name
         return names[0]
 
+    def keep_edge(self, ino: int, name: tuple[int, bytes] | None) -> None:
+        """A directory has only that name now: as good as `read_tree`, for `best_name` and `loops`."""
+        list(self._rows("DELETE FROM temp.edge WHERE ino = ?", ino))
+        if name is not None:
+            list(self._rows("INSERT INTO temp.edge VALUES (?, ?)", name[0], ino))
+
     def nameless(self) -> Iterator[int]:
         """Inodes that have links and no name."""
         for (ino,) in self._rows(

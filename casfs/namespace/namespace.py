@@ -79,11 +79,20 @@ class Namespace:
         cannot run out, so a full disk is known before COMMIT and nothing is lost (I5). Raises
         OSError ENOSPC; the transaction stays as it is.
         """
-        used = self._connection.status(apsw.SQLITE_DBSTATUS_CACHE_USED)[0]
-        need = min(used, PAGE * (64 + PAGES_PER_OPERATION * operations))
-        end = os.fstat(self._log).st_size
         try:
-            _fallocate_keep_size(self._log, end, need + need // 64 + PAGE)
+            self._extend_log(min(self._cached_bytes(), PAGE * (64 + PAGES_PER_OPERATION * operations)))
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            self._connection.release_memory()  # of the cache, only what the COMMIT will write is left
+            self._extend_log(self._cached_bytes())
+
+    def _cached_bytes(self) -> int:
+        return self._connection.status(apsw.SQLITE_DBSTATUS_CACHE_USED)[0]
+
+    def _extend_log(self, size: int) -> None:
+        try:
+            _fallocate_keep_size(self._log, os.fstat(self._log).st_size, size + size // 64 + PAGE)
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
                 raise

@@ -12,7 +12,7 @@ from .workload import Drop, Steps, workload
 LARGE = 512  # MiB of the large file at scale 1
 
 
-@workload("MiB", memory=2 * LARGE)
+@workload("MiB")
 def seq_write(trial: Trial) -> Steps:
     """write 512 MiB of new content in writes of 1 MiB, close included"""
     size, block = trial.count(LARGE), trial.block(MIB)
@@ -21,7 +21,7 @@ def seq_write(trial: Trial) -> Steps:
     return size
 
 
-@workload("MiB", memory=2 * LARGE)
+@workload("MiB")
 def write_4k(trial: Trial) -> Steps:
     """write 512 MiB of new content in writes of 4 KiB, close included"""
     size, block = trial.count(LARGE), trial.block(4096)
@@ -43,7 +43,7 @@ def read_through() -> None:
     os.close(fd)
 
 
-@workload("MiB", Drop.ALL, memory=2 * LARGE)
+@workload("MiB", Drop.ALL)
 def seq_read_cold(trial: Trial) -> Steps:
     """read 512 MiB in reads of 1 MiB, nothing cached"""
     size = enter_large(trial)
@@ -52,7 +52,7 @@ def seq_read_cold(trial: Trial) -> Steps:
     return size
 
 
-@workload("MiB", memory=2 * LARGE)
+@workload("MiB")
 def seq_read_warm(trial: Trial) -> Steps:
     """open and read 512 MiB in reads of 1 MiB that were read before"""
     size = enter_large(trial)
@@ -74,7 +74,7 @@ def read_at(offsets: list[int]) -> None:
     os.close(fd)
 
 
-@workload("reads", Drop.ALL, memory=2 * LARGE)
+@workload("reads", Drop.ALL)
 def random_read_cold(trial: Trial) -> Steps:
     """2,048 reads of 4 KiB at random places of a file of 512 MiB, nothing cached"""
     offsets = random_offsets(trial, enter_large(trial), trial.count(2_048))
@@ -119,7 +119,7 @@ def read_mapped() -> None:
     os.close(fd)
 
 
-@workload("MiB", Drop.ALL, memory=2 * LARGE)
+@workload("MiB", Drop.ALL)
 def mmap_read_cold(trial: Trial) -> Steps:
     """read 512 MiB through a shared mapping, nothing cached"""
     size = enter_large(trial)
@@ -128,7 +128,7 @@ def mmap_read_cold(trial: Trial) -> Steps:
     return size
 
 
-@workload("MiB", memory=2 * LARGE)
+@workload("MiB")
 def mmap_read(trial: Trial) -> Steps:
     """open, map and read 512 MiB that were read before"""
     size = enter_large(trial)
@@ -138,7 +138,7 @@ def mmap_read(trial: Trial) -> Steps:
     return size
 
 
-@workload("MiB", memory=2 * LARGE)
+@workload("MiB")
 def cp(trial: Trial) -> Steps:
     """cp of a file of 512 MiB on the same target"""
     source = f"{trial.fixture('large', material.large_file)}/large"

@@ -34,14 +34,14 @@ def spread(folder: Path | str) -> None:
     creates become up to twenty times slower after a mass delete. Other file systems refuse it, which is fine.
     """
     with contextlib.suppress(FileNotFoundError):
-        subprocess.run(["chattr", "+T", str(folder)], capture_output=True)
+        subprocess.run(["chattr", "+T", str(folder)], capture_output=True, check=False)
 
 
 def run(*command: str | Path, timeout: float = MOUNT_SECONDS) -> str:
     """The standard output of a command. Raises SetupError with what it said when it fails."""
     words = [str(word) for word in command]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=timeout)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False)
     except FileNotFoundError:
         raise SetupError(f"{words[0]} is not installed") from None
     except subprocess.TimeoutExpired:
@@ -226,12 +226,12 @@ class Casfs:
         for folder in (store, store / "blobs", store / "staging"):
             spread(folder)
 
-    def mount(self, store: Path, mountpoint: Path) -> int | None:
-        """Mounts the store, usable on return; the daemon's pid, if `casfs status` knows it."""
+    def mount(self, store: Path, mountpoint: Path) -> None:
+        """Mounts the store; it is usable on return."""
         run(self.command, "mount", *self.mount_arguments, store, mountpoint)
-        return self.pid(mountpoint)
 
     def pid(self, mountpoint: Path) -> int | None:
+        """The process that serves the mount, if `casfs status` knows it."""
         try:
             status = json.loads(run(self.command, "status", "--json"))
         except (SetupError, json.JSONDecodeError) as error:
@@ -244,14 +244,18 @@ class Casfs:
         warn(f"the daemon is not measured: `casfs status --json` does not list {mountpoint}")
         return None
 
+    def df(self, store: Path) -> str:
+        return run(self.command, "df", store, timeout=UNMOUNT_SECONDS)
+
     def umount(self, mountpoint: Path) -> None:
         run(self.command, "umount", mountpoint, timeout=UNMOUNT_SECONDS)
 
     @contextlib.contextmanager
     def mounted(self, store: Path, mountpoint: Path) -> Iterator[int | None]:
-        """The mounted store as a context; its value is the daemon's pid. May be unmounted inside."""
+        """The store is mounted inside the context, whose value is the daemon's pid."""
         try:
-            yield self.mount(store, mountpoint)
+            self.mount(store, mountpoint)
+            yield self.pid(mountpoint)
         finally:
             with undisturbed():
                 if os.path.ismount(mountpoint):

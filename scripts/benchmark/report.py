@@ -50,10 +50,17 @@ def default_base(names: Sequence[str]) -> str:
 
 
 def ratio(series: Series, base: Series) -> dict[str, float] | None:
-    """How many times as fast as the base: median, min and max of the ratios within each round."""
+    """How many times as fast as the base: median, min and max of the ratios within each round.
+
+    `best` compares the best rates of all rounds: on a machine with much other load, which only ever makes a
+    trial slower, these say more than medians.
+    """
     rates = {sample.round: sample.rate for sample in base.samples}
     ratios = [sample.rate / rates[sample.round] for sample in series.samples if sample.round in rates]
-    return {"median": median(ratios), "min": min(ratios), "max": max(ratios)} if ratios else None
+    if not ratios:
+        return None
+    best = max(sample.rate for sample in series.samples) / max(rates.values())
+    return {"median": median(ratios), "min": min(ratios), "max": max(ratios), "best": best}
 
 
 def describe(series: Series) -> Summary:
@@ -67,9 +74,9 @@ def describe(series: Series) -> Summary:
         middle = median(rates)
         summary |= {
             "median": middle,
+            "mad": median(abs(rate - middle) for rate in rates),
             "min": min(rates),
             "max": max(rates),
-            "mad": median(abs(rate - middle) for rate in rates),
             "client_cpu_us": 1e6 * median(sample.client_cpu / sample.amount for sample in series.samples),
         }
         served = [
@@ -101,6 +108,7 @@ def summarize(
         "machine": machine(),
         "rounds": rounds,
         "scale": scale,
+        "load_before": results.load_before,
         "interrupted": results.interrupted,
         "base": base,
         "targets": {
@@ -119,7 +127,7 @@ def summarize(
 
 
 def number(value: float) -> str:
-    digits = 0 if value >= 100 else 1 if value >= 10 else 2
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
     return f"{value:,.{digits}f}"
 
 
@@ -132,11 +140,13 @@ def ratio_columns(summary: Summary) -> list[tuple[str, str]]:
     return columns
 
 
-def rate_cell(target: Summary) -> str:
+def rate_cell(target: Summary, *, best: bool) -> str:
     if target["error"] is not None:
         return "failed"
     if "median" not in target:
         return "-"
+    if best:
+        return number(target["max"])
     return f"{number(target['median'])} ±{target['mad'] / target['median']:.0%}"
 
 
@@ -147,7 +157,7 @@ def cpu_cell(target: Summary) -> str:
     return f"{number(target['client_cpu_us'])}{served}"
 
 
-def table(summary: Summary, *, cpu: bool) -> tuple[list[str], list[list[str]]]:
+def table(summary: Summary, *, cpu: bool, best: bool) -> tuple[list[str], list[list[str]]]:
     """The headings and the rows of the table; skipped workloads are not in it."""
     names, ratios = list(summary["targets"]), ratio_columns(summary)
     headings = ["workload", "per second", *names, *(f"{name}/{reference}" for name, reference in ratios)]
@@ -158,22 +168,35 @@ def table(summary: Summary, *, cpu: bool) -> tuple[list[str], list[list[str]]]:
         if one["skipped"]:
             continue
         targets = one["targets"]
-        row = [workload, one["unit"].removesuffix("/s"), *(rate_cell(targets[name]) for name in names)]
+        row = [
+            workload,
+            one["unit"].removesuffix("/s"),
+            *(rate_cell(targets[name], best=best) for name in names),
+        ]
         for name, reference in ratios:
             value = targets[name]["ratio"][reference]
-            row.append(f"{number(value['median'])}×" if value else "-")
+            row.append(f"{number(value['best' if best else 'median'])}x" if value else "-")
         if cpu:
             row += [cpu_cell(targets[name]) for name in names]
         rows.append(row)
     return headings, rows
 
 
-def notes(summary: Summary, *, cpu: bool) -> list[str]:
+def notes(summary: Summary, *, cpu: bool, best: bool) -> list[str]:
     """What has to be said beside the table."""
-    lines = [
-        f"Medians of {summary['rounds']} interleaved rounds at scale {summary['scale']:g}, "
-        "± median absolute deviation; ratios are medians of the ratios within a round, above 1 is faster."
-    ]
+    size = f"{summary['rounds']} interleaved rounds at scale {summary['scale']:g}"
+    if best:
+        lines = [f"Best of {size}, and ratios of these; more is faster."]
+    else:
+        lines = [
+            f"Medians of {size}, ± median absolute deviation.",
+            "Ratios: medians of the ratios within a round; more is faster.",
+        ]
+    before, after = summary["load_before"], summary["machine"]["load_average"][0]
+    cores = summary["machine"]["cores"]
+    if max(before, after) > 1.5 * cores:
+        load = f"load {before:.1f} before, {after:.1f} after, on {cores} cores"
+        lines.append(f"The machine is busy ({load}); see --best and --cpu.")
     if cpu:
         lines.append("CPU: microseconds per unit of work, client + daemon (where its pid is known).")
     reasons: dict[str, list[str]] = {}
@@ -247,7 +270,7 @@ def draw_chart(summary: Summary, path: str) -> None:
         for place, (_, shown) in zip(places, rows, strict=True):
             right = shown["median"] >= 1
             axes.annotate(
-                f"{number(shown['median'])}×",
+                f"{number(shown['median'])}x",
                 (shown["max"] if right else shown["min"], place),
                 xytext=(4 if right else -4, 0),
                 textcoords="offset points",
@@ -256,7 +279,7 @@ def draw_chart(summary: Summary, path: str) -> None:
                 fontsize=7.5,
             )
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}×")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")
     axes.margins(x=0.12, y=0.01)
     axes.axvline(1, color="0.2", linewidth=1)
     axes.set_yticks(range(len(groups)), [workload for workload, _ in groups])
@@ -271,6 +294,6 @@ def draw_chart(summary: Summary, path: str) -> None:
         f"Linux {summary['machine']['kernel']}, {summary['machine']['cores']} cores",
         fontsize=8,
     )
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=max(1, len(names)), frameon=False)
     figure.tight_layout()
     figure.savefig(path, dpi=150)

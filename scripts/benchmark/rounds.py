@@ -7,8 +7,8 @@ another, in an order that rotates, and rates are compared within a round.
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
-import mmap
 import multiprocessing
 import os
 import resource
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from .trial import MIB, Trial, WorkloadError
+from .trial import Trial, WorkloadError
 from .workloads import Workload
 
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
@@ -66,22 +66,14 @@ class Results:
     series: dict[str, dict[str, Series]]  # workload -> target -> series
     skipped: dict[str, str] = field(default_factory=dict)  # workload -> reason
     interrupted: bool = False
+    load_before: float = field(default_factory=lambda: os.getloadavg()[0])  # of the last minute
 
 
 def can_drop_caches() -> bool:
     return os.geteuid() == 0 and os.access(DROP_CACHES, os.W_OK)
 
 
-def populate_memory(size: int) -> None:
-    """Touches `size` bytes of memory and frees them.
-
-    A virtual machine's free memory may have been given back to its host; the first touch after that is several
-    times slower than writing to the page cache, and would be measured in place of the file system.
-    """
-    mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()
-
-
-def settle(workload: Workload, scale: float) -> None:
+def settle(workload: Workload) -> None:
     """Brings what was prepared to disk, so that it is not paid for in the timed part, and drops caches."""
     folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
     with contextlib.suppress(OSError):  # not every FUSE file system has fsync of directories
@@ -91,8 +83,6 @@ def settle(workload: Workload, scale: float) -> None:
         os.sync()
     if workload.drop:
         DROP_CACHES.write_text(f"{workload.drop:d}\n")
-    populate_memory(max(1, round(workload.memory * scale)) * MIB)
-    if workload.drop:
         time.sleep(SETTLE_SECONDS)
 
 
@@ -109,6 +99,19 @@ def daemon_cpu(pid: int | None) -> float | None:
     return (int(fields[11]) + int(fields[12])) * CLOCK_TICK
 
 
+def remove_folder(folder: str) -> None:
+    """Removes a working directory; FUSE may hide an unlinked file there until its RELEASE is done."""
+    for _ in range(50):
+        try:
+            shutil.rmtree(folder)
+            return
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+        time.sleep(0.1)
+    shutil.rmtree(folder)
+
+
 def time_trial(workload: Workload, trial: Trial, daemon: int | None, round_number: int) -> Sample:
     """Prepares and times the workload in an empty working directory, and removes that directory."""
     # A name never used before: ext4 chooses a directory's block group by its name, and one where a trial has
@@ -119,7 +122,7 @@ def time_trial(workload: Workload, trial: Trial, daemon: int | None, round_numbe
     try:
         steps = workload.steps(trial)
         next(steps)
-        settle(workload, trial.scale)
+        settle(workload)
         client_before, daemon_before = client_cpu(), daemon_cpu(daemon)
         start = time.perf_counter()
         try:
@@ -132,7 +135,7 @@ def time_trial(workload: Workload, trial: Trial, daemon: int | None, round_numbe
         client_after, daemon_after = client_cpu(), daemon_cpu(daemon)
     finally:
         os.chdir(trial.root)
-        shutil.rmtree(folder)
+        remove_folder(folder)
     served = daemon_after - daemon_before if daemon_after is not None and daemon_before is not None else None
     return Sample(round_number, amount, seconds, client_after - client_before, served)
 

@@ -80,7 +80,8 @@ def create_parallel(trial: Trial) -> Steps:
         waiting -= 1
     yield
     os.close(starter)
-    if any([os.waitpid(pid, 0)[1] for pid in clients]):
+    statuses = [os.waitpid(pid, 0)[1] for pid in clients]
+    if any(statuses):
         raise WorkloadError("a client process failed")
     return CLIENTS * each
 

@@ -219,6 +219,7 @@ def git_bundle(trial: Trial) -> tuple[str, int]:
 
 
 def git(*arguments: str, stdin: bytes = b"") -> None:
-    done = subprocess.run(["git", *arguments], input=stdin, capture_output=True, env=GIT_ENVIRONMENT)
+    command = ["git", *arguments]
+    done = subprocess.run(command, input=stdin, capture_output=True, env=GIT_ENVIRONMENT, check=False)
     if done.returncode != 0:
         raise WorkloadError(f"git {arguments[0]} failed: {done.stderr.decode(errors='replace').strip()}")

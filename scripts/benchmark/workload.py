@@ -31,7 +31,6 @@ class Workload:
     name: str
     unit: str  # what one unit of the returned amount is; rates are per second
     drop: Drop
-    memory: int  # MiB of page cache it needs at scale 1, all layers together
     at_rest: bool  # what was prepared is on disk before the clock starts, not only in the page cache
     steps: Callable[[Trial], Steps]
 
@@ -43,13 +42,11 @@ class Workload:
 WORKLOADS: dict[str, Workload] = {}
 
 
-def workload(
-    unit: str, drop: Drop = Drop.NOTHING, *, memory: int = 64, at_rest: bool = True
-) -> Callable[[Body], Body]:
+def workload(unit: str, drop: Drop = Drop.NOTHING, *, at_rest: bool = True) -> Callable[[Body], Body]:
     """Registers a workload under the name of its function."""
 
     def register(steps: Body) -> Body:
-        WORKLOADS[steps.__name__] = Workload(steps.__name__, unit, drop, memory, at_rest, steps)
+        WORKLOADS[steps.__name__] = Workload(steps.__name__, unit, drop, at_rest, steps)
         return steps
 
     return register

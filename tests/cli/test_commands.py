@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+import shutil
 
 import pytest
 
 from casfs.errors import ExitCode, FsError, NotMounted, StoreNotFound, UsageError
+from casfs.maintenance.problems import Problem, Report, Severity
+from casfs.maintenance.usage import Usage, UsageRow
+from casfs.store import create_store
 from casfs.types import Room
 
 from .conftest import Mount
@@ -123,31 +126,20 @@ def test_nothing_mounted_is_an_answer(casfs, mounted):
 # --- df ---
 
 
-@dataclass
-class Row:
-    name: bytes
-    files: int
-    bytes: int
-    blobs: int
-    blob_bytes: int
-
-
-@dataclass
-class Summary:
-    rows: list[Row]
-    total: Row
-    orphans: int = 2
-    orphan_bytes: int = 2048
-    staged: int = 1
-    staged_bytes: int = 10
-    room: Room = field(default_factory=lambda: Room(total=4 << 30, free=2 << 30, available=1 << 30))
-
-
 @pytest.fixture
 def usage(stand_in):
     asked: list[str] = []
-    rows = [Row(b"a\xff", 4, 4096, 1, 1024), Row(b"empty", 0, 0, 0, 0)]
-    summary = Summary(rows, Row(b"", 4, 4096, 1, 1024))
+    rows = (UsageRow(b"a\xff", 4, 4096, 1, 1024), UsageRow(b"empty", 0, 0, 0, 0))
+    summary = Usage(
+        rows=rows,
+        total=UsageRow(b"", 4, 4096, 1, 1024),
+        orphans=2,
+        orphan_bytes=2048,
+        staged=1,
+        staged_bytes=10,
+        database_bytes=65536,
+        room=Room(total=4 << 30, free=2 << 30, available=1 << 30),
+    )
     stand_in("casfs.maintenance.usage", summarize=lambda store: asked.append(store) or summary)
     return asked
 
@@ -164,7 +156,8 @@ def test_df_shows_what_deduplication_saves(casfs, mounted, usage):
         "\n"
         "orphans: 2 blobs, 2.00 KiB\n"
         "staging: 1 files, 10 B\n"
-        "file system: 1.00 GiB of 4.00 GiB available\n"
+        "database: 64.0 KiB\n"
+        "file system: 4.00 GiB, 2.00 GiB used, 1.00 GiB available\n"
     )
 
 
@@ -264,35 +257,40 @@ def test_with_store_a_path_begins_at_its_root(casfs, mounted):
 # --- fsck ---
 
 
-@dataclass
-class Problem:
-    kind: str = "dangling"
-    detail: str = "blob 12 is\ngone"
-    paths: tuple[bytes, ...] = (b"/a\xff", b"/b")
-    repair: str = "the names move to /lost+found"
+BAD = Problem(
+    kind="missing-blob",
+    severity=Severity.ERROR,
+    invariant="I1",
+    detail="blob 12 is\ngone",
+    paths=(b"/a\xff", b"/b"),
+    paths_total=5,
+    repair="none",
+)
+STRAY = Problem("stray-blob", Severity.GARBAGE, "", "blobs/0/1 has no row", (), 0, "removed")
 
 
-@dataclass
-class Report:
-    problems: list[Problem]
+def report(*found: Problem, in_use: str | None = None) -> Report:
+    unchecked = () if in_use is None else ("what was done since the last commit",)
+    return Report("/srv/one", False, in_use, found, unchecked, ())
 
 
 @pytest.fixture
 def checker(stand_in, mounted):
-    """Put a checker that finds as many problems as said, and leaves as many after repair."""
+    """Put a checker that finds what is said, and leaves what is said after repair."""
     mounted()
 
-    def put(found: int, left: int = 0) -> list[tuple]:
+    def put(found: Report, left: Report | None = None) -> list[tuple]:
         calls: list[tuple] = []
 
-        def check(store: str, deep: bool, tell) -> Report:
+        def check(store: str, deep: bool, tell, *, exclusive: bool) -> Report:
             tell("reading blobs", 1, 2)
-            calls.append(("check", store, deep))
-            return Report([Problem()] * found)
+            calls.append(("check", store, deep, exclusive))
+            return found
 
         def repair(store: str, report: Report, tell) -> Report:
-            calls.append(("repair", store, len(report.problems)))
-            return Report([Problem()] * left)
+            calls.append(("repair", store, report))
+            assert left is not None
+            return left
 
         stand_in("casfs.maintenance.fsck", check=check, repair=repair)
         return calls
@@ -301,48 +299,99 @@ def checker(stand_in, mounted):
 
 
 def test_fsck_of_a_clean_store(casfs, checker):
-    calls = checker(found=0)
-    assert casfs("fsck", "S", "--deep", "--repair") == (0, "S: clean\n", "")
-    assert calls == [("check", "S", True)]
+    calls = checker(report())
+    assert casfs("fsck", "S", "--deep", "--repair") == (0, "/srv/one: clean\n", "")
+    assert calls == [("check", "S", True, True)]
 
 
 def test_fsck_prints_each_problem_with_its_paths_and_repair(casfs, checker):
-    checker(found=1)
+    checker(report(BAD, STRAY))
     outcome = casfs("fsck", "S")
     assert outcome.code == ExitCode.PROBLEMS
     assert outcome.out == (
-        "dangling: blob 12 is\\ngone\n"
+        "error missing-blob (I1): blob 12 is\\ngone\n"
         "  /a\\xff\n"
         "  /b\n"
-        "  repair: the names move to /lost+found\n"
-        "S: 1 found; 'casfs fsck --repair' mends them\n"
+        "  and 3 more\n"
+        "  repair: none\n"
+        "garbage stray-blob: blobs/0/1 has no row\n"
+        "  repair: removed\n"
+        "/srv/one: 1 error, 1 garbage\n"
+        "'casfs fsck --repair' does what is said above\n"
     )
 
 
-@pytest.mark.parametrize(("left", "code"), [(0, ExitCode.OK), (1, ExitCode.PROBLEMS)])
-def test_fsck_repairs_and_counts_what_is_left(casfs, checker, left, code):
-    calls = checker(found=2, left=left)
+def test_garbage_alone_is_no_failure(casfs, checker):
+    checker(report(STRAY, STRAY))
+    outcome = casfs("fsck", "S")
+    assert outcome.code == ExitCode.OK
+    assert "/srv/one: clean, 2 times garbage\n" in outcome.out
+
+
+def test_fsck_of_a_store_in_use_says_what_was_not_checked(casfs, checker):
+    checker(report(in_use="process 7 (casfs mount)"))
+    outcome = casfs("fsck", "S")
+    assert outcome.code == ExitCode.OK
+    assert outcome.out == (
+        "in use by process 7 (casfs mount); not checked:\n"
+        "  what was done since the last commit\n"
+        "/srv/one: clean\n"
+    )
+
+
+@pytest.mark.parametrize(("left", "words", "code"), [((), "clean", 0), ((BAD,), "1 error", 5)])
+def test_fsck_repairs_and_says_what_is_left(casfs, checker, left, words, code):
+    found = report(BAD, BAD)
+    calls = checker(found, report(*left))
     outcome = casfs("fsck", "S", "--repair")
-    assert calls == [("check", "S", False), ("repair", "S", 2)]
-    assert outcome.out.endswith(f"S: 2 found, {left} left after repair\n")
+    assert calls == [("check", "S", False, True), ("repair", "S", found)]
+    assert outcome.out.endswith(f"/srv/one: 2 errors; after repair {words}\n")
     assert outcome.code == code
 
 
+def test_what_repair_has_left_is_shown_when_it_is_something_else(casfs, checker):
+    checker(report(STRAY), report(BAD))
+    assert casfs("fsck", "S", "--repair").out.endswith(
+        "/srv/one: clean, 1 garbage; after repair 1 error\n"
+        "error missing-blob (I1): blob 12 is\\ngone\n"
+        "  /a\\xff\n"
+        "  /b\n"
+        "  and 3 more\n"
+        "  repair: none\n"
+    )
+
+
 def test_fsck_as_json(casfs, checker):
-    checker(found=1, left=0)
+    checker(report(BAD), report())
     assert json.loads(casfs("fsck", "S", "--repair", "--json").out) == {
-        "store": "S",
+        "store": "/srv/one",
         "deep": False,
+        "in_use": None,
+        "unchecked": [],
+        "clean": True,
         "problems": [
             {
-                "kind": "dangling",
+                "kind": "missing-blob",
+                "severity": "error",
+                "invariant": "I1",
                 "detail": "blob 12 is\ngone",
                 "paths": ["/a\udcff", "/b"],
-                "repair": "the names move to /lost+found",
+                "paths_total": 5,
+                "repair": "none",
+                "count": 1,
             }
         ],
         "left": [],
     }
+
+
+def test_fsck_of_a_real_store(casfs, mounted, tmp_path):
+    mounted()
+    create_store(str(tmp_path / "store"))
+    shutil.rmtree(tmp_path / "store" / "blobs" / "7f")
+    assert casfs("fsck", str(tmp_path / "store")).code == ExitCode.PROBLEMS
+    assert casfs("fsck", str(tmp_path / "store"), "--repair").code == ExitCode.OK
+    assert casfs("fsck", str(tmp_path / "store"), "--deep").out == f"{tmp_path}/store: clean\n"
 
 
 # --- init ---

@@ -1,0 +1,491 @@
+"""Every defect fsck knows, each made alone in the store of `stores.fill`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from blake3 import blake3
+
+from tests.maintenance.stores import ONE, ORPHAN, TWO, Damaged
+
+ERROR, GARBAGE, NOTE = "error", "garbage", "note"
+
+ONES = (b"/a/one", b"/b/link")
+TWOS = (b"/a/deep/two", b"/b/two again")
+
+
+@dataclass(frozen=True)
+class Defect:
+    """`paths`: what fsck names. After repair: `left` is still found; files at `moved` paths are elsewhere,
+    old -> new, a pattern, empty if they are gone; `lost` paths cannot be read; `gained` are there beside
+    what was there before; `quarantined` contents are kept in quarantine/."""
+
+    name: str
+    kind: str
+    make: Callable[[Damaged], object]
+    paths: tuple[bytes, ...] = ()
+    severity: str = ERROR
+    deep: bool = False
+    left: tuple[str, ...] = ()
+    moved: dict[bytes, bytes] = field(default_factory=dict)
+    lost: tuple[bytes, ...] = ()
+    gained: dict[bytes, bytes] = field(default_factory=dict)
+    quarantined: tuple[bytes, ...] = ()
+
+
+def _renamed(name: bytes) -> Callable[[Damaged], object]:
+    return lambda store: store.sql("UPDATE dentry SET name = ? WHERE ino = ?", name, store.ino("/a/deep/two"))
+
+
+def _bad_name(name: bytes, shown: str) -> Defect:
+    moved = {b"/a/deep/two": b"/a/deep/bad-name-*"}
+    return Defect(f"name {shown}", "bad-name", _renamed(name), (b"/a/deep/" + name,), moved=moved)
+
+
+def _missing_directory(store: Damaged) -> None:
+    store.sql("DELETE FROM inode WHERE ino = ?", store.ino("/a/deep"))
+
+
+def _missing_nameless_directory(store: Damaged) -> None:
+    ino = store.ino("/a/deep")
+    store.remove_name("/a/deep")
+    store.add_links("/a", -1)
+    store.sql("DELETE FROM inode WHERE ino = ?", ino)
+
+
+def _entries_in_a_file(store: Damaged) -> None:
+    file, moved = store.ino("/a/one"), store.ino("/a/deep/two")
+    store.sql("UPDATE dentry SET parent = ? WHERE ino = ?", file, moved)
+
+
+def _two_names(store: Damaged) -> None:
+    store.add_name("/b", b"deep", store.ino("/a/deep"), 4)
+    store.add_links("/b", 1)
+
+
+def _name_below_itself(store: Damaged) -> None:
+    """An older name than the right one leads from a directory to itself."""
+    ino = store.ino("/a")
+    store.add_name("/a/deep", b"again", ino, 4)
+    store.sql("UPDATE dentry SET cookie = 13 WHERE ino = ? AND parent = 1", ino)
+    store.sql("UPDATE dentry SET cookie = 3 WHERE name = ?", b"again")
+    store.add_links("/a/deep", 1)
+
+
+def _name_of_the_root(store: Damaged) -> None:
+    store.add_name("/b", b"root", 1, 4)
+    store.add_links("/b", 1)
+
+
+def _loop(store: Damaged) -> None:
+    a, deep = store.ino("/a"), store.ino("/a/deep")
+    store.add_links("/", -1)
+    store.add_links("/a/deep", 1)
+    store.sql("UPDATE dentry SET parent = ? WHERE ino = ?", deep, a)
+
+
+def _loop_of_one(store: Damaged) -> None:
+    deep = store.ino("/a/deep")
+    store.add_links("/a/deep", 1)
+    store.add_links("/a", -1)
+    store.sql("UPDATE dentry SET parent = ? WHERE ino = ?", deep, deep)
+
+
+def _nameless_directory(store: Damaged) -> None:
+    store.remove_name("/a/deep")
+    store.add_links("/a", -1)
+
+
+def _unlinked(store: Damaged) -> None:
+    store.set("/b/empty", "nlink", 0)
+    store.remove_name("/b/empty")
+
+
+def _cut_off_copy(store: Damaged) -> None:
+    """What `casfs cp -r` leaves when it is killed: a directory without a name, links not counted yet."""
+    store.set("/a", "nlink", 0)
+    store.set("/a/deep", "nlink", 7)
+    store.sql("DELETE FROM dentry WHERE name = ?", b"link")
+    store.sql("UPDATE inode SET nlink = 1 WHERE ino = ?", store.ino("/a/one"))
+    store.add_links("/", -1)
+    store.sql("DELETE FROM dentry WHERE parent = 1 AND name = ?", b"a")
+
+
+def _blob_of(store: Damaged, content: bytes) -> int:
+    name = bytes.fromhex(store.blob(content).name)
+    ((blob,),) = store.sql("SELECT id FROM blob WHERE blake3 = ?", name)
+    return int(blob)
+
+
+def _content_of_a_fifo(store: Damaged) -> None:
+    ino = store.ino("/b/fifo")
+    values = _blob_of(store, ORPHAN), len(ORPHAN), ino
+    store.sql("UPDATE inode SET blob_id = ?, size = ? WHERE ino = ?", *values)
+    store.sql("UPDATE blob SET refs = 1, orphaned_ns = NULL WHERE id = ?", values[0])
+
+
+def _no_row_of_the_blob(store: Damaged) -> None:
+    blob = _blob_of(store, ONE)
+    store.sql("DELETE FROM blob WHERE id = ?", blob)
+    store.blob(ONE).unlink()
+
+
+def _staged(store: Damaged, name: str, data: bytes | None, size: int) -> None:
+    if data is not None:
+        (store.path / "staging" / name).write_bytes(data)
+    store.sql("UPDATE inode SET staged = ?, size = ? WHERE ino = ?", name, size, store.ino("/b/empty"))
+
+
+def _swap_shard(store: Damaged, content: bytes, data: bytes | None = None, *, keep: bool = False) -> None:
+    right = store.blob(content)
+    wrong = store.path / "blobs" / ("0" if right.parent.name != "0" else "1") / right.name
+    if keep:
+        shutil.copy2(right, wrong)
+    else:
+        os.rename(right, wrong)
+    if data is not None:
+        store.overwrite(wrong, data)
+
+
+def _wrong_sizes_in_rows(store: Damaged) -> None:
+    store.set_blob(ONE, "size", 7)
+    store.set("/a/one", "size", 7)
+
+
+def _no_folder(name: str) -> Callable[[Damaged], object]:
+    return lambda store: shutil.rmtree(store.path / name)
+
+
+def _file_for_folder(store: Damaged) -> None:
+    (store.path / "staging").rmdir()
+    (store.path / "staging").write_bytes(b"in the way")
+
+
+def _mode(name: str, mode: int) -> Callable[[Damaged], object]:
+    return lambda store: (store.path / name).chmod(mode)
+
+
+def _index_without_a_row(store: Damaged) -> None:
+    """A name that the index from inode to names does not have."""
+    connection = sqlite3.connect(store.path / "casfs.db", isolation_level=None)
+    where = "FROM sqlite_schema WHERE name = 'dentry_ino'"
+    connection.execute("PRAGMA writable_schema = ON")
+    (row,) = connection.execute(f"SELECT * {where}").fetchall()
+    connection.execute(f"DELETE {where}")
+    connection.close()
+    store.add_name("/b", b"third", store.ino("/a/one"), 8)
+    store.add_links("/a/one", 1)
+    connection = sqlite3.connect(store.path / "casfs.db", isolation_level=None)
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute("INSERT INTO sqlite_schema VALUES (?, ?, ?, ?, ?)", row)
+    connection.close()
+
+
+def _write(name: str, data: bytes) -> Callable[[Damaged], object]:
+    def make(store: Damaged) -> None:
+        path = store.path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+
+    return make
+
+
+DEFECTS = (
+    Defect("index without a row", "database", _index_without_a_row, deep=True),
+    Defect(
+        "next_ino", "counter", lambda store: store.sql("UPDATE meta SET value = 5 WHERE key = 'next_ino'")
+    ),
+    Defect("next_cookie", "counter", lambda store: store.sql("DELETE FROM meta WHERE key = 'next_cookie'")),
+    Defect("uuid", "counter", lambda store: store.sql("DELETE FROM meta WHERE key = 'uuid'")),
+    Defect("no root", "root", lambda store: store.sql("DELETE FROM inode WHERE ino = 1")),
+    Defect("root is a file", "root", lambda store: store.sql("UPDATE inode SET mode = 33188 WHERE ino = 1")),
+    _bad_name(b"", "empty"),
+    _bad_name(b".", "dot"),
+    _bad_name(b"..", "dot dot"),
+    _bad_name(b"x/y", "with a slash"),
+    _bad_name(b"x\0", "with a null byte"),
+    _bad_name(b"x" * 256, "too long"),
+    Defect(
+        "reserved cookie",
+        "bad-cookie",
+        lambda store: store.sql("UPDATE dentry SET cookie = 2 WHERE ino = ?", store.ino("/a/deep/two")),
+        (b"/a/deep/two",),
+    ),
+    Defect(
+        "cookie of another name",
+        "bad-cookie",
+        lambda store: store.sql("UPDATE dentry SET cookie = 3 WHERE ino = ?", store.ino("/a/deep/two")),
+        (b"/a/deep/two",),
+    ),
+    Defect("dangling", "dangling-name", lambda store: store.add_name("/b", b"ghost", 99, 8), (b"/b/ghost",)),
+    Defect("dangling directory", "dangling-name", _missing_directory, (b"/a/deep",)),
+    Defect(
+        "type of a file",
+        "wrong-type",
+        lambda store: store.sql("UPDATE dentry SET type = 4 WHERE ino = ?", store.ino("/a/deep/two")),
+        (b"/a/deep/two",),
+    ),
+    Defect(
+        "type of a directory",
+        "wrong-type",
+        lambda store: store.sql("UPDATE dentry SET type = 8 WHERE ino = ?", store.ino("/a/deep")),
+        (b"/a/deep",),
+    ),
+    Defect(
+        "entries in nothing",
+        "lost-entries",
+        _missing_nameless_directory,
+        (b"(inode 4)",),
+        moved={b"/a/deep/two": b"/lost+found/ino-4/two"},
+    ),
+    Defect(
+        "entries in a file",
+        "lost-entries",
+        _entries_in_a_file,
+        ONES,
+        moved={b"/a/deep/two": b"/lost+found/ino-5-entries/two"},
+    ),
+    Defect("two names", "many-names", _two_names, (b"/a/deep", b"/b/deep")),
+    Defect("name below itself", "many-names", _name_below_itself, (b"/a", b"/a/deep/again")),
+    Defect("name of the root", "many-names", _name_of_the_root, (b"/",)),
+    Defect(
+        "loop",
+        "loop",
+        _loop,
+        (b"(inode 2)/deep/a", b"(inode 4)/a/deep"),
+        moved={
+            b"/a/one": b"/lost+found/ino-2/one",
+            b"/a/deep/two": b"/lost+found/ino-2/deep/two",
+        },
+    ),
+    Defect(
+        "loop of one",
+        "loop",
+        _loop_of_one,
+        (b"(inode 4)/deep",),
+        moved={b"/a/deep/two": b"/lost+found/ino-4/two"},
+    ),
+    Defect(
+        "nameless file",
+        "nameless",
+        lambda store: store.remove_name("/a/deep/two"),
+        (b"(inode 6)",),
+        moved={b"/a/deep/two": b"/lost+found/ino-6"},
+    ),
+    Defect(
+        "nameless directory",
+        "nameless",
+        _nameless_directory,
+        (b"(inode 4)",),
+        moved={b"/a/deep/two": b"/lost+found/ino-4/two"},
+    ),
+    Defect("links of a file", "wrong-links", lambda store: store.add_links("/a/one", 3), ONES),
+    Defect("links of a directory", "wrong-links", lambda store: store.add_links("/a", -1), (b"/a",)),
+    Defect("links of the root", "wrong-links", lambda store: store.add_links("/", 1), (b"/",)),
+    Defect("named without links", "wrong-links", lambda store: store.set("/a/one", "nlink", 0), ONES),
+    Defect(
+        "named directory without links", "wrong-links", lambda store: store.set("/a", "nlink", 0), (b"/a",)
+    ),
+    Defect("unlinked", "unlinked", _unlinked, severity=NOTE, moved={b"/b/empty": b""}),
+    Defect(
+        "cut-off copy",
+        "unlinked",
+        _cut_off_copy,
+        severity=NOTE,
+        moved={b"/a/one": b"", b"/b/link": b"", b"/a/deep/two": b""},
+    ),
+    Defect(
+        "attributes of nothing",
+        "stray-xattr",
+        lambda store: store.sql("INSERT INTO xattr VALUES (99, ?, ?)", b"user.x", b"y"),
+        severity=GARBAGE,
+    ),
+    Defect("mode of a file", "bad-mode", lambda store: store.set("/a/deep/two", "mode", 0o644), (TWOS[0],)),
+    Defect(
+        "mode of a link", "bad-mode", lambda store: store.set("/b/symlink", "mode", 0o777), (b"/b/symlink",)
+    ),
+    Defect(
+        "content of a fifo",
+        "stray-content",
+        _content_of_a_fifo,
+        (b"/b/fifo",),
+        gained={b"/lost+found/ino-9-content": ORPHAN},
+    ),
+    Defect(
+        "no target",
+        "lost-target",
+        lambda store: store.set("/b/symlink", "target", None),
+        (b"/b/symlink",),
+        left=("lost-target",),
+    ),
+    Defect("no row", "lost-content", _no_row_of_the_blob, ONES, left=("lost-content",), lost=ONES),
+    Defect(
+        "no content",
+        "lost-content",
+        lambda store: store.set("/b/empty", "size", 5),
+        (b"/b/empty",),
+        left=("lost-content",),
+        lost=(b"/b/empty",),
+    ),
+    Defect("size of a file", "wrong-size", lambda store: store.set("/a/one", "size", 8), ONES),
+    Defect(
+        "size of a link", "wrong-size", lambda store: store.set("/b/symlink", "size", 9), (b"/b/symlink",)
+    ),
+    Defect("size of a directory", "wrong-size", lambda store: store.set("/a", "size", 4096), (b"/a",)),
+    Defect(
+        "no staged file",
+        "missing-staged",
+        lambda store: _staged(store, "00ff", None, 10),
+        (b"/b/empty",),
+        left=("missing-staged",),
+        lost=(b"/b/empty",),
+    ),
+    Defect(
+        "short staged file",
+        "short-staged",
+        lambda store: _staged(store, "00ff", b"half", 8),
+        (b"/b/empty",),
+        severity=NOTE,
+        moved={b"/b/empty": b""},
+        gained={b"/b/empty": b"half"},
+    ),
+    Defect(
+        "staged file elsewhere",
+        "bad-staged-name",
+        lambda store: _staged(store, "../casfs.toml", None, 0),
+        (b"/b/empty",),
+    ),
+    Defect(
+        "staged file of a directory elsewhere",
+        "bad-staged-name",
+        lambda store: store.set("/a", "staged", "../casfs.toml"),
+        (b"/a",),
+    ),
+    Defect("stray staged file", "stray-staged", _write("staging/0123", b"torn"), severity=GARBAGE),
+    Defect("too many references", "wrong-refs", lambda store: store.set_blob(ONE, "refs", 5), ONES),
+    Defect(
+        "no references",
+        "wrong-refs",
+        lambda store: (store.set_blob(TWO, "refs", 0), store.set_blob(TWO, "orphaned_ns", 1)),
+        TWOS,
+    ),
+    Defect("reference of nobody", "wrong-refs", lambda store: store.set_blob(ORPHAN, "refs", 1)),
+    Defect("orphan since never", "wrong-orphaned", lambda store: store.set_blob(ORPHAN, "orphaned_ns", None)),
+    Defect("no orphan", "wrong-orphaned", lambda store: store.set_blob(ONE, "orphaned_ns", 1), ONES),
+    Defect(
+        "no digest",
+        "bad-digest",
+        lambda store: store.sql("INSERT INTO blob VALUES (99, ?, 3, 0, 1, 1)", b"abc"),
+    ),
+    Defect(
+        "blob of names",
+        "missing-blob",
+        lambda store: store.blob(TWO).unlink(),
+        TWOS,
+        left=("missing-blob",),
+        lost=TWOS,
+    ),
+    Defect("blob of an orphan", "missing-blob", lambda store: store.blob(ORPHAN).unlink()),
+    Defect(
+        "cut blob",
+        "blob-size",
+        lambda store: store.overwrite(store.blob(ONE), ONE[:10]),
+        ONES,
+        left=("missing-blob",),
+        lost=ONES,
+        quarantined=(ONE[:10],),
+    ),
+    Defect("size in the row", "blob-size", _wrong_sizes_in_rows, ONES),
+    Defect(
+        "cut orphan",
+        "blob-size",
+        lambda store: store.overwrite(store.blob(ORPHAN), b"no"),
+        quarantined=(b"no",),
+    ),
+    Defect(
+        "other bytes",
+        "corrupt-blob",
+        lambda store: store.overwrite(store.blob(ONE), ONE[:-1] + b"!"),
+        ONES,
+        deep=True,
+        left=("missing-blob",),
+        lost=ONES,
+        quarantined=(ONE[:-1] + b"!",),
+    ),
+    Defect(
+        "other bytes of an orphan",
+        "corrupt-blob",
+        lambda store: store.overwrite(store.blob(ORPHAN), b"!" * len(ORPHAN)),
+        deep=True,
+        quarantined=(b"!" * len(ORPHAN),),
+    ),
+    Defect("mode of a blob", "blob-mode", lambda store: store.blob(ONE).chmod(0o644), ONES),
+    Defect("wrong shard", "misplaced-blob", lambda store: _swap_shard(store, ONE)),
+    Defect("wrong shard too", "misplaced-blob", lambda store: _swap_shard(store, ONE, keep=True)),
+    Defect(
+        "wrong shard and torn",
+        "misplaced-blob",
+        lambda store: _swap_shard(store, ONE, b"torn", keep=True),
+        quarantined=(b"torn",),
+    ),
+    Defect(
+        "stray blob",
+        "stray-blob",
+        lambda store: store.add_blob_file(b"stray"),
+        severity=GARBAGE,
+        gained={b"/lost+found/" + blake3(b"stray").hexdigest().encode(): b"stray"},
+    ),
+    Defect(
+        "torn stray blob",
+        "stray-blob",
+        lambda store: store.add_blob_file(b"stray", b"str"),
+        severity=GARBAGE,
+        quarantined=(b"str",),
+    ),
+    Defect(
+        "empty stray blob", "stray-blob", lambda store: store.add_blob_file(b"stray", b""), severity=GARBAGE
+    ),
+    Defect(
+        "file in blobs",
+        "foreign-file",
+        _write("blobs/README", b"mine"),
+        severity=GARBAGE,
+        quarantined=(b"mine",),
+    ),
+    Defect(
+        "file in a shard",
+        "foreign-file",
+        _write("blobs/0/.nfs0001", b"mine"),
+        severity=GARBAGE,
+        quarantined=(b"mine",),
+    ),
+    Defect(
+        "folder in blobs",
+        "foreign-file",
+        _write("blobs/more/file", b"mine"),
+        severity=GARBAGE,
+        quarantined=(b"mine",),
+    ),
+    Defect(
+        "link in a shard",
+        "foreign-file",
+        lambda store: (store.path / "blobs/0/link").symlink_to("/etc/passwd"),
+        severity=GARBAGE,
+    ),
+    Defect("no shard", "missing-folder", lambda store: _empty_shard(store).rmdir()),
+    Defect("no staging", "missing-folder", _no_folder("staging")),
+    Defect("no staging but a file", "missing-folder", _file_for_folder, quarantined=(b"in the way",)),
+    Defect("open store", "permissions", _mode("", 0o755)),
+    Defect("open blobs", "permissions", _mode("blobs", 0o710)),
+    Defect("open database", "permissions", _mode("casfs.db", 0o640)),
+    Defect("writable configuration", "permissions", _mode("casfs.toml", 0o666)),
+)
+
+
+def _empty_shard(store: Damaged) -> Path:
+    return next(shard for shard in sorted((store.path / "blobs").iterdir()) if not any(shard.iterdir()))
