@@ -34,6 +34,9 @@ class Staging:
         self._pool: list[StagedFile] = []
 
     def path(self, name: str) -> str:
+        """Raises OSError EIO for a name no staged file has: rows may be damaged, or hostile (I9)."""
+        if name in ("", ".", "..") or "/" in name:
+            raise OSError(errno.EIO, f"{name!r} is not the name of a staged file")
         return f"{self.root}/{name}"
 
     def create(self) -> StagedFile:

@@ -144,6 +144,11 @@ async def _settle(fs: FileSystem, inode: Inode) -> None:
     content = inode.content
     if content is not None and content.dirty and content.writers == 0:
         await fs.files.seal(content)
+    _check_settled(inode)
+
+
+def _check_settled(inode: Inode) -> None:
+    content = inode.content
     if inode.staged is not None or (content is not None and content.is_staged):
         raise FsError(errno.EBUSY, f"inode {inode.ino} is being written, or sparse and unsealed; use cp(1)")
 
@@ -209,17 +214,14 @@ class _TreeCopy:
                 if not rows:
                     break
                 after = rows[-1][0]
-                made = []
-                try:
-                    for _, name, ino, type_ in rows:
-                        child = await self._child(ino)
-                        made.append((copied.ino, fs.inodes.next_cookie(), name, child.ino, type_))
-                        if child.is_directory:
-                            subdirectories += 1
-                            todo.append((ino, child))
-                finally:  # what a failure leaves is found, and removed, by its names
-                    fs.store.namespace.dentries.insert_many(made)
-                fs.group.count(len(made))
+                await self._settle_all([ino for _, _, ino, _ in rows])
+                # From here on without a wait: a commit must not find inodes that have no name yet.
+                for _, name, ino, _ in rows:
+                    child = self._copy_child(copied, name, ino)
+                    if child is not None and child.is_directory:
+                        subdirectories += 1
+                        todo.append((ino, child))
+                fs.group.count(len(rows))
                 if fs.group.is_long:
                     await fs.group.durable()
                 await fs.scheduler.pause()
@@ -231,20 +233,38 @@ class _TreeCopy:
                 fs.inodes.mark(copied)
         return top
 
-    async def _child(self, ino: int) -> Inode:
+    async def _settle_all(self, inos: list[int]) -> None:
+        for ino in inos:
+            inode = self._present(ino)
+            if inode is not None:
+                await _settle(self._fs, inode)
+        await self._fs.group.begin()
+
+    def _present(self, ino: int) -> Inode | None:
+        """An inode that others may have removed since its name was read."""
+        try:
+            inode = self._fs.inodes.get(ino)
+        except FsError:
+            return None
+        return inode if inode.nlink else None
+
+    def _copy_child(self, directory: Inode, name: bytes, ino: int) -> Inode | None:
+        """Copy one entry; None if it is gone, or was removed and made again after it was copied."""
         fs = self._fs
-        source = fs.inodes.get(ino)
-        if source.is_regular and (source.content is not None or source.staged is not None):
-            await _settle(fs, source)
-            await fs.group.begin()
-        linked = self._links.get(ino)
-        if linked is not None:
-            linked.nlink += 1
-            fs.inodes.mark(linked)
-            return linked
-        copied = _duplicate(fs, source)
-        if copied.is_directory:
-            copied.nlink = 2
-        elif source.nlink > 1:
-            self._links[ino] = copied
-        return copied
+        source = self._present(ino)
+        if source is None or fs.store.namespace.dentries.find(directory.ino, name) is not None:
+            return None
+        _check_settled(source)
+        child = self._links.get(ino)
+        if child is not None:
+            child.nlink += 1
+            fs.inodes.mark(child)
+        else:
+            child = _duplicate(fs, source)
+            if child.is_directory:
+                child.nlink = 2
+            elif source.nlink > 1:
+                self._links[ino] = child
+        cookie = fs.inodes.next_cookie()
+        fs.store.namespace.dentries.insert(directory.ino, cookie, name, child.ino, child.mode >> 12)
+        return child

@@ -146,10 +146,10 @@ def staged_faults(
     named = list(checks.staged())
     present = {os.path.basename(seen.path): seen for seen in _files(staging.root)}
     for ino, name, size in named:
-        path = staging.path(name)
         seen = present.pop(name, None)
         if not _STAGED_NAME.fullmatch(name):
             continue  # a fault of the row
+        path = staging.path(name)
         if seen is None or not stat.S_ISREG(seen.status.st_mode):
             if not _is_file(path) and checks.is_staged(ino, name):
                 yield FileFault(Kind.MISSING_STAGED, path, "is missing"), ino

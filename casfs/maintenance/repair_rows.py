@@ -105,6 +105,7 @@ class RowRepair:
             best = self._checks.best_name(ino)
             self.repairs.keep_name(ino, best)
             self._checks.keep_edge(ino, best)
+        self._checks.read_tree()
         for loop in self._checks.loops():
             self.repairs.delete_loop_name(loop[0], loop[1 % len(loop)])
         self._checks.read_tree()

@@ -244,7 +244,7 @@ class Checks:
         return names[0]
 
     def keep_edge(self, ino: int, name: tuple[int, bytes] | None) -> None:
-        """A directory has only that name now: as good as `read_tree`, for `best_name` and `loops`."""
+        """A directory has only that name now: what `best_name` needs to know of it."""
         list(self._rows("DELETE FROM temp.edge WHERE ino = ?", ino))
         if name is not None:
             list(self._rows("INSERT INTO temp.edge VALUES (?, ?)", name[0], ino))

@@ -19,6 +19,9 @@ APPLICATION_ID = 0x63617366
 SCHEMA_VERSION = 1
 """PRAGMA user_version written by this release."""
 
+READ_TIMEOUT_MS = 10_000
+"""A reader may meet the moment in which the last user of the database closes it. Writers wait elsewhere."""
+
 Migration = Callable[[apsw.Connection], None]
 
 MIGRATIONS: dict[int, Migration] = {}
@@ -55,7 +58,7 @@ def connect(path: str, *, readonly: bool = False) -> apsw.Connection:
     connection = None
     try:
         connection = apsw.Connection(path, flags=flags)
-        connection.set_busy_timeout(0)
+        connection.set_busy_timeout(READ_TIMEOUT_MS if readonly else 0)
         # Without it SQLite prepares a join again for each new binding: 25 µs in place of 2 for a lookup.
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         for pragma in (

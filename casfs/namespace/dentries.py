@@ -62,9 +62,6 @@ class Dentries:
         )
         return self._connection.changes() == 1
 
-    def insert_many(self, rows: list[tuple[int, int, bytes, int, int]]) -> None:
-        self._connection.executemany("INSERT INTO dentry VALUES (?, ?, ?, ?, ?)", rows)
-
     def delete(self, parent: int, name: bytes) -> None:
         self._execute("DELETE FROM dentry WHERE parent = ? AND name = ?", (parent, name))
 

@@ -1,0 +1,69 @@
+"""Fixtures for tests that have a store. Whoever uses one leaves it consistent, or the test fails."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import Phase, settings
+
+from casfs.fs.filesystem import FileSystem
+from casfs.store import create_store
+from tests.invariants import assert_clean
+from tests.kernel import Kernel
+from tests.session import Session
+
+MEMORY = "/dev/shm"
+
+QUICK = [Phase.explicit, Phase.generate]
+"""To shrink an example of a store takes minutes; HYPOTHESIS_PROFILE=shrink does it."""
+
+settings.register_profile("ci", derandomize=True, deadline=None, database=None, phases=QUICK)
+settings.register_profile("search", deadline=None, database=None, phases=QUICK)
+settings.register_profile("shrink", derandomize=True, deadline=None, database=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Iterator[Path]:
+    """An empty folder, in memory where the machine has such a place: no test waits for a disk.
+
+    Tests about what a disk's file system does take `tmp_path`.
+    """
+    if not os.access(MEMORY, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix="casfs-test-", dir=MEMORY) as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def store_path(scratch: Path) -> Iterator[Path]:
+    """An empty store with 16 shards; after the test it has to be consistent."""
+    path = scratch / "store"
+    create_store(str(path), fan_out=1)
+    yield path
+    assert_clean(path)
+
+
+@pytest.fixture
+def session(store_path: Path) -> Iterator[Session]:
+    """The store in use; stopped after the test, if the test has not done so."""
+    session = Session(store_path)
+    yield session
+    if session.running:
+        session.stop()
+
+
+@pytest.fixture
+def fs(session: Session) -> FileSystem:
+    return session.fs
+
+
+@pytest.fixture
+def kernel(session: Session) -> Kernel:
+    """System calls on the store in use."""
+    return session.kernel

@@ -1,0 +1,88 @@
+"""The calls that reach the disk, for real."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from casfs.filestore.durable import Durable
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """Make write(2) stop short at `size` bytes and then fail with EFBIG, as a full disk does with ENOSPC."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def durable() -> Durable:
+    return Durable()
+
+
+def test_create_is_exclusive_and_follows_no_link(durable: Durable, tmp_path: Path) -> None:
+    path = tmp_path / "new"
+    fd = durable.create(str(path), 0o600)
+    assert os.fstat(fd).st_mode & 0o777 == 0o600
+    assert not os.get_inheritable(fd)
+    os.close(fd)
+    (tmp_path / "link").symlink_to("elsewhere")
+    for name in ("new", "link"):
+        with pytest.raises(FileExistsError):
+            durable.create(str(tmp_path / name), 0o600)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_write_whole_fails_when_the_disk_takes_only_a_part(durable: Durable, tmp_path: Path) -> None:
+    fd = durable.create(str(tmp_path / "file"), 0o600)
+    try:
+        with file_size_limit(1000), pytest.raises(OSError, match="too large") as raised:
+            durable.write_whole(fd, b"x" * 5000)
+        assert raised.value.errno == errno.EFBIG
+        os.truncate(fd, 0)
+        os.lseek(fd, 0, os.SEEK_SET)
+        durable.write_whole(fd, bytearray(b"y" * 5000))
+    finally:
+        os.close(fd)
+    assert (tmp_path / "file").read_bytes() == b"y" * 5000
+
+
+def test_names(durable: Durable, tmp_path: Path) -> None:
+    first, second, third = (str(tmp_path / name) for name in ("first", "second", "third"))
+    Path(first).write_text("content")
+    durable.link(first, second)
+    durable.rename(first, third)
+    assert sorted(os.listdir(tmp_path)) == ["second", "third"]
+    with pytest.raises(FileExistsError):
+        durable.link(third, second)
+    durable.unlink(second)
+    with pytest.raises(FileNotFoundError):
+        durable.unlink(second)
+
+
+def test_syncs(durable: Durable, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("content")
+    with path.open("r+b") as file:
+        durable.fdatasync(file.fileno())
+    durable.fsync_path(str(path))
+    durable.fsync_path(str(tmp_path))
+    durable.syncfs(str(tmp_path))
+    with pytest.raises(FileNotFoundError):
+        durable.syncfs(str(tmp_path / "absent"))
+    with pytest.raises(NotADirectoryError):
+        durable.syncfs(str(path))
+    (tmp_path / "link").symlink_to("file")
+    with pytest.raises(OSError, match="symbolic links") as raised:
+        durable.fsync_path(str(tmp_path / "link"))
+    assert raised.value.errno == errno.ELOOP

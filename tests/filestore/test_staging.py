@@ -1,0 +1,87 @@
+"""Staged files and their pool."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from casfs.filestore import staging
+from casfs.filestore.staging import Staging
+from tests.faults import FaultyDurable
+from tests.session import descriptors
+
+
+@pytest.fixture
+def seam() -> FaultyDurable:
+    return FaultyDurable()
+
+
+@pytest.fixture
+def area(scratch: Path, seam: FaultyDurable) -> Iterator[Staging]:
+    (scratch / "staging").mkdir()
+    area = Staging(str(scratch / "staging"), seam)
+    yield area
+    area.close()
+
+
+def test_staged_files_are_private_and_different(area: Staging) -> None:
+    first, second = area.create(), area.create()
+    assert {first.name, second.name} == set(area.names())
+    assert os.stat(area.path(first.name)).st_mode & 0o777 == 0o600
+    area.drop(first)
+    area.drop(second)
+
+
+def test_a_dropped_file_is_used_again_empty(area: Staging, seam: FaultyDurable) -> None:
+    staged = area.create()
+    os.pwrite(staged.fd, b"secret", 3)
+    area.drop(staged)
+    assert area.create() is staged
+    assert os.fstat(staged.fd).st_size == 0
+    assert seam.calls == ["create"]
+    area.drop(staged)
+
+
+def test_the_pool_has_an_end(area: Staging, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staging, "POOL_SIZE", 2)
+    files = [area.create() for _ in range(4)]
+    for file in files:
+        area.drop(file)
+    assert set(area.names()) == {file.name for file in files[:2]}
+    assert len(open_below(area.root)) == 2
+    area.close()
+    assert area.names() == []
+    assert open_below(area.root) == []
+
+
+def open_below(folder: str) -> list[str]:
+    return [path for path in descriptors().values() if path.startswith(folder)]
+
+
+def test_reopen_and_remove_by_name(area: Staging) -> None:
+    staged = area.create()
+    os.pwrite(staged.fd, b"content", 0)
+    os.close(staged.fd)
+    again = area.reopen(staged.name)
+    assert os.pread(again.fd, 100, 0) == b"content"
+    os.close(again.fd)
+    area.remove(staged.name)
+    area.remove(staged.name)
+    with pytest.raises(OSError, match=staged.name) as raised:
+        area.reopen(staged.name)
+    assert raised.value.errno == errno.EIO
+
+
+def test_usage_counts_what_holds_something(area: Staging) -> None:
+    empty, sparse = area.create(), area.create()
+    assert area.usage() == (0, 0)
+    os.pwrite(sparse.fd, b"x", 1 << 30)
+    count, size = area.usage()
+    assert count == 1
+    assert 0 < size <= 1 << 16
+    area.drop(empty)
+    area.drop(sparse)

@@ -1,0 +1,247 @@
+"""What a start makes of what a crash left."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import stat
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+
+from casfs.fs.scheduler import run_inline
+from casfs.types import ROOT_INO
+from tests.faults import FaultyDurable
+from tests.images import copy_store
+from tests.invariants import assert_clean
+from tests.kernel import Kernel
+from tests.limits import set_limits
+from tests.session import Session
+
+CREATE = os.O_RDWR | os.O_CREAT
+LARGE = bytes(range(256)) * 1200
+
+
+@pytest.fixture
+def crashed(session: Session, scratch: Path):  # type: ignore[no-untyped-def]
+    """Crash: a function that gives the store as it is on disk at the call."""
+    made = []
+
+    def crash() -> Path:
+        made.append(scratch / f"crashed {len(made)}")
+        copy_store(session.path, made[-1])
+        return made[-1]
+
+    yield crash
+    for path in made:
+        assert_clean(path, strays=True)
+
+
+Crash = Callable[[], Path]
+
+
+def test_content_that_was_fsynced_is_sealed(kernel: Kernel, crashed: Crash) -> None:
+    file = kernel.open("file", CREATE)
+    file.write(LARGE)
+    file.fsync()
+    file.write(b"not synced", len(LARGE))
+    session = Session(crashed())
+    assert session.kernel.read_file("file") == LARGE
+    digest = session.kernel.getxattr("file", b"user.casfs.blake3").decode()
+    assert digest == blake3(LARGE).hexdigest()
+    assert session.store.filestore.staging.names() == []
+    session.stop()
+    file.close()
+
+
+def test_content_that_was_not_synced_is_lost_whole(kernel: Kernel, crashed: Crash) -> None:
+    kernel.write_file("file", b"old content")
+    kernel.sync()
+    with kernel.open("file", os.O_RDWR) as file, kernel.open("new", CREATE) as new:
+        file.write(LARGE)
+        new.write(LARGE)
+        kernel.sync()
+        session = Session(crashed())
+        assert session.kernel.read_file("file") == b"old content"
+        assert session.kernel.read_file("new") == b""
+        assert session.store.filestore.staging.names() == []
+        session.stop()
+
+
+def test_a_file_cut_after_its_fsync_has_no_zeros(kernel: Kernel, crashed: Crash) -> None:
+    """The row still said the old size, and the file was filled up to it."""
+    with kernel.open("file", CREATE) as file:
+        file.write(b"x" * 100)
+        file.fsync()
+        file.truncate(10)
+        session = Session(crashed())
+        assert session.kernel.read_file("file") in (b"x" * 100, b"x" * 10)
+        session.stop()
+
+
+def test_exchanging_with_an_unsealed_file_loses_neither(kernel: Kernel, crashed: Crash) -> None:
+    """The name resolved to an empty file (I6)."""
+    kernel.write_file("old", b"old")
+    for name in ("left", "right"):
+        kernel.open(name, CREATE).write(name.encode())
+    kernel.rename("left", "old", 2)
+    kernel.rename("old", "right", 2)
+    kernel.sync()
+    session = Session(crashed())
+    contents = [session.kernel.read_file(name) for name in ("left", "old", "right")]
+    session.stop()
+    assert contents == [b"old", b"right", b"left"]
+
+
+def test_inodes_that_were_open_without_a_name_go(kernel: Kernel, crashed: Crash, session: Session) -> None:
+    files = [kernel.open(name, CREATE) for name in ("small", "large", "fsynced")]
+    for file in files:
+        file.write(LARGE)
+    files[2].fsync()
+    for name in ("small", "large", "fsynced"):
+        kernel.unlink(name)
+    kernel.mkdir("directory")
+    run_inline(session.fs.tree.rmdir(ROOT_INO, b"directory"))
+    kernel.sync()
+    assert session.store.namespace.inodes.count() == 5
+    again = Session(crashed())
+    assert again.store.namespace.inodes.count() == 1
+    assert again.store.filestore.staging.names() == []
+    again.stop()
+    for file in files:
+        file.close()
+
+
+def test_a_tree_without_a_name_goes_with_all_below(
+    kernel: Kernel, crashed: Crash, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a tree copy that was cut off leaves it; files with a name elsewhere stay."""
+    set_limits(monkeypatch, REMOVE_BATCH=3, GROUP_LIMIT=10)
+    kernel.mkdir("tree")
+    for number in range(10):
+        kernel.mkdir(f"tree/{number}")
+        for each in range(10):
+            kernel.write_file(f"tree/{number}/{each}", b"content %d" % each)
+    kernel.link("tree/3/3", "kept")
+    kernel.sync()
+    path = crashed()
+    with closing(sqlite3.connect(path / "casfs.db")) as database, database:
+        database.execute("DELETE FROM dentry WHERE name = ?", (b"tree",))
+        database.execute("UPDATE inode SET nlink = 0 WHERE ino = ?", (kernel.inode("tree").ino,))
+        database.execute("UPDATE inode SET nlink = 2 WHERE ino = 1")
+    session = Session(path)
+    assert session.kernel.names() == [b"kept"]
+    assert session.kernel.read_file("kept") == b"content 3"
+    assert session.kernel.inode("kept").nlink == 1
+    assert session.store.namespace.inodes.count() == 2
+    session.stop()
+
+
+def test_staged_files_that_nobody_names_go(session: Session) -> None:
+    path = session.path / "staging"
+    session.stop()
+    for name in ("0123456789abcdef", "stranger"):
+        (path / name).write_bytes(b"rest")
+    session.start()
+    assert os.listdir(path) == []
+
+
+def test_a_start_is_not_longer_for_more_files(store_path: Path) -> None:
+    """It looks at what was in flight, not at the whole store."""
+    session = Session(store_path)
+    for number in range(300):
+        session.kernel.make(f"{number}", stat.S_IFIFO)
+    session.kernel.write_file("file", b"content")
+    session.stop()
+    seam = FaultyDurable()
+    session = Session(store_path, seam)
+    assert seam.calls == ["reserve_log", "commit", "sync_log"]
+    assert session.fs.inodes.cached <= 1
+    session.stop()
+
+
+def test_sparse_content_stays_staged(session: Session, kernel: Kernel, crashed: Crash) -> None:
+    with kernel.open("file", CREATE) as file:
+        file.write(b"start")
+        file.truncate(2 << 30)
+        file.fsync()
+        again = Session(crashed())
+        inode = again.kernel.inode("file")
+        assert inode.size == 2 << 30
+        assert again.store.filestore.staging.names() == [inode.staged]
+        with again.kernel.open("file") as opened:
+            assert opened.read(7) == b"start\0\0"
+        again.stop()
+
+
+def test_fsynced_content_that_is_gone_does_not_stop_the_start(
+    session: Session, kernel: Kernel, scratch: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with kernel.open("file", CREATE) as file, kernel.open("other", CREATE) as other:
+        for each in (file, other):
+            each.write(LARGE + each.stat().ino.to_bytes(2, "big"))
+            each.fsync()
+        copy_store(session.path, scratch / "damaged")
+        staged = file.stat().staged
+    (scratch / "damaged" / "staging" / str(staged)).unlink()
+    again = Session(scratch / "damaged")
+    assert "casfs fsck" in caplog.text
+    with pytest.raises(OSError, match="missing") as raised:
+        again.kernel.open("file")
+    assert raised.value.errno == errno.EIO
+    assert again.kernel.read_file("other").startswith(LARGE)
+    again.kernel.unlink("file")
+    again.stop()
+    assert_clean(scratch / "damaged", strays=True)
+
+
+def test_a_store_of_an_ordinary_user_recovers_too(session: Session, kernel: Kernel, scratch: Path) -> None:
+    """Content that was fsynced, sealed and cut off before the commit had the mode of a blob: EACCES."""
+    file = kernel.open("file", CREATE)
+    file.write(LARGE)
+    file.fsync()
+    file.close()
+    copy = scratch / "copy"
+    copy_store(session.path, copy)
+    scratch.chmod(0o755)
+    for folder, _, names in os.walk(copy):
+        for path in (folder, *(os.path.join(folder, name) for name in names)):
+            os.chown(path, 65534, 65534)
+    child = os.fork()
+    if not child:
+        code = 2
+        try:
+            os.setgroups([])
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
+            again = Session(copy)
+            code = int(again.kernel.read_file("file") != LARGE)
+            again.stop()
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert_clean(copy, strays=True)
+
+
+def test_recovery_on_a_full_disk_can_be_tried_again(kernel: Kernel, crashed: Crash) -> None:
+    file = kernel.open("file", CREATE)
+    file.write(LARGE)
+    file.fsync()
+    path = crashed()
+    seam = FaultyDurable()
+
+    def full(_: int, name: str) -> None:
+        if name in ("link", "create", "reserve_log"):
+            raise OSError(errno.ENOSPC, "full")
+
+    seam.before = full
+    with pytest.raises(OSError, match="full"):
+        Session(path, seam)
+    session = Session(path)
+    assert session.kernel.read_file("file") == LARGE
+    session.stop()
+    file.close()

@@ -1,0 +1,83 @@
+"""A store in use in this process: opened, started, stopped, reopened, or left as a crash leaves it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from casfs.filestore.durable import Durable
+from casfs.fs.filesystem import FileSystem
+from casfs.fs.scheduler import InlineScheduler, run_inline
+from casfs.store import Store
+from tests.faults import FaultyDurable
+from tests.images import copy_store
+from tests.kernel import Kernel
+
+
+class Session:
+    """A `Store`, the `FileSystem` on it, and the `Kernel` that programs would talk to."""
+
+    def __init__(self, path: Path, durable: Durable | None = None) -> None:
+        self.path = path
+        self.running = False
+        self.start(durable)
+
+    def start(self, durable: Durable | None = None) -> None:
+        """As `casfs mount` does. Leaves nothing open when it fails."""
+        self.store = Store(str(self.path), durable=durable)
+        if isinstance(durable, FaultyDurable):
+            durable.watch(self.store.namespace)
+        self.fs = FileSystem(self.store, InlineScheduler())
+        self.kernel = Kernel(self.fs)
+        try:
+            run_inline(self.fs.start())
+        except BaseException:
+            self.abandon()
+            raise
+        self.running = True
+
+    def stop(self) -> None:
+        """As a clean unmount does. No descriptor may be left when the last handle was closed."""
+        files_open = self.fs.files.handles
+        self.running = False
+        try:
+            run_inline(self.fs.stop())
+        finally:
+            self.store.close()
+            left = self._close_what_is_left()
+        assert files_open or not left, f"descriptors were left open: {left}"
+
+    def reopen(self) -> Kernel:
+        self.stop()
+        self.start()
+        return self.kernel
+
+    def crash(self, copy: Path) -> None:
+        """Go on with a copy of the store, made as if the process had been killed here."""
+        copy_store(self.path, copy)
+        self.abandon()
+        self.path = copy
+        self.start()
+
+    def abandon(self) -> None:
+        """Give back descriptors and locks without finishing anything."""
+        self.running = False
+        self.store.close()
+        self._close_what_is_left()
+
+    def _close_what_is_left(self) -> list[str]:
+        left = {number: path for number, path in descriptors().items() if path.startswith(f"{self.path}/")}
+        for number in left:
+            os.close(number)
+        return sorted(left.values())
+
+
+def descriptors() -> dict[int, str]:
+    """What this process has open: number -> path."""
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found[int(number)] = os.readlink(f"/proc/self/fd/{number}")
+        except FileNotFoundError:
+            continue
+    return found
