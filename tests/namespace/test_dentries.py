@@ -103,7 +103,7 @@ def test_listing_in_chunks_gives_every_name_once(names: list[bytes], limit: int)
     import apsw
 
     database = apsw.Connection(":memory:")
-    database.execute("CREATE TABLE dentry (parent, cookie, name, ino, type, PRIMARY KEY (parent, cookie))")
+    database.execute("CREATE TABLE dentry (parent, cookie, name, ino, type, PRIMARY KEY (parent, name))")
     dentries = Dentries(database)
     insert_all(dentries, [(1, number + 3, name, number, FILE) for number, name in enumerate(names)])
     found: list[bytes] = []
