@@ -1,0 +1,89 @@
+"""Fixtures for tests through the kernel. What a test leaves behind is taken away, and makes it fail."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.register_assert_rewrite("tests.mounted.mounts", "tests.mounted.load", "tests.mounted.trees")
+
+from tests.mounted.disks import SMALLEST, Disk  # noqa: E402
+from tests.mounted.mounts import Mount  # noqa: E402
+from tests.mounted.trees import collect_tree  # noqa: E402
+
+HERE = Path(__file__).parent
+MEMORY = "/dev/shm"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.mounted)
+
+
+@pytest.fixture(autouse=True)
+def readable(scratch: Path) -> Path:
+    """Other users may walk through the test's folder to the mount points in it."""
+    scratch.chmod(0o755)
+    return scratch
+
+
+@pytest.fixture
+def new_mount(scratch: Path) -> Iterator[Callable[..., Mount]]:
+    """Make stores to be mounted; after the test they are unmounted, sound, and nobody has complained."""
+    made: list[Mount] = []
+
+    def new(store: Path | None = None, **options: str) -> Mount:
+        number = len(made)
+        mount = Mount(store or scratch / f"store{number}", scratch / f"mnt{number}", **options)
+        made.append(mount)
+        return mount
+
+    try:
+        yield new
+        for mount in made:
+            mount.finish()
+    finally:
+        for mount in made:
+            mount.clear()
+
+
+@pytest.fixture
+def mount(new_mount: Callable[..., Mount]) -> Mount:
+    """An empty store, mounted."""
+    return new_mount().start()
+
+
+@pytest.fixture
+def mnt(mount: Mount) -> Path:
+    """The mount point of `mount`."""
+    return mount.path
+
+
+@pytest.fixture
+def new_disk(scratch: Path) -> Iterator[Callable[..., Disk]]:
+    """Make disks, mounted; after the test they are gone. Comes before `new_mount` in a test that has both."""
+    made: list[Disk] = []
+
+    def new(kind: str, size: int | None = None, folder: Path | None = None) -> Disk:
+        disk = Disk((folder or scratch) / f"disk{len(made)}.{kind}", kind)
+        made.append(disk)
+        return disk.make(size or SMALLEST[kind]).mount()
+
+    try:
+        yield new
+    finally:
+        for disk in reversed(made):
+            disk.clear()
+
+
+@pytest.fixture(scope="session")
+def real_tree() -> Iterator[Path]:
+    """More than 5,000 real files of this machine, with every kind of entry and attribute among them."""
+    with tempfile.TemporaryDirectory(prefix="casfs-tree-", dir=MEMORY) as name:
+        tree = Path(name) / "tree"
+        collect_tree(tree)
+        yield tree

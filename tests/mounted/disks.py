@@ -1,0 +1,55 @@
+"""File systems on loop devices: small ones that fill up, and ones that can be cut off."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from tests.mounted.mounts import is_mounted, unmount_by_force
+
+SMALLEST = {"ext4": 64 << 20, "xfs": 300 << 20}
+"""Bytes: what is quick to fill, and for XFS the least that mkfs.xfs makes."""
+
+MKFS = {"ext4": ["mkfs.ext4", "-q", "-F"], "xfs": ["mkfs.xfs", "-q", "-f"]}
+
+NO_UUID = {"ext4": "loop", "xfs": "loop,nouuid"}
+"""XFS refuses a second mount of one UUID, which a copy of an image is."""
+
+
+class Disk:
+    """An image file with a file system, mounted through a loop device that goes with the mount."""
+
+    def __init__(self, image: Path, kind: str) -> None:
+        self.image = image
+        self.kind = kind
+        self.path = image.with_suffix(".mnt")
+        self.path.mkdir()
+
+    def make(self, size: int) -> Disk:
+        with open(self.image, "wb") as file:
+            file.truncate(size)
+        subprocess.run([*MKFS[self.kind], self.image], check=True)
+        return self
+
+    def mount(self) -> Disk:
+        subprocess.run(["mount", "-o", NO_UUID[self.kind], self.image, self.path], check=True)
+        return self
+
+    def unmount(self) -> None:
+        subprocess.run(["umount", self.path], check=True)
+
+    def break_down(self) -> None:
+        """The file system stops as it does when its disk fails: ext4 turns read-only, XFS answers EIO."""
+        if self.kind == "ext4":
+            subprocess.run(["mount", "-o", "remount,abort", self.path], check=True)
+        else:
+            subprocess.run(["xfs_io", "-x", "-c", "shutdown", self.path], check=True)
+
+    def free(self) -> int:
+        room = os.statvfs(self.path)
+        return room.f_bavail * room.f_frsize
+
+    def clear(self) -> None:
+        if is_mounted(self.path):
+            unmount_by_force(self.path)

@@ -1,0 +1,169 @@
+"""A store that is mounted as its users mount it: by the `casfs` command, served by a daemon of its own."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.invariants import assert_clean
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+CASFS = [sys.executable, "-m", "casfs"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(CHECKOUT), "LC_ALL": "C.UTF-8"}
+ROOT_OPTIONS = "allow_other,suid,dev" if os.getuid() == 0 else "suid,dev"
+
+_COMPLAINT = re.compile(r"\S+ \S+ (WARNING|ERROR|CRITICAL) ")
+
+
+def casfs(*words: str | Path, code: int = 0) -> str:
+    """Run a command, which has to end with `code`; what it prints, or its one line of complaint."""
+    done = subprocess.run([*CASFS, *words], env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, f"casfs {words}: exit code {done.returncode}, {done.stderr}{done.stdout}"
+    if code == 0:
+        return done.stdout
+    assert done.stderr.count("\n") == 1, f"not one line: {done.stderr}"
+    assert done.stderr.startswith("casfs: error: "), done.stderr
+    return done.stderr
+
+
+def assert_sound(store: Path, *, crashed: bool = False) -> None:
+    """The store, which nobody uses, is consistent, by the tests' own opinion and by casfs'.
+
+    `crashed`: it was cut off, so blob files without a row are no problem (I3).
+    """
+    assert_clean(store, strays=crashed)
+    done = subprocess.run([*CASFS, "fsck", "--deep", "--json", store], env=ENVIRONMENT, capture_output=True)
+    problems = json.loads(done.stdout)["problems"]
+    left = [problem for problem in problems if not (crashed and problem["kind"] == "stray-blob")]
+    assert (left, done.stderr) == ([], b"")
+
+
+def is_mounted(place: Path) -> bool:
+    """Is anything mounted there, alive or dead?"""
+    with open("/proc/self/mountinfo") as file:
+        return any(line.split(" ")[4] == str(place) for line in file)
+
+
+def unmount_by_force(place: Path) -> None:
+    """Take a mount away whatever state it is in."""
+    command = ["umount", "-l"] if os.getuid() == 0 else ["fusermount3", "-uz"]
+    while is_mounted(place):
+        subprocess.run([*command, place], check=True)
+
+
+class Mount:
+    """One store and its mount point; `path` is a directory inside, or the mount point itself."""
+
+    def __init__(self, store: Path, mountpoint: Path, options: str = ROOT_OPTIONS) -> None:
+        self.store = store
+        self.path = mountpoint
+        self.options = options
+        self.crashed = False
+        self._expected: list[str] = []
+        if not store.exists():
+            casfs("init", store)
+        mountpoint.mkdir(exist_ok=True)
+
+    # The daemon
+
+    def start(self, options: str | None = None) -> Mount:
+        """Mount it, with `options` from now on."""
+        self.options = self.options if options is None else options
+        casfs("mount", self.store, self.path, "-o", self.options)
+        return self
+
+    def stop(self) -> None:
+        casfs("umount", self.path)
+
+    def remount(self, options: str | None = None) -> None:
+        self.stop()
+        self.start(options)
+
+    def kill(self) -> None:
+        """SIGKILL of the daemon; the dead mount is taken away."""
+        self.crashed = True
+        daemon = os.pidfd_open(self.pid)
+        os.kill(self.pid, signal.SIGKILL)
+        await_exit(daemon)
+        unmount_by_force(self.path)
+
+    @property
+    def status(self) -> dict[str, Any]:
+        (status,) = json.loads(casfs("status", "--json", self.store))["mounts"]
+        assert isinstance(status, dict)
+        return status
+
+    @property
+    def pid(self) -> int:
+        """By the store's lock file, which is there even when the daemon does not answer."""
+        return int((self.store / "run" / "lock").read_text().split()[0])
+
+    def usage(self) -> dict[str, Any]:
+        """What `casfs df` says, of everything that was done until now."""
+        fd = os.open(self.path, os.O_RDONLY)
+        os.fsync(fd)
+        os.close(fd)
+        usage = json.loads(casfs("df", "--json", self.store))
+        assert isinstance(usage, dict)
+        return usage
+
+    # The end
+
+    def expect(self, *patterns: str) -> None:
+        """Log lines that a test provokes on purpose, as regular expressions."""
+        self._expected += patterns
+
+    def complaints(self) -> list[str]:
+        """What the daemons of this store have logged that nobody expects."""
+        lines: list[str] = []
+        for name in ("mount.log.1", "mount.log"):
+            log = self.store / "run" / name
+            lines += log.read_text().splitlines() if log.exists() else []
+        return [
+            line
+            for number, line in enumerate(lines)
+            if (_COMPLAINT.match(line) and not any(re.search(each, line) for each in self._expected))
+            or (line.startswith("Traceback") and not self._is_expected(lines[number - 1]))
+        ]
+
+    def _is_expected(self, line: str) -> bool:
+        return any(re.search(each, line) for each in self._expected)
+
+    def finish(self) -> None:
+        """Unmount, and find everything in order."""
+        if is_mounted(self.path):
+            self.stop()
+        assert not is_mounted(self.path)
+        assert not self.complaints()
+        assert_sound(self.store, crashed=self.crashed)
+
+    def clear(self) -> None:
+        """After a failed test: no mount and no daemon may be left."""
+        if is_mounted(self.path):
+            unmount_by_force(self.path)
+            try:
+                daemon = os.pidfd_open(self.pid)
+                os.kill(self.pid, signal.SIGKILL)
+                await_exit(daemon)
+            except (OSError, ValueError, IndexError) as error:
+                sys.stderr.write(f"no daemon to end: {error}\n")
+
+
+def await_exit(pidfd: int) -> None:
+    """Wait until a process, which need not be a child, has ended."""
+    import select
+
+    select.select([pidfd], [], [])
+    os.close(pidfd)
+
+
+def is_gone(error: OSError) -> bool:
+    """Is this how a system call ends whose file system has lost its daemon?"""
+    return error.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)
