@@ -129,14 +129,21 @@ async def _copy_file(fs: FileSystem, inode: Inode, target: Place) -> None:
     """Over an existing name the copy comes as rename(2) would bring it: old or new, never nothing (I6)."""
     await _settle(fs, inode)
     await fs.group.begin()
+    there = fs.tree.lookup(target.parent, target.name)  # others may have come during the waits
+    if not inode.nlink:
+        raise FsError(errno.ENOENT)
+    if there is not None and (target.inode is None or there.is_directory):
+        raise FsError(errno.EEXIST)
     copied = _duplicate(fs, inode)
-    copied.nlink = 1
-    dentries = fs.store.namespace.dentries
-    if target.inode is None:
-        fs.tree.attach(target.parent, target.name, copied)
+    if there is not None:
+        fs.store.namespace.dentries.point(target.parent, target.name, copied.ino, copied.mode >> 12)
+        fs.tree.detach(there)
         return
-    dentries.point(target.parent, target.name, copied.ino, copied.mode >> 12)
-    fs.tree.detach(target.inode)
+    try:
+        fs.tree.attach(target.parent, target.name, copied)
+    except BaseException:
+        fs.inodes.remove(copied)
+        raise
 
 
 async def _settle(fs: FileSystem, inode: Inode) -> None:
