@@ -25,6 +25,7 @@ from collections.abc import Awaitable, Callable
 from casfs.errors import FsError
 from casfs.fs.inodes import InodeTable
 from casfs.fs.scheduler import Event, Scheduler
+from casfs.namespace.connection import database_errno
 from casfs.store import Store, Turnstile
 
 log = logging.getLogger(__name__)
@@ -185,13 +186,15 @@ class GroupCommit:
         try:
             await self._ordered()
             self.last_error = ""
-        except OSError as error:
+        except Exception as error:
             if not self.last_error and not self.failed:
                 log.error("commit failed, will be tried again: %s", error)
             self.last_error = str(error)
             self._store.filestore.rows_refused()
             self.errors += 1
-            raise
+            if isinstance(error, OSError):
+                raise
+            raise OSError(database_errno(error) or errno.EIO, str(error)) from error
         finally:
             self._running = None
             if self._gate is not None:
@@ -262,7 +265,7 @@ class GroupCommit:
         try:
             self._namespace.checkpoint(restart=restart)
         except OSError as error:
-            log.warning("checkpoint put off: %s", error)
+            log.info("checkpoint put off: %s", error)
 
     def _remove_staged(self, names: list[str]) -> None:
         """What cannot be removed now goes at the next start; the commit is durable all the same."""

@@ -163,7 +163,7 @@ class Sealing(Contents):
         try:
             await self.seal(content)
         except OSError as error:
-            log.warning("inode %d is still not sealed: %s", content.inode.ino, error)
+            log.info("inode %d is still not sealed: %s", content.inode.ino, error)
         self._close_if_idle(content)
 
     async def settle(self) -> None:

@@ -48,4 +48,7 @@ class Committer:
                     await self._fs.files.write_back()
             except OSError:
                 await trio.sleep(RETRY)
+            except Exception:
+                log.exception("the commit task goes on after an error nobody expected")
+                await trio.sleep(RETRY)
         await trio.sleep(math.inf)

@@ -140,16 +140,18 @@ class Namespace:
 
         `restart`: no transaction is open; afterwards the log starts again from its beginning. The
         commit that does it syncs the log's header, which is why it is made here and not by the next one.
+        Raises DatabaseError (ENOSPC): nothing is lost, the log stays long.
         """
         if self._checkpointer is None:
             self._checkpointer = connect(self.path)
-        checkpointer = self._checkpointer
-        checkpointer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         try:
+            self._checkpointer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             if restart:
-                checkpointer.execute("UPDATE meta SET value = value WHERE key = 'uuid'")
+                self._checkpointer.execute("UPDATE meta SET value = value WHERE key = 'uuid'")
         except apsw.BusyError:
             return  # another process writes: the log starts again after the next checkpoint
+        except apsw.Error as error:
+            raise translate(error) from error
 
     # Single values
 
