@@ -44,7 +44,7 @@ class Session:
             run_inline(self.fs.stop())
         finally:
             self.store.close()
-            left = self._close_what_is_left()
+            left = close_below(self.path)
         assert files_open or not left, f"descriptors were left open: {left}"
 
     def reopen(self) -> Kernel:
@@ -59,17 +59,29 @@ class Session:
         self.path = copy
         self.start()
 
+    @property
+    def blobs(self) -> int:
+        """Blob files there are."""
+        return len(list(self.store.filestore.enumerate()))
+
+    @property
+    def staged(self) -> int:
+        """Staged files that hold something."""
+        return self.store.filestore.staging.usage()[0]
+
     def abandon(self) -> None:
         """Give back descriptors and locks without finishing anything."""
         self.running = False
         self.store.close()
-        self._close_what_is_left()
+        close_below(self.path)
 
-    def _close_what_is_left(self) -> list[str]:
-        left = {number: path for number, path in descriptors().items() if path.startswith(f"{self.path}/")}
-        for number in left:
-            os.close(number)
-        return sorted(left.values())
+
+def close_below(folder: Path) -> list[str]:
+    """Close, as the end of a process does, what is open below a folder; which files that was."""
+    left = {number: path for number, path in descriptors().items() if path.startswith(f"{folder}/")}
+    for number in left:
+        os.close(number)
+    return sorted(left.values())
 
 
 def descriptors() -> dict[int, str]:

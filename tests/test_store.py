@@ -7,6 +7,7 @@ import re
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from tests.session import Session, descriptors
 
 
 @pytest.fixture
-def toml(store_path: Path):  # type: ignore[no-untyped-def]
+def toml(store_path: Path) -> Iterator[Path]:
     """casfs.toml, which is put back after the test."""
     path = store_path / "casfs.toml"
     before = path.read_bytes()

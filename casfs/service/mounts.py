@@ -82,26 +82,35 @@ def unmount(mountpoint: str) -> None:
     mount, inside = find_mount(mountpoint)
     if inside != b"/":
         raise NotMounted(f"{mountpoint} is not a mount point", f"its mount is {mount.mountpoint}")
-    lost = ""
-    if mount.pid is not None:
-        client = Client(mount.store)
-        try:
-            client.call("sync")
-        except NotMounted:
-            mount = MountInfo(mount.store, mount.mountpoint, None)
-        except DaemonError as error:
-            lost = str(error)
-            if not client.call("status")["activity"]["failed"]:
-                raise MountError(
-                    f"{mount.mountpoint} stays mounted, its last changes cannot be made durable: {lost}",
-                    "make room on the store's file system, or give them up with umount(8)",
-                ) from None
+    served, lost = True, ""
+    client = Client(mount.store)
+    try:
+        client.call("sync")
+    except NotMounted:
+        served = False
+    except DaemonError as error:
+        lost = str(error)
+        if not client.call("status")["activity"]["failed"]:
+            raise MountError(
+                f"{mount.mountpoint} stays mounted, its last changes cannot be made durable: {lost}",
+                "make room on the store's file system, or give them up with umount(8)",
+            ) from None
+    except OSError as error:  # the store's disk does not answer; its daemon may be there all the same
+        lost = error.strerror or str(error)
     detach(mount.mountpoint)
-    if mount.pid is not None:
-        with open(f"{mount.store}/run/lock", "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH)
+    if served:
+        _wait_until_closed(mount.store)
     if lost:
         raise MountError(f"{mount.mountpoint} is unmounted, but what was not synced is lost: {lost}")
+
+
+def _wait_until_closed(store: str) -> None:
+    """Until its daemon gives up the lock; not at all if the disk under it does not answer."""
+    try:
+        with open(f"{store}/run/lock", "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+    except OSError:
+        return
 
 
 def detach(mountpoint: str) -> None:

@@ -314,26 +314,35 @@ class Both(RuleBasedStateMachine):
             shutil.rmtree(self.place)
 
 
-@pytest.mark.parametrize("limits", [{}, TIGHT], ids=["default", "tight"])
-def test_casfs_behaves_as_the_disk(
-    limits: dict[str, float], scratch: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    set_limits(monkeypatch, **limits)
-    template = scratch / "template"
+def explore(place: Path, examples: int) -> None:
+    template = place / "template"
     create_store(str(template), fan_out=1)
 
     class Machine(Both):
         pass
 
-    Machine.template, Machine.folder = template, scratch
+    Machine.template, Machine.folder = template, place
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=int(os.environ.get("CASFS_EXAMPLES", "100")),
-            stateful_step_count=40,
-            suppress_health_check=list(HealthCheck),
+            max_examples=examples, stateful_step_count=40, suppress_health_check=list(HealthCheck)
         ),
     )
+
+
+EXAMPLES = int(os.environ.get("CASFS_EXAMPLES", "100"))
+
+
+@pytest.mark.parametrize("limits", [{}, TIGHT], ids=["default", "tight"])
+def test_casfs_behaves_as_a_file_system_in_memory(
+    limits: dict[str, float], scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_limits(monkeypatch, **limits)
+    explore(scratch, EXAMPLES)
+
+
+def test_casfs_behaves_as_the_disk(tmp_path: Path) -> None:
+    explore(tmp_path, EXAMPLES // 8)
 
 
 def _outcome(call: Callable[[Any], Any], side: Any) -> tuple[Any, int]:

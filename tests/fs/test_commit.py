@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import apsw
 import pytest
 
 from casfs.errors import FsError
@@ -24,7 +27,7 @@ def seam(store_path: Path) -> FaultyDurable:
 
 
 @pytest.fixture
-def session(store_path: Path, seam: FaultyDurable):  # type: ignore[no-untyped-def]
+def session(store_path: Path, seam: FaultyDurable) -> Iterator[Session]:
     session = Session(store_path, seam)
     seam.calls.clear()
     yield session
@@ -84,7 +87,7 @@ def test_a_long_group_asks_for_its_commit(
 def test_blobs_come_before_the_rows_and_the_rows_before_the_staged_files_go(
     kernel: Kernel, seam: FaultyDurable
 ) -> None:
-    with kernel.open("file", 0o102) as file:
+    with kernel.open("file", os.O_RDWR | os.O_CREAT) as file:
         file.write(b"content")
         file.fsync()
     seam.calls.clear()
@@ -138,7 +141,7 @@ def test_after_a_failed_sync_nothing_is_written(
     kernel = session.kernel
     kernel.write_file("committed", b"content", sync=True)
     kernel.write_file("file", b"more content")
-    file = kernel.open("open", 0o102)
+    file = kernel.open("open", os.O_RDWR | os.O_CREAT)
     file.write(b"unsealed")
 
     def broken(_: int, name: str) -> None:
@@ -165,10 +168,49 @@ def test_after_a_failed_sync_nothing_is_written(
     session.stop()
 
 
+@pytest.mark.parametrize("table", ["dentries", "blobs", "inodes"])
+def test_after_sqlite_has_rolled_back_nothing_is_written(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    """Some errors end the whole transaction (sqlite.org/lang_transaction.html, "Response To Errors").
+
+    What came after ran without one: each row for itself, on top of rows that were gone.
+    """
+    session = Session(store_path)
+    kernel = session.kernel
+    kernel.write_file("committed", b"content", sync=True)
+    kernel.sync()
+    namespace = session.store.namespace
+    before = kernel.tree()
+    kernel.mkdir("lost")
+    kernel.write_file("lost/file", b"lost content")
+
+    def roll_back(*_: object) -> None:
+        namespace.rollback()
+        raise apsw.IOError("disk I/O error")
+
+    method = {"dentries": "insert", "blobs": "insert", "inodes": "write"}[table]
+    with monkeypatch.context() as patch:
+        patch.setattr(getattr(namespace, table), method, roll_back)
+        with pytest.raises((OSError, apsw.Error)):  # noqa: PT012
+            kernel.write_file("file", b"other content")
+            kernel.sync()
+    for change in (lambda: kernel.mkdir("late"), lambda: kernel.unlink("committed"), kernel.sync):
+        with pytest.raises(OSError, match=r"."):
+            change()
+    session.abandon()
+    session = Session(store_path)
+    assert session.kernel.tree() == before
+    session.stop()
+    for blob in store_path.glob("blobs/*/*"):
+        if blob.stat().st_size != len(b"content"):
+            blob.unlink()
+
+
 def test_a_staged_file_that_cannot_be_removed_is_no_failed_commit(
     kernel: Kernel, group: GroupCommit, seam: FaultyDurable, session: Session
 ) -> None:
-    with kernel.open("file", 0o102) as file:
+    with kernel.open("file", os.O_RDWR | os.O_CREAT) as file:
         file.write(b"content")
         file.fsync()
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +34,7 @@ def mv(kernel: Kernel, source: str, target: str) -> copy.Moved:
     return run_inline(copy.move(kernel.fs, source.encode(), target.encode()))
 
 
-def fails(number: int, function, *args: object, **options: bool) -> str:  # type: ignore[no-untyped-def]
+def fails(number: int, function: Callable[..., object], *args: object, **options: bool) -> str:
     with pytest.raises(FsError) as raised:
         function(*args, **options)
     assert raised.value.errno == number, raised.value
@@ -246,7 +248,7 @@ def test_a_copy_onto_a_name_taken_meanwhile_leaves_nothing(
     before = session.store.namespace.inodes.count()
     fill = copy._TreeCopy._fill
 
-    async def slow(self, *args):  # type: ignore[no-untyped-def]
+    async def slow(self: copy._TreeCopy, *args: Any) -> int:
         kernel.mkdir("copy")
         return await fill(self, *args)
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from casfs.fs.scheduler import run_inline
 from tests.faults import FaultyDurable
 from tests.images import copy_store
 from tests.invariants import assert_clean
@@ -213,3 +215,48 @@ def check_reading_only(run: Run, path: Path, error: int) -> None:
     session.kernel.write_file("after", NEW, sync=True)
     session.stop()
     assert_clean(path, strays=True)
+
+
+def test_stopping_on_a_full_disk_can_be_tried_again(filled: Callable[[], Path]) -> None:
+    """Each call on the way of an unmount meets a full disk once; the second try is a clean end."""
+    filled()
+    stops = 0
+    while True:
+        path = filled()
+        seam = FaultyDurable()
+        session = Session(path, seam)
+        kernel = session.kernel
+        kernel.write_file("small", OLD + NEW)
+        kernel.open("unsealed", os.O_RDWR | os.O_CREAT).write(LARGER + NEW)
+        fsynced = kernel.open("fsynced", os.O_RDWR | os.O_CREAT)
+        fsynced.write(LARGER + OLD)
+        fsynced.fsync()
+        kernel.unlink("removed")
+        first = len(seam.calls) + stops
+
+        def full(number: int, name: str, first: int = first) -> None:
+            if number == first and name in TAKES_ROOM:
+                raise OSError(errno.ENOSPC, "full")
+
+        seam.before = full
+        with suppress(OSError):
+            run_inline(session.fs.stop())
+        done = len(seam.calls) <= first
+        seam.before = lambda number, name: None
+        run_inline(session.fs.stop())
+        session.abandon()
+        session = Session(path)
+        for name, content in (
+            ("small", OLD + NEW),
+            ("unsealed", LARGER + NEW),
+            ("fsynced", LARGER + OLD),
+            ("large", LARGE),
+        ):
+            assert session.kernel.read_file(name) == content
+        assert b"removed" not in session.kernel.names()
+        session.stop()
+        assert_clean(path)
+        if done:
+            break
+        stops += 1
+    assert stops > 5

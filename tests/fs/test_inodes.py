@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -128,7 +129,9 @@ def test_numbers_go_on_after_a_clean_end(session: Session, kernel: Kernel) -> No
     assert kernel.inode("two").ino == one + 1
 
 
-def test_numbers_of_what_a_crash_took_are_not_used_again(session: Session, kernel: Kernel, scratch) -> None:  # type: ignore[no-untyped-def]
+def test_numbers_of_what_a_crash_took_are_not_used_again(
+    session: Session, kernel: Kernel, scratch: Path
+) -> None:
     kernel.sync()
     kernel.write_file("lost", b"")
     lost = kernel.inode("lost").ino

@@ -6,7 +6,7 @@ import errno
 import os
 import sqlite3
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -27,7 +27,7 @@ LARGE = bytes(range(256)) * 1200
 
 
 @pytest.fixture
-def crashed(session: Session, scratch: Path):  # type: ignore[no-untyped-def]
+def crashed(session: Session, scratch: Path) -> Iterator[Callable[[], Path]]:
     """Crash: a function that gives the store as it is on disk at the call."""
     made = []
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from casfs.fs.scheduler import InlineScheduler, Mutex, run_inline
@@ -45,7 +47,7 @@ def test_a_mutex_is_free_again_after_an_error() -> None:
 
 def test_what_really_waits_does_not_run_inline() -> None:
     class Never:
-        def __await__(self):  # type: ignore[no-untyped-def]
+        def __await__(self) -> Iterator[None]:
             yield
 
     async def verb() -> None:

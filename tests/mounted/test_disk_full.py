@@ -13,7 +13,7 @@ import pytest
 from tests.mounted.disks import Disk
 from tests.mounted.mounts import ROOT_OPTIONS, Mount, await_exit, casfs
 
-FULL = r"commit failed, will be tried again: .*(No space left|full)|stays staged: .*(No space left|full)"
+FULL = r"(commit failed, will be tried again|stays staged|still not sealed|put off): .*(No space left|full)"
 BROKEN = r"the store cannot be written|commit failed|stays staged|is left behind|unlinked inodes are kept"
 BALLAST = 20 << 20
 

@@ -160,7 +160,7 @@ def test_the_log_starts_again_after_a_checkpoint(
     assert len(namespace.xattrs.of(299)) == 1
 
 
-def test_a_checkpoint_while_others_write_is_put_off(
+def test_a_checkpoint_while_another_one_writes_can_be_put_off(
     namespace: Namespace, other: Namespace, database: Path
 ) -> None:
     fill(namespace, 0, 10)

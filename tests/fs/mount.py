@@ -1,0 +1,115 @@
+"""A file system on a real event loop with real threads, as the daemon runs it, without the kernel."""
+
+from __future__ import annotations
+
+import stat
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import trio
+
+from casfs.fs.content import Handle
+from casfs.fs.filesystem import FileSystem
+from casfs.fs.inodes import Inode
+from casfs.fuse.scheduler import TrioScheduler
+from casfs.store import Store
+from casfs.types import ROOT_INO
+from tests.faults import FaultyDurable
+
+
+class Gate:
+    """Holds a call in its thread until it is opened; the event loop can wait for the call to arrive."""
+
+    def __init__(self) -> None:
+        self._arrived = trio.Event()
+        self._open = threading.Event()
+        self._token = trio.lowlevel.current_trio_token()
+
+    def __call__(self) -> None:
+        self._token.run_sync_soon(self._arrived.set)
+        assert self._open.wait(30), "nobody opened the gate"
+
+    async def arrived(self) -> None:
+        with trio.fail_after(30):
+            await self._arrived.wait()
+
+    def open(self) -> None:
+        self._open.set()
+
+
+class Mount:
+    """A file system as the daemon runs it, without the kernel."""
+
+    def __init__(self, fs: FileSystem, seam: FaultyDurable) -> None:
+        self.fs = fs
+        self.seam = seam
+
+    async def make(self, name: bytes, mode: int = stat.S_IFREG | 0o644) -> Inode:
+        return await self.fs.tree.make(ROOT_INO, name, mode, 0, 0)
+
+    def open(self, inode: Inode) -> Handle:
+        return self.fs.files.open(inode, True, 0)
+
+    async def write_file(self, name: bytes, content: bytes) -> None:
+        handle = self.open(await self.make(name))
+        await self.fs.files.write(handle, 0, content)
+        await self.close(handle)
+
+    async def close(self, handle: Handle) -> None:
+        await self.fs.files.flush(handle)
+        await self.release(handle)
+
+    async def release(self, handle: Handle) -> None:
+        await self.fs.files.release(handle)
+        if not handle.inode.nlink:
+            await self.fs.tree.released(handle.inode)
+
+    async def read_file(self, name: bytes) -> bytes:
+        inode = self.fs.tree.lookup(ROOT_INO, name)
+        assert inode is not None
+        handle = self.fs.files.open(inode, False, 0)
+        try:
+            return bytes(await self.fs.files.read(handle, 0, inode.size + 1))
+        finally:
+            await self.fs.files.release(handle)
+
+    async def unlink(self, name: bytes) -> None:
+        inode = await self.fs.tree.unlink(ROOT_INO, name)
+        await self.fs.tree.forget([inode.ino])
+
+    @contextmanager
+    def held(self, call: str) -> Iterator[Gate]:
+        """The next `call` of the seam waits in its thread."""
+        gate = Gate()
+        held: list[int] = []
+
+        def hold(number: int, name: str) -> None:
+            if name == call and not held:
+                held.append(number)
+                gate()
+
+        self.seam.before = hold
+        try:
+            yield gate
+        finally:
+            gate.open()
+            self.seam.before = lambda number, name: None
+
+
+@asynccontextmanager
+async def mounted(path: Path) -> AsyncIterator[Mount]:
+    seam = FaultyDurable()
+    store = Store(str(path), durable=seam)
+    seam.watch(store.namespace)
+    fs = FileSystem(store, TrioScheduler())
+    await fs.start()
+    try:
+        yield Mount(fs, seam)
+    finally:
+        await fs.stop()
+        store.close()
+
+
+Run = Callable[[Callable[[Mount], Awaitable[None]]], None]
