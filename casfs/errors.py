@@ -115,10 +115,6 @@ class FormatTooNew(FormatError):
     errno = errno.EPROTONOSUPPORT
 
 
-class CorruptBlob(CasfsError):
-    """A blob's bytes are not those its digest names, or it is gone (invariants I1, I2)."""
-
-
 class MountError(CasfsError):
     """The kernel, fusermount3 or the mount point refused."""
 

@@ -6,7 +6,6 @@ import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
 
 from blake3 import blake3
 
@@ -207,8 +206,3 @@ def hash_descriptor(fd: int, size: int) -> Digest:
 
 def hash_bytes(data: bytes | bytearray) -> Digest:
     return Digest(blake3(data).digest())
-
-
-def hash_file(file: BinaryIO) -> Digest:
-    """BLAKE3-256 of an open file from its start to its end. Blocks."""
-    return hash_descriptor(file.fileno(), os.fstat(file.fileno()).st_size)

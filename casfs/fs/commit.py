@@ -192,9 +192,10 @@ class GroupCommit:
             self.last_error = str(error)
             self._store.filestore.rows_refused()
             self.errors += 1
-            if isinstance(error, OSError):
+            number = database_errno(error)
+            if number is None:
                 raise
-            raise OSError(database_errno(error) or errno.EIO, str(error)) from error
+            raise OSError(number, str(error)) from error
         finally:
             self._running = None
             if self._gate is not None:

@@ -162,7 +162,7 @@ def repair(path: str, report: Report, tell: Tell = _silent) -> Report:
         store.close()
     if whole:
         with offline.opened(path):
-            pass  # what every start does
+            tell("what every start does", 1, 1)
     return check(path, tell=tell, exclusive=True)
 
 
