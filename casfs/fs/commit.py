@@ -54,7 +54,7 @@ class GroupCommit:
         self._namespace = store.namespace
         self._inodes = inodes
         self._scheduler = scheduler
-        self.active = False
+        self._active = False
         self.operations = 0
         self.since = 0.0
         self.failed = 0
@@ -71,6 +71,14 @@ class GroupCommit:
         self._running: Event | None = None
 
     # Being in a group
+
+    @property
+    def active(self) -> bool:
+        """Is a transaction open? Some errors make SQLite roll it back (sqlite.org/lang_transaction.html,
+        "Response To Errors"): what came after would be written each row for itself."""
+        if self._active and not self._namespace.in_transaction:
+            self.stop(OSError(errno.EIO, "the database has rolled back what was not committed"))
+        return self._active
 
     async def begin(self) -> None:
         """Have a transaction open. Raises FsError EROFS after a failure that stopped writing."""
@@ -115,7 +123,7 @@ class GroupCommit:
             await self._scheduler.run(time.sleep, 0.005)
 
     def _begun(self) -> None:
-        self.active = True
+        self._active = True
         self.operations = 0
         self.since = self._scheduler.now()
         self._number += 1
@@ -259,7 +267,7 @@ class GroupCommit:
         except OSError as error:
             self.stop(error)
             raise
-        self.active = False
+        self._active = False
         self._store.filestore.rows_committed()
 
     def _checkpoint(self, restart: bool) -> None:
@@ -279,5 +287,5 @@ class GroupCommit:
     def stop(self, error: OSError) -> None:
         """Write no more: what the disk holds is the last commit, and stays so."""
         self.failed = error.errno or errno.EIO
-        self.active = False
+        self._active = False
         log.critical("the store cannot be written (%s): reading only until it is mounted again", error)
