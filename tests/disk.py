@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import stat
+import time
 from contextlib import suppress
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -79,6 +80,9 @@ class Disk:
 
     def truncate(self, path: bytes, size: int) -> None:
         os.truncate(self._path(path), size)
+        status = os.stat(self._path(path))
+        if not size:  # tmpfs, unlike a disk's file system, leaves the times of a file that was empty before
+            os.utime(self._path(path), ns=(status.st_atime_ns, time.time_ns()))
 
     def utime(self, path: bytes, atime: int, mtime: int) -> None:
         os.utime(self._path(path), ns=(atime, mtime))

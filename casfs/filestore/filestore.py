@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -25,6 +26,9 @@ the log: what is acknowledged can be committed, and files can be deleted, on a f
 
 CLAIM_CHECK = 16 << 20
 """Bytes that may be claimed before the free space is looked at again."""
+
+FREED_SECONDS = 0.05
+"""Time for a file system to free the blocks of a removed file in the background."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +173,15 @@ class FileStore:
     def rows_are_many(self) -> bool:
         """Should what is pending be committed before more comes? The reserve must hold it."""
         return self._pending_rows > self._reserve // 2
+
+    def await_freed_room(self) -> None:
+        """Give the file system a moment to free what was removed just now. Blocks.
+
+        XFS frees the blocks of removed files in the background; fallocate(2) fails meanwhile, and
+        statfs(2) makes it begin (fs/xfs/xfs_super.c, xfs_inodegc_push).
+        """
+        self.room()
+        time.sleep(FREED_SECONDS)
 
     def room(self) -> Room:
         """Space on the store's file system."""

@@ -225,8 +225,13 @@ class GroupCommit:
             self._gate = self._scheduler.event()
             if self._published:
                 await self._sync_blobs(each=True)
-            self._inodes.flush()
-            self._namespace.reserve_log(self.operations + self._inodes.dirty)
+            try:
+                self._write_rows()
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                await run(self._store.filestore.await_freed_room)
+                self._write_rows()
             number = self._number
             self._commit_rows()
         obsolete, self._obsolete = self._obsolete, []
@@ -250,6 +255,11 @@ class GroupCommit:
         self._durable = max(self._durable, number)
         if obsolete:
             await run(self._remove_staged, obsolete)
+
+    def _write_rows(self) -> None:
+        """Bring the rows in line with memory and allocate what COMMIT needs. Raises OSError ENOSPC."""
+        self._inodes.flush()
+        self._namespace.reserve_log(self.operations + self._inodes.dirty)
 
     async def _sync_blobs(self, *, each: bool) -> None:
         batch, self._published = self._published, []
