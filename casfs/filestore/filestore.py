@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -26,9 +25,6 @@ the log: what is acknowledged can be committed, and files can be deleted, on a f
 
 CLAIM_CHECK = 16 << 20
 """Bytes that may be claimed before the free space is looked at again."""
-
-FREED_SECONDS = 0.05
-"""Time for a file system to free the blocks of a removed file in the background."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,14 +170,9 @@ class FileStore:
         """Should what is pending be committed before more comes? The reserve must hold it."""
         return self._pending_rows > self._reserve // 2
 
-    def await_freed_room(self) -> None:
-        """Give the file system a moment to free what was removed just now. Blocks.
-
-        XFS frees the blocks of removed files in the background; fallocate(2) fails meanwhile, and
-        statfs(2) makes it begin (fs/xfs/xfs_super.c, xfs_inodegc_push).
-        """
-        self.room()
-        time.sleep(FREED_SECONDS)
+    def log_room(self) -> int:
+        """Bytes that one COMMIT may take: half of what new data leaves free, or more on a disk with room."""
+        return max(self._reserve // 2, self.room().available // 4)
 
     def room(self) -> Room:
         """Space on the store's file system."""

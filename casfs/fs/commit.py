@@ -26,6 +26,7 @@ from casfs.errors import FsError
 from casfs.fs.inodes import InodeTable
 from casfs.fs.scheduler import Event, Scheduler
 from casfs.namespace.connection import database_errno
+from casfs.namespace.namespace import OPERATION_LOG_BYTES
 from casfs.store import Store, Turnstile
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,8 @@ GROUP_LIMIT = 8_000
 """Operations after which a group is committed without waiting for the interval."""
 
 OPERATIONS_LIMIT = 20_000
-"""Uncommitted operations from which new ones wait for the commit to catch up."""
+"""Uncommitted operations from which new ones wait for the commit to catch up: at the most, and fewer on a
+disk that is nearly full, where the COMMIT of so many might find no room for its log."""
 
 FEW_BLOBS = 64
 """So many blobs are made durable one by one while the gate is closed: some 10 ms on an SSD."""
@@ -69,6 +71,7 @@ class GroupCommit:
         self._gate: Event | None = None
         self._begin_gate: Event | None = None
         self._running: Event | None = None
+        self._operations_limit = OPERATIONS_LIMIT
 
     # Being in a group
 
@@ -125,6 +128,9 @@ class GroupCommit:
     def _begun(self) -> None:
         self._active = True
         self.operations = 0
+        self._operations_limit = min(
+            OPERATIONS_LIMIT, self._store.filestore.log_room() // OPERATION_LOG_BYTES
+        )
         self.since = self._scheduler.now()
         self._number += 1
         self.wake()
@@ -159,7 +165,7 @@ class GroupCommit:
     @property
     def must_wait(self) -> bool:
         """Is so much pending that it has to be committed before more operations come?"""
-        return self.operations > OPERATIONS_LIMIT or self._store.filestore.rows_are_many
+        return self.operations > self._operations_limit or self._store.filestore.rows_are_many
 
     async def catch_up(self) -> None:
         """Commit before more comes. Without room it fails, which is for the next claim to say: what
@@ -225,13 +231,8 @@ class GroupCommit:
             self._gate = self._scheduler.event()
             if self._published:
                 await self._sync_blobs(each=True)
-            try:
-                self._write_rows()
-            except OSError as error:
-                if error.errno != errno.ENOSPC:
-                    raise
-                await run(self._store.filestore.await_freed_room)
-                self._write_rows()
+            self._inodes.flush()
+            self._namespace.reserve_log(self.operations + self._inodes.dirty)
             number = self._number
             self._commit_rows()
         obsolete, self._obsolete = self._obsolete, []
@@ -255,11 +256,6 @@ class GroupCommit:
         self._durable = max(self._durable, number)
         if obsolete:
             await run(self._remove_staged, obsolete)
-
-    def _write_rows(self) -> None:
-        """Bring the rows in line with memory and allocate what COMMIT needs. Raises OSError ENOSPC."""
-        self._inodes.flush()
-        self._namespace.reserve_log(self.operations + self._inodes.dirty)
 
     async def _sync_blobs(self, *, each: bool) -> None:
         batch, self._published = self._published, []

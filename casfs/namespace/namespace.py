@@ -23,8 +23,8 @@ PAGE = 4096
 CHECKPOINT_PAGES = 8192
 """Length of the WAL, in pages, from which it is checkpointed (32 MiB); less on a small disk."""
 
-PAGES_PER_OPERATION = 8
-"""Pages one operation may change at the most, with splits of B-tree pages."""
+OPERATION_LOG_BYTES = 8 * PAGE
+"""What one operation may add to the log at the most: the pages it changes, with splits of B-tree pages."""
 
 
 class Namespace:
@@ -80,7 +80,7 @@ class Namespace:
         OSError ENOSPC; the transaction stays as it is.
         """
         try:
-            self._extend_log(min(self._cached_bytes(), PAGE * (64 + PAGES_PER_OPERATION * operations)))
+            self._extend_log(min(self._cached_bytes(), 64 * PAGE + OPERATION_LOG_BYTES * operations))
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
