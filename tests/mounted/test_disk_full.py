@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,7 +47,16 @@ class Stage:
             assert (self.path / name).read_bytes() == content
 
     def make_room(self) -> None:
-        self.ballast.unlink()
+        self.remove(self.ballast)
+
+    def remove(self, path: Path) -> None:
+        """XFS frees the blocks of a removed file in the background."""
+        wanted = self.disk.free() + path.stat().st_blocks * 512 // 2
+        path.unlink()
+        deadline = time.monotonic() + 60
+        while self.disk.free() < wanted:
+            assert time.monotonic() < deadline, f"the blocks of {path} are not freed"
+            time.sleep(0.01)
 
     def check_work_goes_on(self) -> None:
         """Without a remount; and afterwards it is all there."""
@@ -201,7 +211,7 @@ def test_others_fill_the_disk_to_the_last_block(stage: Stage) -> None:
     del stage.committed["committed38"], stage.committed["committed39"]
     stage.check()
 
-    others.unlink()
+    stage.remove(others)
     os.fsync(unsealed)
     os.close(unsealed)
     stage.check_work_goes_on()
@@ -219,7 +229,7 @@ def test_a_file_that_could_not_be_closed_is_whole_when_there_is_room(stage: Stag
     for name, fd in files.items():
         assert not attempt(lambda fd=fd: os.close(fd)), f"{name} was closed"
         assert (stage.path / name).read_bytes() == content[name]
-    others.unlink()
+    stage.remove(others)
     stage.sync()
     stage.check_work_goes_on()
     for name, whole in content.items():
