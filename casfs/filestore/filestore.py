@@ -182,16 +182,16 @@ class FileStore:
         )
 
 
-def copy_range(source: int, target: int, length: int) -> None:
-    """Copy `length` bytes from the start of one descriptor to the start of another, holes as data.
+def copy_range(source: int, target: int, length: int, offset: int = 0, target_offset: int = 0) -> None:
+    """Copy `length` bytes from one descriptor to another, holes as data. Blocks.
 
     copy_file_range(2) shares extents where the file system can (XFS and btrfs with reflink).
     """
     done = 0
     while done < length:
-        copied = os.copy_file_range(source, target, length - done, done, done)
+        copied = os.copy_file_range(source, target, length - done, offset + done, target_offset + done)
         if copied == 0:
-            raise OSError(errno.EIO, f"content ends after {done} of {length} bytes")
+            raise OSError(errno.EIO, f"content ends after {offset + done} of {offset + length} bytes")
         done += copied
 
 

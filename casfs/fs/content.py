@@ -32,6 +32,7 @@ class Content:
         "hasher",
         "inode",
         "mutex",
+        "preallocated",
         "row_size",
         "scheduler",
         "staged",
@@ -52,6 +53,7 @@ class Content:
         self.staged: StagedFile | None = None
         self.hasher: blake3 | None = None
         self.hashed = 0
+        self.preallocated = False
 
     @property
     def is_staged(self) -> bool:

@@ -29,6 +29,7 @@ class Contents:
         self._staging = store.filestore.staging
         self._blobs = store.namespace.blobs
         self._savepoint = store.namespace.savepoint
+        self._xattrs = store.namespace.xattrs
         self._inodes = inodes
         self._group = group
         self._scheduler = scheduler

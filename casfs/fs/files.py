@@ -26,6 +26,9 @@ SLOW_BYTES = 64 << 10
 
 MAX_SIZE = (1 << 63) - 1
 
+CAPABILITY = b"security.capability"
+"""capabilities(7) of a program file."""
+
 
 class Files(Sealing):
     """File verbs. Owned by the thread that runs the file system."""
@@ -115,16 +118,25 @@ class Files(Sealing):
         if handle.flushed:
             handle.inherited = True
         inode.mtime = inode.ctime = time.time_ns()
-        if handle.uid and inode.mode & (stat.S_ISUID | stat.S_ISGID):
-            await self.drop_privileges(inode)
+        if inode.xattrs != {} or inode.mode & (stat.S_ISUID | stat.S_ISGID):
+            await self.drop_privileges(inode, handle.uid)
         return written
 
-    async def drop_privileges(self, inode: Inode) -> None:
-        """What a write or truncation by another than root takes away."""
-        mode = mode_without_suid(inode.mode)
-        if mode != inode.mode:
+    async def drop_privileges(self, inode: Inode, uid: int) -> None:
+        """What a write or a truncation takes away: capabilities, and suid and sgid unless by root.
+
+        The kernel leaves that to the file system (FUSE_HANDLE_KILLPRIV and _V2, linux/fuse.h).
+        """
+        mode = mode_without_suid(inode.mode) if uid else inode.mode
+        if inode.xattrs is None:
+            inode.xattrs = self._xattrs.of(inode.ino)
+        capable = CAPABILITY in inode.xattrs
+        if mode != inode.mode or capable:
             await self._group.begin()
             inode.mode = mode
+            if capable:
+                self._xattrs.remove(inode.ino, CAPABILITY)
+                del inode.xattrs[CAPABILITY]
             self._inodes.changed(inode)
 
     async def _write_in_thread(self, content: Content, offset: int, data: bytes) -> int:
@@ -199,8 +211,7 @@ class Files(Sealing):
             await self._group.begin()
             inode.mtime = time.time_ns()
             self._inodes.changed(inode)
-        if handle.uid:
-            await self.drop_privileges(inode)
+        await self.drop_privileges(inode, handle.uid)
 
     async def flush(self, handle: Handle) -> None:
         """What close(2) waits for: seal what this handle wrote. Raises OSError.

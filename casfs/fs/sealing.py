@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 
 from casfs.filestore.filestore import hash_bytes, hash_descriptor
@@ -55,6 +56,9 @@ class Sealing(Contents):
         else:
             staged = content.staged
             assert staged is not None
+            if content.preallocated:  # what fallocate(2) put behind the end goes
+                os.ftruncate(staged.fd, size)
+                content.preallocated = False
             if size - content.allocated() >= SPARSE_LIMIT:
                 await self._persist(content)
                 content.dirty = False

@@ -55,6 +55,9 @@ OPCODES = {
     "fsync": (20,),
     "flush": (25,),
     "create": (35,),
+    "allocate": (43,),
+    "seek": (46,),
+    "copy_range": (47, 53),
 }
 """Handler -> opcodes (enum fuse_opcode of linux/fuse.h)."""
 

@@ -14,9 +14,10 @@ import pyfuse3
 
 from casfs.fs.attributes import Changes
 from casfs.fs.content import Handle
+from casfs.fs.files import CAPABILITY
 from casfs.fs.inodes import Inode
 from casfs.fuse.options import Presentation
-from casfs.fuse.verbs import CAPABILITY, Verbs
+from casfs.fuse.verbs import Verbs
 from casfs.namespace.connection import database_errno
 
 log = logging.getLogger(__name__)

@@ -18,9 +18,6 @@ from casfs.fs.content import Handle
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.inodes import Inode
 
-CAPABILITY = b"security.capability"
-"""Asked for by the kernel before each write(2), unless it leaves that to the file system (KILLPRIV_V2)."""
-
 P = ParamSpec("P")
 R = TypeVar("R")
 Verb = Callable[Concatenate["Verbs", P], Coroutine[Any, Any, R]]
@@ -166,3 +163,16 @@ class Verbs:
 
     async def fsync(self, fh: int) -> None:
         await self.files.fsync(self.handles[fh])
+
+    # Ranges
+
+    @mutating
+    async def copy_range(self, source: int, offset: int, target: int, target_offset: int, length: int) -> int:
+        handles = self.handles
+        return await self.files.copy_range(handles[source], offset, handles[target], target_offset, length)
+
+    async def seek(self, fh: int, offset: int, whence: int) -> int:
+        return await self.files.seek(self.handles[fh], offset, whence)
+
+    async def allocate(self, fh: int, offset: int, length: int, mode: int) -> None:
+        await self.files.allocate(self.handles[fh], offset, length, mode)

@@ -524,13 +524,12 @@ static bool dispatch(const struct fuse_in_header *in, size_t size)
 	}
 	case FUSE_FALLOCATE: {
 		const struct fuse_fallocate_in *arg = body;
-		CALL(opcode, U(arg->fh), U(arg->offset), U(arg->length), U(arg->mode), U(in->uid));
+		CALL(opcode, U(arg->fh), U(arg->offset), U(arg->length), U(arg->mode));
 		return true;
 	}
 	case FUSE_COPY_FILE_RANGE: {
 		const struct fuse_copy_file_range_in *arg = body;
-		CALL(opcode, U(arg->fh_in), U(arg->off_in), U(arg->fh_out), U(arg->off_out), U(arg->len),
-		     U(in->uid));
+		CALL(opcode, U(arg->fh_in), U(arg->off_in), U(arg->fh_out), U(arg->off_out), U(arg->len));
 		return true;
 	}
 	default:
