@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from . import mounts
@@ -28,6 +29,16 @@ def named_pid(text: str) -> tuple[str, int]:
     if not (name and equals and pid.isdecimal() and Path("/proc", pid).is_dir()):
         raise argparse.ArgumentTypeError(f"'{text}' is not of the form NAME=PID with a running process")
     return name, int(pid)
+
+
+def positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
+    return value
 
 
 def positive_whole(text: str) -> int:
@@ -77,15 +88,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ARGUMENTS",
         help="more arguments for `casfs mount`, as in '-o commit_interval=0'",
     )
-    add(
-        "--daemon",
-        nargs="+",
-        action="extend",
-        type=named_pid,
-        default=[],
-        metavar="NAME=PID",
-        help="the process that serves a named directory, to account for its CPU time",
-    )
 
 
 def check_names(arguments: argparse.Namespace) -> list[str]:
@@ -96,23 +98,24 @@ def check_names(arguments: argparse.Namespace) -> list[str]:
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise SetupError(f"two targets are called {', '.join(twice)}")
-    for name, _ in arguments.daemon:
-        if name not in dict(arguments.targets):
-            raise SetupError(f"--daemon {name}: no directory of that name is given")
     if arguments.loop and not arguments.setup:
         raise SetupError("--loop is for the targets that --setup makes")
     return names
 
 
-def prepare(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> list[Target]:
-    """Makes and mounts what is to be measured; the stack takes it away again."""
+def prepare(
+    arguments: argparse.Namespace, stack: contextlib.ExitStack, daemons: Mapping[str, int]
+) -> list[Target]:
+    """Makes and mounts what is to be measured; the stack takes it away again.
+
+    `daemons` are the pids, where known, of what serves the named directories.
+    """
     targets = []
     if arguments.setup:
         work = stack.enter_context(mounts.work_folder(arguments.work))
         if arguments.loop:
             work = stack.enter_context(mounts.loop_disk(work, arguments.loop))
         targets += [stack.enter_context(made(name, arguments, work)) for name in arguments.setup]
-    daemons = dict(arguments.daemon)
     for name, folder in arguments.targets:
         targets.append(stack.enter_context(mounts.named_target(name, folder, daemons.get(name))))
     return targets
