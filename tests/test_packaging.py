@@ -19,8 +19,10 @@ OFFLINE = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-ver
 
 LOOK = """
 import importlib.util, casfs.fuse.session
+from casfs.fuse import accelerator
 print(casfs.__file__)
 print(importlib.util.find_spec("casfs.fuse._native") is not None)
+assert (importlib.util.find_spec("casfs.fuse._native") is None) == (accelerator.native is None), accelerator.missing
 """
 
 
