@@ -131,6 +131,22 @@ class FileStore:
         finally:
             os.close(source)
 
+    def displace(self, digest: bytes, fresh: StagedFile, size: int) -> StagedFile:
+        """Make a blob's file a staged file, and `fresh`, an empty staged file, the blob with a copy. Blocks.
+
+        Durable before it returns, since who asked is going to write to the file: power must not
+        come back to a blob with another content (I2). Raises OSError; then the blob is as it was.
+        """
+        path, name = self.paths.blob(digest), Staging.new_name()
+        self.copy_to(digest, fresh, size)
+        os.fchmod(fresh.fd, BLOB_MODE)
+        self.durable.fdatasync(fresh.fd)
+        self.durable.link(path, self.staging.path(name))
+        self.durable.rename(self.staging.path(fresh.name), path)
+        self.durable.fsync_path(self.paths.shard(digest))
+        os.close(fresh.fd)
+        return self.staging.reopen(name)
+
     def enumerate(self) -> Iterator[BlobFile]:
         """Every file below `blobs/`, shard by shard, in order of the shards."""
         for shard in self.paths.shards():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from collections import Counter
+from collections.abc import Iterator
 
 from blake3 import blake3
 
@@ -36,6 +39,7 @@ class Contents:
         self._open: dict[int, Content] = {}
         self._buffered = 0
         self._slow_writes = 0
+        self._blob_threads: Counter[int] = Counter()
         self.handles = 0
 
     def open(self, inode: Inode, writable: bool, uid: int) -> Handle:
@@ -86,6 +90,20 @@ class Contents:
             content.blob_fd = self._filestore.open(self._digest(content.inode))
         return content.blob_fd
 
+    @contextlib.contextmanager
+    def _blob_in_thread(self, blob: int | None) -> Iterator[None]:
+        """While a thread reads a blob's file: it must not become a staged file (passthrough.py)."""
+        if blob is None:
+            yield
+            return
+        self._blob_threads[blob] += 1
+        try:
+            yield
+        finally:
+            self._blob_threads[blob] -= 1
+            if not self._blob_threads[blob]:
+                del self._blob_threads[blob]
+
     def _digest(self, inode: Inode) -> bytes:
         digest = None if inode.blob is None else self._blobs.digest(inode.blob)
         if digest is None:
@@ -118,9 +136,9 @@ class Contents:
                 if keep <= INLINE_WORK:
                     self._filestore.copy_to(self._digest(content.inode), staged, keep)
                 else:
-                    await self._scheduler.run(
-                        self._filestore.copy_to, self._digest(content.inode), staged, keep
-                    )
+                    digest = self._digest(content.inode)
+                    with self._blob_in_thread(content.inode.blob):
+                        await self._scheduler.run(self._filestore.copy_to, digest, staged, keep)
             except OSError:
                 self._staging.drop(staged)
                 raise

@@ -39,6 +39,8 @@ class Files(Sealing):
         content.handles -= 1
         content.writers -= handle.writable
         self.handles -= 1
+        if content.backing and not content.handles:
+            self._leave(content)
         if content.writers == 0 and content.dirty:
             try:
                 await self.seal(content)
@@ -77,7 +79,8 @@ class Files(Sealing):
             return await self._read_staged(content, offset, size)
         fd = os.dup(fd)  # a writer that comes meanwhile closes the descriptor of the blob
         try:
-            return await self._scheduler.run(_read_whole, fd, size, offset)
+            with self._blob_in_thread(content.inode.blob):
+                return await self._scheduler.run(_read_whole, fd, size, offset)
         finally:
             os.close(fd)
 
@@ -183,7 +186,7 @@ class Files(Sealing):
         if content.inode.staged is not None:
             await self._group.begin()
         content.mark_dirty()
-        if size == 0:
+        if size == 0 and not content.backing:
             self._drop_staged(content)
             content.buffer = bytearray()
             content.inode.size = 0

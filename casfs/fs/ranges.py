@@ -55,7 +55,7 @@ class Ranges(Files):
         async with target.mutex:
             await self._group.begin()
             inode, blob = source.inode, source.inode.blob
-            if source.is_staged or blob is None or target.inode.size or not target.inode.nlink:
+            if source.is_staged or blob is None or target.inode.size or target.backing:
                 return False
             self._drop_staged(target)
             target.inode.size, target.inode.allocated = inode.size, inode.allocated
@@ -87,8 +87,11 @@ class Ranges(Files):
                 copy_range(fd, target.staged.fd, length, offset, target_offset)
             else:
                 fd = os.dup(fd)  # another inode's writer may have the blob's descriptor closed meanwhile
+                blob = source.inode.blob if source.staged is None else None
+                step = (copy_range, fd, target.staged.fd, length, offset, target_offset)
                 try:
-                    await self._scheduler.run(copy_range, fd, target.staged.fd, length, offset, target_offset)
+                    with self._blob_in_thread(blob):
+                        await self._scheduler.run(*step)
                 finally:
                     os.close(fd)
             target.inode.size = max(target.inode.size, target_offset + length)

@@ -9,8 +9,9 @@ import time
 from casfs.filestore.filestore import hash_bytes, hash_descriptor
 from casfs.filestore.staging import StagedFile
 from casfs.fs.content import Content
-from casfs.fs.contents import INLINE_WORK, Contents
+from casfs.fs.contents import INLINE_WORK
 from casfs.fs.inodes import Inode
+from casfs.fs.passthrough import Passthrough
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ WRITEBACK_SECONDS = 30.0
 """Age at which content that is still being written is made durable as it is, as the kernel does."""
 
 
-class Sealing(Contents):
+class Sealing(Passthrough):
     """What turns dirty content into blobs. Owned by the thread that runs the file system."""
 
     async def seal(self, content: Content) -> None:
@@ -47,7 +48,7 @@ class Sealing(Contents):
         size = inode.size
         inode.allocated = content.allocated()
         await self._group.enter_publishing()
-        if size == 0:
+        if size == 0 and not content.backing:
             self._drop_staged(content)
             self._sealed(content, None)
             return
@@ -59,7 +60,7 @@ class Sealing(Contents):
             if content.preallocated:  # what fallocate(2) put behind the end goes
                 os.ftruncate(staged.fd, size)
                 content.preallocated = False
-            if size - content.allocated() >= SPARSE_LIMIT:
+            if content.backing or size - content.allocated() >= SPARSE_LIMIT:
                 await self._persist(content)
                 content.dirty = False
                 return

@@ -6,7 +6,7 @@ end there and then, without a task or a pass of the event loop; only if it has t
 
 from __future__ import annotations
 
-import os
+import errno
 import time
 from collections.abc import Callable, Coroutine
 from types import ModuleType
@@ -21,6 +21,7 @@ from casfs.fuse.operations import unexpected
 from casfs.fuse.options import Presentation
 from casfs.fuse.scheduler import TrioScheduler, resume
 from casfs.fuse.verbs import Verbs
+from casfs.store import config_path
 
 BURST = 32
 """Requests served before timers, thread results and other tasks get their turn."""
@@ -28,9 +29,12 @@ BURST = 32
 PATIENCE_MS = 1
 """Milliseconds the loop may sleep for the next request; so late timers and new commands may be."""
 
+DIRECT_IO = 1 << 0
 KEEP_CACHE = 1 << 1
 NOFLUSH = 1 << 5
-"""FOPEN_* of linux/fuse.h: pages stay cached from one open to the next; close(2) sends no FLUSH."""
+PASSTHROUGH = 1 << 7
+"""FOPEN_* of linux/fuse.h: reads and writes go past the page cache; pages stay cached from one open to the
+next; close(2) sends no FLUSH; reads and mappings (with DIRECT_IO only mappings) go to the backing file."""
 
 MODE, UID, GID, SIZE, ATIME, MTIME, FH, ATIME_NOW, MTIME_NOW = (1 << bit for bit in range(9))
 """FATTR_* of linux/fuse.h: which fields of a SETATTR are set."""
@@ -72,6 +76,8 @@ class Accelerated:
         self._verbs = verbs
         self._scheduler = scheduler
         self._nursery: trio.Nursery | None = None
+        self.passthrough = "off: the kernel has not said yet what it offers"
+        self._negotiated = False
         self._names = {opcode: name for name, opcodes in OPCODES.items() for opcode in opcodes}
         shown = (presentation.uid, presentation.gid, presentation.umask)
         native.prepare(
@@ -116,12 +122,33 @@ class Accelerated:
                 state = native.serve(PATIENCE_MS, BURST)
             finally:
                 scheduler.direct = False
+            if not self._negotiated:
+                self._negotiate()
             if state in (native.PENDING, native.ENDED):
                 return
             if state == native.IDLE:
                 await trio.lowlevel.wait_readable(fd)
             else:
                 await trio.lowlevel.checkpoint()
+
+    def _negotiate(self) -> None:
+        """Find out, once INIT has come, whether backing files can be registered."""
+        status = self._native.status()
+        if not status["negotiated"]:
+            return
+        self._negotiated = True
+        if not status["passthrough"]:
+            self.passthrough = "off: this kernel has none (Linux 6.9 and later do)"
+            return
+        try:
+            with open(config_path(self._verbs.fs.store.path), "rb") as file:
+                self._native.backing_close(self._native.backing_open(file.fileno()))
+        except OSError as error:
+            hint = ": the daemon has no CAP_SYS_ADMIN" if error.errno == errno.EPERM else ""
+            self.passthrough = f"off: {error.strerror}{hint}"
+            return
+        self.passthrough = "on"
+        self._verbs.files.backings = self._native
 
     # Handlers that wait
 
@@ -175,18 +202,25 @@ class Accelerated:
         return await self._verbs.setattr(ino, changes, fh if valid & FH else None, caller)
 
     async def _open(self, ino: int, flags: int, uid: int) -> tuple[int, int, int]:
-        handle = await self._verbs.open(ino, flags, uid)
-        return self._opened(handle, flags)
+        return self._opened(await self._verbs.open(ino, flags, uid))
 
     async def _create(
         self, parent: int, name: bytes, mode: int, umask: int, flags: int, uid: int, gid: int
     ) -> tuple[Inode, int, int, int]:
         handle = await self._verbs.create(parent, name, mode, umask, flags, uid, gid)
-        return (handle.inode, *self._opened(handle, flags))
+        return (handle.inode, *self._opened(handle))
 
-    def _opened(self, handle: Handle, flags: int) -> tuple[int, int, int]:
-        reading = flags & os.O_ACCMODE == os.O_RDONLY
-        return self._verbs.opened(handle), KEEP_CACHE | (NOFLUSH if reading else 0), 0
+    def _opened(self, handle: Handle) -> tuple[int, int, int]:
+        """Handle, FOPEN_* flags and backing id of a new open file."""
+        fh = self._verbs.opened(handle)
+        how = 0 if handle.writable else NOFLUSH
+        if handle.passthrough:
+            return fh, how | PASSTHROUGH | (DIRECT_IO if handle.writable else 0), handle.content.backing
+        stale = self._verbs.files.stale_pages
+        if handle.inode.ino not in stale:
+            return fh, how | KEEP_CACHE, 0
+        stale.discard(handle.inode.ino)
+        return fh, how, 0
 
     async def _write(self, fh: int, offset: int, data: bytes, _flags: int) -> int:
         return await self._verbs.write(fh, offset, data)

@@ -32,7 +32,7 @@ class Session:
         self._committer = Committer(fs, options.commit_interval)
         self._accelerated: Accelerated | None = None
         self._scheduler = scheduler
-        self.features = {"commit_interval": f"{options.commit_interval:g} s"}
+        self._slow = ""
         self._plain = accelerator.missing if options.native else "the mount option no_native"
         if accelerator.native is not None and not self._plain:
             self._accelerated = Accelerated(accelerator.native, verbs, scheduler, presentation)
@@ -56,9 +56,19 @@ class Session:
             self._plain = self._accelerated.refused
         if self._accelerated is not None and not self._plain:
             wait = self._accelerated.wait_readable
-        slow = loop.install(wait)
-        self.features["native"] = f"off: {self._plain}" if self._plain else "on"
-        self.features["fast_event_loop"] = f"off: {slow}" if slow else "on"
+        self._slow = loop.install(wait)
+
+    def features(self) -> dict[str, str]:
+        """What makes the mount fast, and why it is not where it is off."""
+        passthrough = "off: not without native"
+        if self._accelerated is not None and not self._plain:
+            passthrough = self._accelerated.passthrough
+        return {
+            "native": f"off: {self._plain}" if self._plain else "on",
+            "passthrough": passthrough,
+            "fast_event_loop": f"off: {self._slow}" if self._slow else "on",
+            "commit_interval": f"{self._options.commit_interval:g} s",
+        }
 
     def _libfuse_options(self) -> set[str]:
         options = self._options

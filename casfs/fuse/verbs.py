@@ -9,7 +9,7 @@ import errno
 import functools
 import os
 import stat
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from casfs.errors import FsError
@@ -123,9 +123,15 @@ class Verbs:
         return fh
 
     async def open(self, ino: int, flags: int, uid: int) -> Handle:
+        """A handle; its `passthrough` says that it has to be opened with `content.backing`."""
         handle = self.files.open(self.inode(ino), flags & os.O_ACCMODE != os.O_RDONLY, uid)
-        if flags & os.O_TRUNC:
-            await self._discarding(handle, self.files.truncate_at_open(handle))
+        try:
+            await self.files.join(handle)
+            if flags & os.O_TRUNC:
+                await self.files.truncate_at_open(handle)
+        except BaseException:
+            await self.files.release(handle)
+            raise
         return handle
 
     @mutating
@@ -134,13 +140,6 @@ class Verbs:
     ) -> Handle:
         inode = await self.tree.make(parent, name, stat.S_IFREG | mode & 0o7777, uid, gid, umask=umask)
         return self.files.open(inode, flags & os.O_ACCMODE != os.O_RDONLY, uid)
-
-    async def _discarding(self, handle: Handle, step: Awaitable[None]) -> None:
-        try:
-            await step
-        except BaseException:
-            await self.files.release(handle)
-            raise
 
     async def read(self, fh: int, offset: int, size: int) -> bytes | bytearray:
         return await self.files.read(self.handles[fh], offset, size)
