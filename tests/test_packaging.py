@@ -21,8 +21,9 @@ LOOK = """
 import importlib.util, casfs.fuse.session
 from casfs.fuse import accelerator
 print(casfs.__file__)
-print(importlib.util.find_spec("casfs.fuse._native") is not None)
-assert (importlib.util.find_spec("casfs.fuse._native") is None) == (accelerator.native is None), accelerator.missing
+found = importlib.util.find_spec("casfs.fuse._native") is not None
+assert found == (accelerator.native is not None), accelerator.missing
+print(found)
 """
 
 
