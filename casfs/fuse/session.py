@@ -33,9 +33,14 @@ class Session:
         self._accelerated: Accelerated | None = None
         self._scheduler = scheduler
         self._slow = ""
-        self._plain = accelerator.missing if options.native else "the mount option no_native"
-        if accelerator.native is not None and not self._plain:
-            self._accelerated = Accelerated(accelerator.native, verbs, scheduler, presentation)
+        native = accelerator.native
+        self._plain = accelerator.missing
+        if not options.native:
+            self._plain = "the mount option no_native"
+        elif native is not None and not native.same_libfuse(pyfuse3.__file__):
+            self._plain = "pyfuse3 is linked with another libfuse"
+        elif native is not None:
+            self._accelerated = Accelerated(native, verbs, scheduler, presentation)
 
     def mount(self) -> None:
         """Raises MountError."""

@@ -70,6 +70,20 @@ static PyObject *status(PyObject *self, PyObject *args)
 			     session.kernel_flags & FUSE_HANDLE_KILLPRIV_V2 ? Py_True : Py_False);
 }
 
+PyDoc_STRVAR(same_libfuse_doc, "same_libfuse(path)\n--\n\n"
+	"Is the extension at `path`, which is loaded, linked with the same libfuse as this one?");
+
+static PyObject *same_libfuse(PyObject *self, PyObject *argument)
+{
+	(void)self;
+	PyObject *path;
+	if (!PyUnicode_FSConverter(argument, &path))
+		return NULL;
+	bool same = casfs_same_libfuse(PyBytes_AS_STRING(path));
+	Py_DECREF(path);
+	return PyBool_FromLong(same);
+}
+
 PyDoc_STRVAR(serve_doc, "serve(patience, burst)\n--\n\n"
 	"Serve up to `burst` requests, waiting up to `patience` ms for each. Gives IDLE, PENDING (libfuse has to take "
 	"one), BURST, WOKEN (wake_fd was written to) or ENDED (unmounted). Raises OSError when the device fails.");
@@ -158,6 +172,7 @@ static PyObject *stack_depth(PyObject *self, PyObject *argument)
 static PyMethodDef methods[] = {
 	{"prepare", prepare, METH_VARARGS, prepare_doc},
 	{"status", status, METH_NOARGS, status_doc},
+	{"same_libfuse", same_libfuse, METH_O, same_libfuse_doc},
 	{"serve", (PyCFunction)(void (*)(void))serve, METH_FASTCALL, serve_doc},
 	{"finish", finish, METH_VARARGS, finish_doc},
 	{"backing_open", backing_open, METH_O, backing_open_doc},

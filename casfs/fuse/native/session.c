@@ -8,9 +8,10 @@
  *           the device.
  *   writev  passes replies on, but for that of INIT: there it adds what libfuse does not know of.
  *
- * What breaks it: a pyfuse3 that is linked statically or was imported before, or a libfuse without custom io.
- * Then `fuse_session_mount` here is never called or fails, `installed` stays false, and casfs goes on with
- * plain pyfuse3 (fuse/native_session.py looks and says so).
+ * What breaks it, and how it is found at the start, which then goes on with plain pyfuse3 and says so
+ * (fuse/accelerated.py): a pyfuse3 that was loaded before, or is linked statically, never calls the function here,
+ * and `installed` stays false; one that is linked with another libfuse than this module is told from the
+ * addresses (`casfs_same_libfuse`).
  */
 #define _GNU_SOURCE
 #define FUSE_USE_VERSION 314
@@ -115,17 +116,37 @@ static ssize_t pass_reply(int fd, struct iovec *iov, int count, void *userdata)
 
 static const struct fuse_custom_io custom_io = {.read = take_request, .writev = pass_reply};
 
+/* libfuse's own function. Its newer versions have several under one name: this is the one whose arguments are
+ * those used here. */
+static void *next_symbol(const char *name)
+{
+	void *found = dlvsym(RTLD_NEXT, name, "FUSE_3.0");
+	return found ? found : dlsym(RTLD_NEXT, name);
+}
+
+bool casfs_same_libfuse(const char *pyfuse3)
+{
+	void *other = dlopen(pyfuse3, RTLD_NOW | RTLD_NOLOAD);
+	if (!other)
+		return false;
+	bool same = dlsym(other, "fuse_session_fd") == dlsym(RTLD_NEXT, "fuse_session_fd");
+	dlclose(other);
+	return same;
+}
+
 __attribute__((visibility("default"))) int fuse_session_mount(struct fuse_session *se, const char *mountpoint)
 {
-	int (*real)(struct fuse_session *, const char *);
-	*(void **)&real = dlsym(RTLD_NEXT, "fuse_session_mount");
-	if (!real)
+	int (*mount)(struct fuse_session *, const char *);
+	int (*use_io)(struct fuse_session *, const struct fuse_custom_io *, int);
+	*(void **)&mount = next_symbol("fuse_session_mount");
+	*(void **)&use_io = next_symbol("fuse_session_custom_io");
+	if (!mount)
 		return -1;
-	int result = real(se, mountpoint);
-	if (result != 0 || !session.wanted)
+	int result = mount(se, mountpoint);
+	if (result != 0 || !session.wanted || !use_io)
 		return result;
 	int fd = fuse_session_fd(se);
-	if (fuse_session_custom_io(se, &custom_io, fd) == 0) {
+	if (use_io(se, &custom_io, fd) == 0) {
 		session.fd = fd;
 		session.installed = true;
 	}

@@ -36,6 +36,9 @@ extern struct casfs_session session;
 /* The size of a request at the most: libfuse 3 negotiates writes of up to 256 pages (FUSE_MAX_MAX_PAGES). */
 size_t casfs_buffer_size(void);
 
+/* Is the extension at path `pyfuse3` linked with the same libfuse as this one? */
+bool casfs_same_libfuse(const char *pyfuse3);
+
 /* Remember what the kernel offers. */
 void casfs_see_init(const struct fuse_in_header *header, size_t size);
 
