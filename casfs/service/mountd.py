@@ -99,7 +99,7 @@ async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Call
             log.info("%s is mounted on %s", store.path, mountpoint)
             ready()
             _collect_rarely()
-            await trio.to_thread.run_sync(read_ahead, mountpoint, READ_AHEAD_KIB)
+            nursery.start_soon(trio.to_thread.run_sync, read_ahead, mountpoint, READ_AHEAD_KIB)
             await session.serve()
             nursery.cancel_scope.cancel()
     finally:

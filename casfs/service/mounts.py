@@ -140,8 +140,11 @@ def is_dead(mountpoint: str) -> bool:
 def read_ahead(mountpoint: str, kib: int) -> None:
     """Set how much the kernel reads ahead in a mount. Only root may; for others it stays as it is.
 
+    Blocks until the daemon has answered a first request: the kernel sets it itself with INIT.
     linux/Documentation/ABI/testing/sysfs-class-bdi: /sys/class/bdi/MAJOR:MINOR/read_ahead_kb.
     """
+    with contextlib.suppress(OSError):
+        os.statvfs(mountpoint)
     wanted = os.fsencode(mountpoint)
     with open("/proc/self/mountinfo", "rb") as file:
         devices = [fields[2] for fields in map(bytes.split, file) if _unescape(fields[4]) == wanted]
