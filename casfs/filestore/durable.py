@@ -24,6 +24,26 @@ class Durable:
         while written < len(data):
             written += os.pwrite(fd, memoryview(data)[written:], written)
 
+    def write_files(self, files: list[tuple[str, bytes | bytearray, int]]) -> None:
+        """Make a file of each (path, content, mode), in their order; one that is there is replaced.
+
+        Raises OSError for the first that cannot be written whole. That one is removed again; those before
+        it stay.
+        """
+        for path, data, mode in files:
+            try:
+                fd = self.create(path, mode)
+            except FileExistsError:
+                self.unlink(path)
+                fd = self.create(path, mode)
+            try:
+                self.write_whole(fd, data)
+            except OSError:
+                self.unlink(path)
+                raise
+            finally:
+                os.close(fd)
+
     def rename(self, source: str, target: str) -> None:
         os.rename(source, target)
 

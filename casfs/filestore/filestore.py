@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from blake3 import blake3
@@ -26,6 +28,18 @@ the log: what is acknowledged can be committed, and files can be deleted, on a f
 CLAIM_CHECK = 16 << 20
 """Bytes that may be claimed before the free space is looked at again."""
 
+FILE_ROOM = 4096
+"""Bytes that a file takes on disk besides its content, at the most: the rest of its last block."""
+
+PENDING_LIMIT = 64 << 20
+"""Bytes of accepted blobs that may wait in memory to be written; beyond it they are written at once."""
+
+PENDING_COUNT = 20_000
+"""And so many blobs: each is a directory entry and an inode that the next commit has to make."""
+
+WRITE_BATCH = 64
+"""Pending blobs written in one go, some 4 ms: so long a reader of one of them may have to wait."""
+
 
 @dataclass(frozen=True, slots=True)
 class BlobFile:
@@ -46,6 +60,10 @@ class FileStore:
         self.staging = Staging(f"{root}/staging", self.durable)
         self._claimable = 0
         self._pending_rows = 0
+        self._pending: dict[bytes, bytes | bytearray] = {}
+        self._pending_room = 0
+        self._writing: set[bytes] = set()
+        self._written = threading.Condition(threading.Lock())
         room = self.room()
         self._reserve = min(RESERVE, room.total // 32)
 
@@ -59,11 +77,16 @@ class FileStore:
         self.durable.fsync_path(self.root)
 
     def has(self, digest: bytes, size: int) -> bool:
-        """Is there a file of that size for the digest? Does not read it."""
+        """Is there a file of that size for the digest, or will there be? Does not read it."""
+        pending = self._pending.get(digest)
+        if pending is not None:
+            return len(pending) == size
         try:
             return os.stat(self.paths.blob(digest), follow_symlinks=False).st_size == size
         except FileNotFoundError:
             return False
+
+    # Publishing
 
     def publish_bytes(self, digest: bytes, data: bytes | bytearray) -> None:
         """Write `data`, whole, under its digest. Not durable before `sync_each`.
@@ -72,19 +95,60 @@ class FileStore:
         is after it is durable (I1), a blob file is nobody's anyhow. For the same reason a file that is
         there already is not trusted but replaced: it may be the torn rest of a crash.
         """
-        path = self.paths.blob(digest)
+        self.durable.write_files([(self.paths.blob(digest), data, BLOB_MODE)])
+
+    def accept(self, digest: bytes, data: bytes | bytearray) -> None:
+        """Take a blob whose file is made later, by `write_pending` or the first `open`: a file costs more
+        than all else about a small blob. `data` must not be changed any more."""
+        with self._written:
+            self._pending[digest] = data
+            self._pending_room += len(data) + FILE_ROOM
+
+    @property
+    def pending_are_many(self) -> bool:
+        """Should blobs be published at once instead of being accepted, for what they take of memory?"""
+        return len(self._pending) >= PENDING_COUNT or self._pending_room >= PENDING_LIMIT
+
+    def is_pending(self, digest: bytes) -> bool:
+        """Was the blob accepted and not yet written?"""
+        return digest in self._pending
+
+    def write_pending(self, digests: list[bytes]) -> None:
+        """Write those of the blobs that are pending. Not durable before `sync_each`. Blocks.
+
+        Raises OSError; what was not written, and maybe some that was, is pending as before.
+        """
+        for start in range(0, len(digests), WRITE_BATCH):
+            with self._taken(digests[start : start + WRITE_BATCH]) as blobs:
+                self.durable.write_files(
+                    [(self.paths.blob(digest), data, BLOB_MODE) for digest, data in blobs.items()]
+                )
+
+    def forget(self, digest: bytes) -> None:
+        """Nobody wants a pending blob any more: it is not written."""
+        with self._taken([digest]):
+            pass
+
+    @contextmanager
+    def _taken(self, digests: list[bytes]) -> Iterator[dict[bytes, bytes | bytearray]]:
+        """Those of the blobs that are pending; no other thread writes them meanwhile.
+
+        Left without an exception, they are pending no more.
+        """
+        with self._written:
+            self._written.wait_for(lambda: self._writing.isdisjoint(digests))
+            blobs = {digest: self._pending[digest] for digest in digests if digest in self._pending}
+            self._writing.update(digests)
+        done: Iterable[bytes] = ()
         try:
-            fd = self.durable.create(path, BLOB_MODE)
-        except FileExistsError:
-            self.durable.unlink(path)
-            fd = self.durable.create(path, BLOB_MODE)
-        try:
-            self.durable.write_whole(fd, data)
-        except OSError:
-            self.durable.unlink(path)
-            raise
+            yield blobs
+            done = blobs
         finally:
-            os.close(fd)
+            with self._written:
+                for digest in done:
+                    self._pending_room -= len(self._pending.pop(digest)) + FILE_ROOM
+                self._writing.difference_update(digests)
+                self._written.notify_all()
 
     def publish_staged(self, digest: bytes, staged: StagedFile, *, keep_name: bool) -> None:
         """Make a staged file the blob of its digest and close it. Not durable before `sync_each`.
@@ -94,18 +158,26 @@ class FileStore:
         """
         source, target = self.staging.path(staged.name), self.paths.blob(digest)
         os.fchmod(staged.fd, BLOB_MODE)
-        if keep_name:
-            try:
-                self.durable.link(source, target)
-            except FileExistsError:
-                self.durable.unlink(target)
-                self.durable.link(source, target)
-        else:
-            self.durable.rename(source, target)
+        with self._taken([digest]):
+            if keep_name:
+                try:
+                    self.durable.link(source, target)
+                except FileExistsError:
+                    self.durable.unlink(target)
+                    self.durable.link(source, target)
+            else:
+                self.durable.rename(source, target)
         os.close(staged.fd)
 
+    # Using what is there
+
     def open(self, digest: bytes) -> int:
-        """A read-only descriptor of the blob. OSError EIO when it is missing: a row said it is there."""
+        """A read-only descriptor of the blob, whose file is made now if it is pending.
+
+        Raises OSError, EIO when the file is missing: a row said it is there.
+        """
+        if digest in self._pending:
+            self.write_pending([digest])
         try:
             return os.open(self.paths.blob(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
@@ -159,11 +231,13 @@ class FileStore:
                     size = entry.stat(follow_symlinks=False).st_size
                     yield BlobFile(entry.path, self.paths.digest_of(entry.path), size)
 
+    # Room
+
     def claim(self, size: int) -> None:
         """Say that `size` bytes of new data or rows are coming. Raises OSError ENOSPC near a full disk."""
         self._claimable -= size
         if self._claimable < 0:
-            free = self.room().available - self._reserve - self._pending_rows
+            free = self.room().available - self._reserve - self._pending_rows - self._pending_room
             if free < size:
                 raise OSError(errno.ENOSPC, "the file system of the store is full")
             self._claimable = min(free, CLAIM_CHECK) - size

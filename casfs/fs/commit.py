@@ -3,15 +3,19 @@
 Operations apply their rows to the one open transaction and return. It commits when its first operation is
 `interval` old, when somebody waits for it (fsync, unmount), or when it has grown long. The order keeps I1:
 
-    1  the blobs published in the group are made durable, in a thread; operations go on
-    2  the gate closes for publishing; the few blobs that came meanwhile are made durable
+    1  the blobs published in the group are made durable, in a thread; operations go on. Most are small
+       and only accepted so far (filestore/filestore.py): their files are written now, except those of
+       new blobs that no inode refers to any more, which go with their rows
+    2  the gate closes for publishing; the few blobs that came meanwhile are written and made durable
     3  rows in memory are written, room in the log is allocated, COMMIT: into the page cache, short
     4  fdatasync of the log, in a thread; the next group may begin meanwhile
     5  files that a committed row named until now are removed
 
 A failure in 1-3 leaves the transaction open: nothing is lost, those who wait get the errno, the next
-round tries again. After a failure that cannot be tried again (a sync that failed: the kernel may have
-dropped the pages; a COMMIT that failed: SQLite has rolled it back) the file system only reads, and says so.
+round tries again. So does a file that finds no room: its blob is still in memory. After a failure that
+cannot be tried again (a file that the disk refuses for another reason; a sync that failed: the kernel may
+have dropped the pages; a COMMIT that failed: SQLite has rolled it back) the file system only reads, and
+says so.
 """
 
 from __future__ import annotations
@@ -44,6 +48,9 @@ FEW_BLOBS = 64
 OPEN_ROUNDS = 3
 """So often at most the blobs are made durable with the gate open; each round leaves fewer than the last."""
 
+PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors of making a file that say nothing about the disk's health: the next commit tries again."""
+
 TURN_SECONDS = 10.0
 """How long to wait for another process that holds the database (the collector holds it 20 ms)."""
 
@@ -66,7 +73,7 @@ class GroupCommit:
         self.wake: Callable[[], object] = lambda: None
         self._number = 0
         self._durable = 0
-        self._published: list[bytes] = []
+        self._published: dict[bytes, int | None] = {}
         self._obsolete: list[str] = []
         self._gate: Event | None = None
         self._begin_gate: Event | None = None
@@ -148,9 +155,20 @@ class GroupCommit:
         """Would `enter_publishing` return without waiting?"""
         return self.active and self._gate is None
 
-    def publish(self, digest: bytes) -> None:
-        """Note a blob file this group refers to: it has to be durable before COMMIT (I1)."""
-        self._published.append(digest)
+    def publish(self, digest: bytes, new: int | None) -> None:
+        """Note a blob this group refers to: it has to be durable before COMMIT (I1).
+
+        `new`: the row this group has inserted for it, if it has.
+        """
+        self._published[digest] = new
+        if self._store.filestore.pending_are_many:
+            self.wake()
+
+    @property
+    def defers_files(self) -> bool:
+        """May the file of a new blob be left to the commit? Not to one that runs: who then makes blobs
+        faster than they are written would let it grow until all have to wait for its end."""
+        return self._running is None and not self._store.filestore.pending_are_many
 
     def obsolete(self, staged_name: str) -> None:
         """Note a staged file a committed row may name: it may go when this group is durable (I5)."""
@@ -177,7 +195,8 @@ class GroupCommit:
 
     @property
     def is_long(self) -> bool:
-        return self.operations >= GROUP_LIMIT
+        """Should it be committed without waiting for the interval?"""
+        return self.operations >= GROUP_LIMIT or self._store.filestore.pending_are_many
 
     # Committing
 
@@ -258,14 +277,28 @@ class GroupCommit:
             await run(self._remove_staged, obsolete)
 
     async def _sync_blobs(self, *, each: bool) -> None:
-        batch, self._published = self._published, []
+        self._drop_unused()
+        batch, self._published = list(self._published), {}
         filestore = self._store.filestore
+        written = False
         try:
+            await self._scheduler.run(filestore.write_pending, batch)
+            written = True
             await self._scheduler.run(filestore.sync_each if each else filestore.sync_all, batch)
         except OSError as error:
-            self._published = batch + self._published
-            self.stop(error)
+            # None: some may have a file by now, so they are not to be dropped any more.
+            self._published = dict.fromkeys(batch) | self._published
+            if written or error.errno not in PASSING:
+                self.stop(error)
             raise
+
+    def _drop_unused(self) -> None:
+        """Forget what this group has made and removed again, before it costs a file."""
+        filestore = self._store.filestore
+        for digest, new in list(self._published.items()):
+            if new is not None and filestore.is_pending(digest) and self._inodes.drop_unused(new):
+                filestore.forget(digest)
+                del self._published[digest]
 
     def _commit_rows(self) -> None:
         try:

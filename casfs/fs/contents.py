@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from blake3 import blake3
 
-from casfs.filestore.filestore import hash_bytes
+from casfs.filestore.filestore import FILE_ROOM, hash_bytes
 from casfs.fs.commit import GroupCommit
 from casfs.fs.content import MEMORY_LIMIT, Content, Handle
 from casfs.fs.inodes import Inode, InodeTable
@@ -150,7 +150,7 @@ class Contents:
         """Move staged content from memory to a staged file. Raises OSError."""
         buffer = content.buffer
         assert buffer is not None
-        self._filestore.claim(len(buffer) + 4096)
+        self._filestore.claim(len(buffer) + FILE_ROOM)
         staged = self._staging.create()
         try:
             self._filestore.durable.write_whole(staged.fd, buffer)

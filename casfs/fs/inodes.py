@@ -232,6 +232,15 @@ class InodeTable:
         """Note a change of `blob.refs` for the next commit."""
         self._refs[blob] = self._refs.get(blob, 0) + change
 
+    def drop_unused(self, blob: int) -> bool:
+        """Delete the row of a blob if no inode refers to it any more (I4). It must be one that no commit
+        has shown to anybody."""
+        change = self._refs.get(blob, 0)
+        if change >= 0 or not self._namespace.blobs.delete_unused(blob, change):
+            return False
+        del self._refs[blob]
+        return True
+
     def remove(self, inode: Inode) -> None:
         """Delete an inode without names and handles, its attributes and its reference to a blob."""
         self.set_blob(inode, None)

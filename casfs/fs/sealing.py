@@ -6,7 +6,7 @@ import logging
 import os
 import time
 
-from casfs.filestore.filestore import hash_bytes, hash_descriptor
+from casfs.filestore.filestore import FILE_ROOM, hash_bytes, hash_descriptor
 from casfs.filestore.staging import StagedFile
 from casfs.fs.content import Content
 from casfs.fs.contents import INLINE_WORK
@@ -80,19 +80,23 @@ class Sealing(Passthrough):
         if blob is not None and self._filestore.has(digest, size):
             self._drop_staged(content)
         elif blob is not None:
-            self._publish(content, digest)
+            self._publish(content, digest, None)
         else:
             with self._savepoint():
                 blob = self._blobs.insert(digest, size, time.time_ns())
-                self._publish(content, digest)
+                self._publish(content, digest, blob)
             self._inodes.add_refs(blob, -1)
         self._sealed(content, blob)
 
-    def _publish(self, content: Content, digest: bytes) -> None:
+    def _publish(self, content: Content, digest: bytes, new: int | None) -> None:
+        """Hand the content over to the filestore; `new`: the row that was made for it."""
         inode, buffer, staged = content.inode, content.buffer, content.staged
         if buffer is not None:
-            self._filestore.claim(len(buffer) + 4096)
-            self._filestore.publish_bytes(digest, buffer)
+            self._filestore.claim(len(buffer) + FILE_ROOM)
+            if self._group.defers_files:
+                self._filestore.accept(digest, buffer)
+            else:
+                self._filestore.publish_bytes(digest, buffer)
             self._buffered -= len(buffer)
             content.buffer = None
         else:
@@ -105,7 +109,7 @@ class Sealing(Passthrough):
             content.staged = None
             content.hasher = None
             content.hashed = 0
-        self._group.publish(digest)
+        self._group.publish(digest, new)
 
     def _sealed(self, content: Content, blob: int | None) -> None:
         content.dirty = False

@@ -50,6 +50,11 @@ class Blobs:
             [(blob_id, change, now_ns) for blob_id, change in changes.items() if change],
         )
 
+    def delete_unused(self, blob_id: int, change: int) -> bool:
+        """Delete a blob that nothing refers to once `change` is added to its count; was it so?"""
+        self._execute("DELETE FROM blob WHERE id = ? AND refs + ? = 0", (blob_id, change))
+        return self._connection.changes() > 0
+
     def totals(self) -> tuple[int, int, int, int]:
         """(blobs in use, their bytes, orphans, their bytes)."""
         row: tuple[int, int, int, int] = self._execute(

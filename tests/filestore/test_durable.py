@@ -57,6 +57,27 @@ def test_write_whole_fails_when_the_disk_takes_only_a_part(durable: Durable, tmp
     assert (tmp_path / "file").read_bytes() == b"y" * 5000
 
 
+def test_files_are_written_whole_or_not_at_all(durable: Durable, tmp_path: Path) -> None:
+    """One that is there is replaced, not written to: others may have it open or linked."""
+    paths = [tmp_path / name for name in ("first", "second", "third", "fourth")]
+    paths[1].write_bytes(b"torn")
+    os.link(paths[1], tmp_path / "link")
+    files: list[tuple[str, bytes | bytearray, int]] = [
+        (str(paths[0]), b"x" * 10, 0o400),
+        (str(paths[1]), bytearray(b"y" * 900), 0o600),
+        (str(paths[2]), b"z" * 5000, 0o400),
+        (str(paths[3]), b"never", 0o400),
+    ]
+    with file_size_limit(1000), pytest.raises(OSError, match="too large") as raised:
+        durable.write_files(files)
+    assert raised.value.errno == errno.EFBIG
+    assert [path.exists() for path in paths] == [True, True, False, False]
+    assert (tmp_path / "link").read_bytes() == b"torn"
+    durable.write_files(files)
+    assert [path.read_bytes() for path in paths] == [bytes(data) for _, data, _ in files]
+    assert [path.stat().st_mode & 0o777 for path in paths] == [mode for _, _, mode in files]
+
+
 def test_names(durable: Durable, tmp_path: Path) -> None:
     first, second, third = (str(tmp_path / name) for name in ("first", "second", "third"))
     Path(first).write_text("content")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import io
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -102,6 +104,134 @@ def test_bytes_that_cannot_be_published_leave_nothing(
         filestore.publish_bytes(DIGEST, CONTENT)
     assert filestore.staging.names() == []
     assert list(filestore.enumerate()) == []
+
+
+# Pending
+
+
+def accept(filestore: FileStore, count: int) -> dict[bytes, bytes]:
+    """So many pending blobs."""
+    contents = [b"content %d" % number for number in range(count)]
+    blobs = {bytes(hash_bytes(content)): content for content in contents}
+    for digest, content in blobs.items():
+        filestore.accept(digest, content)
+    return blobs
+
+
+def test_an_accepted_blob_is_there_before_its_file(filestore: FileStore, seam: FaultyDurable) -> None:
+    filestore.accept(DIGEST, bytearray(CONTENT))
+    assert filestore.has(DIGEST, len(CONTENT))
+    assert not filestore.has(DIGEST, len(CONTENT) + 1)
+    assert filestore.is_pending(DIGEST)
+    assert seam.calls == []
+    assert read(filestore, DIGEST) == CONTENT
+    assert os.stat(filestore.paths.blob(DIGEST)).st_mode & 0o777 == 0o400
+    assert not filestore.is_pending(DIGEST)
+    assert filestore.has(DIGEST, len(CONTENT))
+    filestore.write_pending([DIGEST])
+    assert seam.calls == ["create", "write_whole"]
+
+
+def test_pending_blobs_are_written_in_batches(
+    filestore: FileStore, seam: FaultyDurable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory is given back while the rest is written."""
+    monkeypatch.setattr(module, "WRITE_BATCH", 3)
+    blobs = accept(filestore, 8)
+    left: list[int] = []
+    seam.before = lambda number, name: left.append(sum(map(filestore.is_pending, blobs)))
+    filestore.write_pending(list(blobs))
+    assert left[::2] == [8, 8, 8, 5, 5, 5, 2, 2]
+    assert {digest: read(filestore, digest) for digest in blobs} == blobs
+
+
+def test_a_pending_blob_replaces_the_torn_rest_of_a_power_loss(filestore: FileStore) -> None:
+    Path(filestore.paths.blob(DIGEST)).write_bytes(bytes(len(CONTENT)))
+    filestore.accept(DIGEST, CONTENT)
+    filestore.write_pending([DIGEST])
+    assert read(filestore, DIGEST) == CONTENT
+
+
+@pytest.mark.parametrize("call", ["create", "write_whole"])
+def test_what_could_not_be_written_is_pending_as_before(
+    filestore: FileStore, seam: FaultyDurable, call: str
+) -> None:
+    blobs = accept(filestore, 5)
+
+    def full(_: int, name: str) -> None:
+        if name == call and seam.calls.count(call) == 4:
+            raise OSError(errno.ENOSPC, "full")
+
+    seam.before = full
+    with pytest.raises(OSError, match="full"):
+        filestore.write_pending(list(blobs))
+    seam.before = lambda number, name: None
+    assert len(list(filestore.enumerate())) == 3
+    filestore.write_pending(list(blobs))
+    assert {digest: read(filestore, digest) for digest in blobs} == blobs
+    assert not any(map(filestore.is_pending, blobs))
+
+
+def test_a_forgotten_blob_is_not_written(filestore: FileStore) -> None:
+    filestore.accept(DIGEST, CONTENT)
+    filestore.forget(DIGEST)
+    assert not filestore.has(DIGEST, len(CONTENT))
+    filestore.write_pending([DIGEST])
+    assert list(filestore.enumerate()) == []
+
+
+def test_a_staged_file_takes_the_place_of_a_pending_blob(filestore: FileStore, seam: FaultyDurable) -> None:
+    filestore.accept(DIGEST, CONTENT)
+    filestore.publish_staged(DIGEST, stage(filestore, CONTENT), keep_name=False)
+    assert not filestore.is_pending(DIGEST)
+    assert read(filestore, DIGEST) == CONTENT
+    assert seam.calls == ["create", "rename"]
+
+
+def test_a_reader_waits_for_the_thread_that_writes_the_blob(
+    filestore: FileStore, seam: FaultyDurable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must not replace a file that is half written, nor read one."""
+    blobs = list(accept(filestore, 2))
+    writing, waiting, go_on = threading.Event(), threading.Event(), threading.Event()
+    wait = filestore._written.wait
+
+    def hold(_: int, name: str) -> None:
+        if name == "write_whole" and not writing.is_set():
+            writing.set()
+            assert go_on.wait(30)
+
+    def waits(timeout: float | None = None) -> bool:
+        waiting.set()
+        return wait(timeout)
+
+    seam.before = hold
+    monkeypatch.setattr(filestore._written, "wait", waits)
+    with ThreadPoolExecutor() as threads:
+        writer = threads.submit(filestore.write_pending, blobs)
+        assert writing.wait(30)
+        reader = threads.submit(read, filestore, blobs[0])
+        assert waiting.wait(30)
+        filestore.accept(DIGEST, CONTENT)
+        assert read(filestore, DIGEST) == CONTENT, "another blob has to wait"
+        go_on.set()
+        writer.result(30)
+        assert reader.result(30) == b"content 0"
+    assert seam.calls.count("create") == 3
+
+
+def test_blobs_are_many_by_their_number_or_their_bytes(
+    filestore: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = list(accept(filestore, 4))
+    assert not filestore.pending_are_many
+    for limit, value in (("PENDING_COUNT", 4), ("PENDING_LIMIT", 4 * 4096)):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, limit, value)
+            assert filestore.pending_are_many
+    monkeypatch.setattr(module, "PENDING_COUNT", 4)
+    filestore.forget(blobs[0])
+    assert not filestore.pending_are_many
 
 
 def test_a_missing_blob_is_an_io_error(filestore: FileStore) -> None:
@@ -230,6 +360,15 @@ def test_rows_that_wait_for_their_commit_count_against_new_data(filestore: FileS
     with pytest.raises(OSError, match="full"):
         filestore.claim(10 << 20)
     filestore.rows_committed()
+    filestore.claim(10 << 20)
+
+
+def test_blobs_that_wait_for_their_file_count_against_new_data(filestore: FileStore, disk: Disk) -> None:
+    disk.free = 30 << 20
+    filestore.accept(DIGEST, bytes(8 << 20))
+    with pytest.raises(OSError, match="full"):
+        filestore.claim(10 << 20)
+    filestore.forget(DIGEST)
     filestore.claim(10 << 20)
 
 

@@ -103,7 +103,7 @@ def test_many_blobs_are_synced_at_once(
         kernel.write_file(f"{number}", b"%d" % number)
     seam.calls.clear()
     kernel.sync()
-    assert seam.calls == ["syncfs", "reserve_log", "commit", "sync_log"]
+    assert seam.calls == ["create", "write_whole"] * 6 + ["syncfs", "reserve_log", "commit", "sync_log"]
 
 
 def test_no_room_in_the_log_keeps_the_group_open(

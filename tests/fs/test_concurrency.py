@@ -66,6 +66,31 @@ def test_operations_go_on_while_blobs_become_durable(run: Run, monkeypatch: pyte
     run(body)
 
 
+def test_files_are_written_at_once_while_a_commit_runs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left to the commit, they came faster than it wrote them: it grew until everybody had to wait for it."""
+    set_limits(monkeypatch, FEW_BLOBS=1)
+
+    async def body(mount: Mount) -> None:
+        for number in range(3):
+            await mount.write_file(b"%d" % number, b"content %d" % number)
+        assert "write_whole" not in mount.seam.calls
+        async with trio.open_nursery() as nursery:
+            with mount.held("write_whole") as gate:
+                nursery.start_soon(mount.fs.group.durable)
+                await gate.arrived()
+                written = mount.seam.calls.count("write_whole")
+                await mount.write_file(b"meanwhile", b"other content")
+                assert mount.seam.calls.count("write_whole") == written + 1
+                await mount.unlink(b"0")
+                assert await mount.read_file(b"meanwhile") == b"other content"
+        assert not mount.fs.group.active
+        calls = len(mount.seam.calls)
+        await mount.write_file(b"afterwards", b"different content")
+        assert len(mount.seam.calls) == calls
+
+    run(body)
+
+
 def test_sealing_waits_while_the_gate_is_closed_and_the_rest_goes_on(run: Run) -> None:
     """Step 2 of a commit."""
 

@@ -173,6 +173,19 @@ def test_many_new_files_are_synced_at_once(crashing: Crashing, monkeypatch: pyte
     crashing.sync()
 
 
+def test_small_files_are_written_in_several_goes(crashing: Crashing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some by the commit, some at once because too many wait, one because it is read, one never."""
+    set_limits(monkeypatch, WRITE_BATCH=2, PENDING_COUNT=4)
+    for number in range(6):
+        crashing.write(f"f{number}", OLD + bytes([number]))
+        if number == 1:
+            crashing.step(lambda: crashing.kernel.unlink("f0"), f0=None)
+            assert crashing.kernel.read_file("f1") == OLD + b"\1"
+    crashing.sync()
+    crashing.write("again", OLD + b"\0")
+    crashing.sync()
+
+
 def test_content_that_is_there_already(crashing: Crashing) -> None:
     crashing.write("first", LARGE)
     crashing.write("same_group", LARGE)

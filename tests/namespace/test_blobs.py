@@ -44,5 +44,14 @@ def test_ids_are_not_used_again(writing: Namespace) -> None:
     assert writing.blobs.insert(TWO, 100, 5) > one
 
 
+def test_only_what_nothing_refers_to_is_deleted(writing: Namespace) -> None:
+    one, two = writing.blobs.insert(ONE, 100, 5), writing.blobs.insert(TWO, 7, 5)
+    writing.blobs.add_refs({one: 1}, 10)
+    assert not writing.blobs.delete_unused(one, -1)
+    assert writing.blobs.delete_unused(two, -1)
+    assert not writing.blobs.delete_unused(two, -1)
+    assert [blob.id for blob in writing.blobs.all()] == [one]
+
+
 def test_totals_of_nothing(writing: Namespace) -> None:
     assert writing.blobs.totals() == (0, 0, 0, 0)
