@@ -41,7 +41,7 @@ class Files(Sealing):
         self.handles -= 1
         if content.backing and not content.handles:
             self._leave(content)
-        if content.writers == 0 and content.dirty:
+        if content.writers == 0 and content.dirty and not self._seals_later(content):
             try:
                 await self.seal(content)
             except OSError as error:
@@ -216,6 +216,14 @@ class Files(Sealing):
             self._inodes.changed(inode)
         await self.drop_privileges(inode, handle.uid)
 
+    def _seals_later(self, content: Content) -> bool:
+        """Leave content in memory to the next commit when this one lets nobody publish: its room is claimed,
+        so that nothing is left for close(2) to complain of."""
+        if content.buffer is None or not content.dirty or not self._group.is_closing or self.seals_at_close:
+            return False
+        self.seals_due = True
+        return True
+
     async def flush(self, handle: Handle) -> None:
         """What close(2) waits for: seal what this handle wrote. Raises OSError.
 
@@ -229,7 +237,7 @@ class Files(Sealing):
             raise FsError(errno.EROFS)
         handle.flushed = True
         content = handle.content
-        if handle.inherited or content.writers > 1:
+        if handle.inherited or content.writers > 1 or self._seals_later(content):
             return
         await self.seal(content)
         handle.wrote = False

@@ -50,8 +50,7 @@ class Ranges(Files):
 
     async def _share_blob(self, source: Content, target: Content) -> bool:
         """Let an empty file have the blob of a sealed one; False when there is no such blob."""
-        if source.dirty and not source.writers:
-            await self.seal(source)
+        await self.seal_closed(source.inode)
         async with target.mutex:
             await self._group.begin()
             inode, blob = source.inode, source.inode.blob

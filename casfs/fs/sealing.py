@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 SPARSE_LIMIT = 1 << 30
 """Bytes of holes from which a file is not hashed but stays a staged file: hashing zeros takes 0.3 s/GiB."""
 
+PAUSE_EVERY = 64
+"""Contents looked at, and maybe sealed, before others are served."""
+
 WRITEBACK_SECONDS = 30.0
 """Age at which content that is still being written is made durable as it is, as the kernel does."""
 
@@ -146,9 +149,18 @@ class Sealing(Passthrough):
         if first:
             self._filestore.durable.fsync_path(self._staging.root)
 
+    async def seal_closed(self, inode: Inode) -> None:
+        """Seal what nobody writes any more and a commit has kept from being sealed at its close."""
+        content = inode.content
+        if content is not None and content.dirty and not content.writers:
+            await self.seal(content)
+            self._close_if_idle(content)
+
     async def persist_inode(self, inode: Inode) -> None:
         """Before an unsealed file takes the name of another one: its content must not be lost (I6)."""
         content = inode.content
+        if content is not None and content.dirty and not content.writers:
+            await self.seal(content)
         if content is not None and content.dirty and inode.nlink:
             async with content.mutex:
                 if content.dirty:
@@ -157,7 +169,10 @@ class Sealing(Passthrough):
     async def write_back(self) -> None:
         """Before a commit: long-dirty content becomes durable, what could not be sealed is tried again."""
         now = self._scheduler.now()
-        for content in list(self._open.values()):
+        self.seals_due = False
+        for number, content in enumerate(list(self._open.values())):
+            if number % PAUSE_EVERY == PAUSE_EVERY - 1:
+                await self._scheduler.pause()
             if not content.dirty or content.mutex.busy or not content.inode.nlink:
                 continue
             if content.writers == 0:

@@ -10,6 +10,8 @@ import os
 import sys
 from types import ModuleType
 
+from casfs.filestore.durable import Durable
+
 
 def _load() -> tuple[ModuleType | None, str]:
     if "pyfuse3" in sys.modules:
@@ -28,3 +30,16 @@ def _load() -> tuple[ModuleType | None, str]:
 
 native, missing = _load()
 """The extension and "", or None and the reason why there is none."""
+
+
+class NativeDurable(Durable):
+    """The durable seam with the files of a commit's blobs made in one call, without the GIL."""
+
+    def write_files(self, files: list[tuple[str, bytes | bytearray, int]]) -> None:
+        assert native is not None
+        native.write_files(files)
+
+
+def durable() -> Durable:
+    """The seam for a store that is mounted."""
+    return Durable() if native is None else NativeDurable()

@@ -216,7 +216,7 @@ class Operations(pyfuse3.Operations):
     async def getxattr(self, ino: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         if name == CAPABILITY and name not in self._fs.xattrs.all(self._get(ino)):
             raise pyfuse3.FUSEError(errno.ENODATA)
-        return self._fs.xattrs.get(ino, name)
+        return await self._verbs.getxattr(ino, name)
 
     @translated
     async def listxattr(self, ino: int, ctx: pyfuse3.RequestContext) -> list[bytes]:

@@ -17,6 +17,7 @@ from casfs.fs.attributes import Changes
 from casfs.fs.content import Handle
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.inodes import Inode
+from casfs.fs.xattrs import DIGEST
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,6 +50,7 @@ class Verbs:
         self.inode = fs.inodes.get
         self.durable_each = durable_each
         self.handles: dict[int, Handle] = {}
+        fs.files.seals_at_close = durable_each
         self._next_handle = 1
 
     # Names
@@ -104,6 +106,11 @@ class Verbs:
         return await self.fs.attributes.set(ino, changes, handle, uid)
 
     # Extended attributes
+
+    async def getxattr(self, ino: int, name: bytes) -> bytes:
+        if name == DIGEST:
+            await self.files.seal_closed(self.inode(ino))
+        return self.fs.xattrs.get(ino, name)
 
     @mutating
     async def setxattr(self, ino: int, name: bytes, value: bytes, in_group: Callable[[int], bool]) -> None:

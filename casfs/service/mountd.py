@@ -16,6 +16,7 @@ import trio
 from casfs.control.server import Server
 from casfs.errors import MountError
 from casfs.fs.filesystem import FileSystem
+from casfs.fuse import accelerator
 from casfs.fuse.options import MountOptions
 from casfs.fuse.scheduler import TrioScheduler
 from casfs.fuse.session import Session
@@ -45,12 +46,12 @@ def mount(store: str, mountpoint: str, options: MountOptions, foreground: bool) 
     _check_mountpoint(store, mountpoint)
     if foreground:
         logging.basicConfig(level=logging.INFO, format="casfs: %(levelname)s: %(message)s")
-        with contextlib.closing(Store(store)) as opened:
+        with contextlib.closing(Store(store, durable=accelerator.durable())) as opened:
             trio.run(_run, opened, mountpoint, options, lambda: notify("READY=1"))
         return 0
 
     def serve(ready: Callable[[], None]) -> None:
-        with contextlib.closing(Store(store)) as opened:
+        with contextlib.closing(Store(store, durable=accelerator.durable())) as opened:
             _log_to_file(store)  # whose log it is, the store's lock has decided
             trio.run(_run, opened, mountpoint, options, ready)
 

@@ -1,4 +1,5 @@
 /* casfs.fuse._native: the entry points. Called on the event loop's thread only, but for what says otherwise. */
+#include "files.h"
 #include "serve.h"
 
 #include <errno.h>
@@ -169,6 +170,9 @@ static PyObject *stack_depth(PyObject *self, PyObject *argument)
 	return PyLong_FromLong(stacked ? 2 : 1);
 }
 
+PyDoc_STRVAR(write_files_doc, "write_files(files)\n--\n\n"
+	"As Durable.write_files (filestore/durable.py), in one go without the GIL. From any thread. Raises OSError.");
+
 static PyMethodDef methods[] = {
 	{"prepare", prepare, METH_VARARGS, prepare_doc},
 	{"status", status, METH_NOARGS, status_doc},
@@ -177,6 +181,7 @@ static PyMethodDef methods[] = {
 	{"finish", finish, METH_VARARGS, finish_doc},
 	{"backing_open", backing_open, METH_O, backing_open_doc},
 	{"backing_close", backing_close, METH_O, backing_close_doc},
+	{"write_files", casfs_write_files, METH_O, write_files_doc},
 	{"stack_depth", stack_depth, METH_O, stack_depth_doc},
 	{NULL, NULL, 0, NULL},
 };
