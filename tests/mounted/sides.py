@@ -13,11 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from blake3 import blake3
+
 from tests.mounted.mounts import Mount
 
 T = TypeVar("T")
 
 MIB = 1 << 20
+PAGE = mmap.PAGESIZE
 
 DIGEST = "user.casfs.blake3"
 
@@ -26,6 +29,12 @@ DIGEST = "user.casfs.blake3"
 def pattern(seed: int, size: int) -> bytes:
     """Content in which every 16 bytes say where they are from, so that a misplaced page is seen."""
     return b"".join(b"%5d:%9d\n" % (seed, offset) for offset in range(0, size, 16))[:size]
+
+
+LARGE = pattern(0, 2 * MIB)
+"""More than what stays in memory while it is written, and more than a request takes."""
+
+SMALL = pattern(0, 100_000)
 
 
 def outcome(call: Callable[[], T]) -> T | str:
@@ -137,3 +146,35 @@ class Mapping:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class Reader:
+    """A program that reads a file with read(2) and through a map."""
+
+    def __init__(self, path: Path) -> None:
+        self.fd = os.open(path, os.O_RDONLY)
+        self.map = Mapping(self.fd, os.fstat(self.fd).st_size)
+
+    def see(self, offset: int = 0, size: int = 4 * MIB) -> tuple[int, bytes, bytes | str]:
+        """The size of the file, and what is read there in both ways."""
+        mapped = outcome(lambda: self.map.read(offset, min(size, self.map.length - offset)))
+        return os.fstat(self.fd).st_size, os.pread(self.fd, size, offset), mapped
+
+    def close(self) -> None:
+        self.map.close()
+        os.close(self.fd)
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def digest(path: Path) -> str:
+    """What casfs says; nothing for a file that is not sealed."""
+    return os.getxattr(path, DIGEST).decode()
+
+
+def hexdigest(content: bytes | bytearray) -> str:
+    return str(blake3(content).hexdigest())
