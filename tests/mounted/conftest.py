@@ -81,7 +81,6 @@ def mnt(mount: Mount) -> Path:
 def common_mount(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
     """One mount for all tests of a module, with the store on a disk, as stores are."""
     place = tmp_path_factory.mktemp("common")
-    place.chmod(0o755)
     mount = Mount(place / "store", place / "mnt", mode=request.param)
     try:
         mount.start().assert_mode()

@@ -47,7 +47,7 @@ FALLOCATE_MODES = [
     *(Fallocate.ALLOCATE, KEEP, Fallocate.PUNCH_HOLE | KEEP, Fallocate.ZERO_RANGE),
     Fallocate.ZERO_RANGE | KEEP,
 ]
-EXAMPLES = int(os.environ.get("CASFS_EXAMPLES", "80"))
+EXAMPLES = int(os.environ.get("CASFS_EXAMPLES", "60"))
 MOST = 6
 """Handles, and maps, at a time."""
 
