@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.mounted.mounts import Mount
 from tests.mounted.sides import (
     LARGE,
     MIB,
@@ -33,6 +34,14 @@ from tests.mounted.sides import (
 )
 
 CONTENTS = pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
+
+
+def test_passthrough_is_used_where_it_can_be(common_mount: Mount) -> None:
+    """Otherwise the tests of this module would hold without being about it."""
+    features = common_mount.status["features"]
+    major, minor = (int(number) for number in os.uname().release.split(".")[:2])
+    able = common_mount.mode == "native" and os.getuid() == 0 and (major, minor) >= (6, 9)
+    assert (features.get("passthrough", "off: not there") == "on") == able
 
 
 # A reader that was there first
