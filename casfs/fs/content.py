@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from blake3 import blake3
 
@@ -20,7 +21,7 @@ class Content:
     Sealed: neither `buffer` nor `staged`; reads come from `blob_fd`, opened at the first one.
     Staged: one of the two. `dirty` until it is sealed; `row_size` is the size the row shows meanwhile.
     `backing`: the id of the file the kernel reads by itself, 0 for none (passthrough.py); it is the file of
-    `backing_blob`, or, when that is 0, the staged file.
+    `backing_blob`, or, when that is 0, the staged file, whose time after our last write is `mtime_below`.
     `mutex` is held by who changes the content and has to wait meanwhile, for a thread or a commit.
     """
 
@@ -35,6 +36,7 @@ class Content:
         "hashed",
         "hasher",
         "inode",
+        "mtime_below",
         "mutex",
         "preallocated",
         "row_size",
@@ -60,6 +62,7 @@ class Content:
         self.preallocated = False
         self.backing = 0
         self.backing_blob = 0
+        self.mtime_below = 0
 
     @property
     def is_staged(self) -> bool:
@@ -86,6 +89,8 @@ class Content:
         else:
             assert self.staged is not None
             written = os.pwrite(self.staged.fd, data, offset)
+            if self.backing:
+                self.mtime_below = os.fstat(self.staged.fd).st_mtime_ns
             if self.hasher is not None:
                 if offset == self.hashed:
                     self.hasher.update(data if written == len(data) else data[:written])
@@ -105,6 +110,8 @@ class Content:
         else:
             assert self.staged is not None
             os.ftruncate(self.staged.fd, size)
+            if self.backing:
+                self.mtime_below = os.fstat(self.staged.fd).st_mtime_ns
             if size < self.hashed or size > self.inode.size:
                 self.hasher = None
         self.inode.size = size
@@ -115,6 +122,19 @@ class Content:
         if self.staged is not None:
             return min(whole, os.fstat(self.staged.fd).st_blocks * 512)
         return whole if self.buffer is not None else self.inode.allocated
+
+    def observe(self) -> tuple[int, bool]:
+        """(`allocated`, may the kernel keep the attributes?), with times that a mapping has moved.
+
+        The kernel writes to a backing file by itself through a shared mapping.
+        """
+        if not self.backing or not self.writers or self.staged is None:
+            return self.allocated(), True
+        below = os.fstat(self.staged.fd).st_mtime_ns
+        if below != self.mtime_below:
+            self.mtime_below = below
+            self.inode.mtime = self.inode.ctime = time.time_ns()
+        return self.allocated(), False
 
     def close_blob(self) -> None:
         if self.blob_fd >= 0:

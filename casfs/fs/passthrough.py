@@ -16,6 +16,7 @@ demands of it (fs/fuse/iomode.c, fs/fuse/passthrough.c), and what keeps a blob i
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import OrderedDict
 from typing import Protocol
@@ -129,6 +130,7 @@ class Passthrough(Contents):
             raise
         content.hasher = None
         content.backing_blob = 0
+        content.mtime_below = os.fstat(content.staged.fd).st_mtime_ns
         self._blobs_in_use.discard(blob)
         self.stale_pages.add(inode.ino)
         for other in self._open.values():

@@ -130,7 +130,9 @@ class Ranges(Files):
             raise FsError(errno.EFBIG)
         async with content.mutex:
             await self._make_staged(content, inode.size)
-            if not mode & PUNCH_HOLE:
+            if (
+                not mode & PUNCH_HOLE and length < self._filestore.room().total
+            ):  # else fallocate(2) says why not
                 self._filestore.claim(length)
             if content.buffer is not None:
                 self._spill(content)

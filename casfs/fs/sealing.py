@@ -63,10 +63,13 @@ class Sealing(Passthrough):
             if content.preallocated:  # what fallocate(2) put behind the end goes
                 os.ftruncate(staged.fd, size)
                 content.preallocated = False
-            if content.backing or size - content.allocated() >= SPARSE_LIMIT:
+            sparse = size - content.allocated() >= SPARSE_LIMIT
+            if sparse or content.backing:
                 await self._persist(content)
-                content.dirty = False
-                return
+                if sparse or content.backing:  # its last reader may have gone meanwhile
+                    content.dirty = False
+                    return
+                await self._group.enter_publishing()
             if content.hasher is not None and content.hashed == size:
                 digest = content.hasher.digest()
             elif size <= INLINE_WORK:

@@ -21,7 +21,7 @@ CASFS = [sys.executable, "-m", "casfs"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(CHECKOUT), "LC_ALL": "C.UTF-8"}
 ROOT_OPTIONS = "allow_other,suid,dev" if os.getuid() == 0 else "suid,dev"
 
-ACCELERATED = False
+ACCELERATED = True
 """Is there a native accelerator? Then every mounted test runs with it and without it."""
 
 MODES = ("native", "no-native") if ACCELERATED else ("no-native",)

@@ -70,14 +70,15 @@ static void set_time(int64_t ns, uint64_t *seconds, uint32_t *rest)
 	*rest = (uint32_t)part;
 }
 
-/* Fill in the attributes of an Inode. -1 with an exception. */
-static int fill_attr(struct fuse_attr *attr, PyObject *inode)
+/* Fill in the attributes of an Inode and how long they may be kept, in seconds. -1 with an exception. */
+static int fill_attr(struct fuse_attr *attr, uint64_t *valid, PyObject *inode)
 {
 	if (!python.offsets[F_MODE] || !inode || inode == Py_None) {
 		PyErr_SetString(PyExc_TypeError, "no inode to show");
 		return -1;
 	}
 	memset(attr, 0, sizeof *attr);
+	*valid = FOREVER;
 	uint32_t mode = (uint32_t)number(inode, F_MODE);
 	attr->ino = (uint64_t)number(inode, F_INO);
 	attr->nlink = (uint32_t)number(inode, F_NLINK);
@@ -91,11 +92,17 @@ static int fill_attr(struct fuse_attr *attr, PyObject *inode)
 		attr->size = (uint64_t)number(inode, F_SIZE);
 		PyObject *content = slot(inode, F_CONTENT);
 		if (content && content != Py_None) {
-			PyObject *allocated = PyObject_CallMethod(content, "allocated", NULL);
-			if (!allocated)
+			PyObject *seen = PyObject_CallMethod(content, "observe", NULL);
+			long long allocated;
+			int lasting;
+			if (!seen || !PyArg_ParseTuple(seen, "Lp", &allocated, &lasting)) {
+				Py_XDECREF(seen);
 				return -1;
-			attr->blocks = (uint64_t)PyLong_AsLongLong(allocated) >> 9;
-			Py_DECREF(allocated);
+			}
+			Py_DECREF(seen);
+			attr->blocks = (uint64_t)allocated >> 9;
+			if (!lasting)
+				*valid = 0;
 		} else {
 			attr->blocks = (uint64_t)number(inode, F_ALLOCATED) >> 9;
 		}
@@ -110,10 +117,10 @@ static int fill_attr(struct fuse_attr *attr, PyObject *inode)
 static int fill_entry(struct fuse_entry_out *out, PyObject *inode)
 {
 	memset(out, 0, sizeof *out);
-	out->entry_valid = out->attr_valid = FOREVER;
+	out->entry_valid = FOREVER;
 	if (inode == Py_None) /* nodeid 0: a negative entry */
 		return 0;
-	if (fill_attr(&out->attr, inode) < 0)
+	if (fill_attr(&out->attr, &out->attr_valid, inode) < 0)
 		return -1;
 	out->nodeid = out->attr.ino;
 	return 0;
@@ -223,8 +230,7 @@ void casfs_answer(uint32_t opcode, uint64_t unique, PyObject *result)
 		case FUSE_GETATTR:
 		case FUSE_SETATTR:
 			memset(&out.attr, 0, sizeof out.attr);
-			out.attr.attr_valid = FOREVER;
-			failed = fill_attr(&out.attr.attr, result);
+			failed = fill_attr(&out.attr.attr, &out.attr.attr_valid, result);
 			size = sizeof out.attr;
 			break;
 		case FUSE_OPEN:
