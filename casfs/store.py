@@ -137,6 +137,10 @@ class Store:
         self._lock.release()
 
 
+def config_path(store: str) -> str:
+    return f"{store}/casfs.toml"
+
+
 def database_path(store: str) -> str:
     return f"{store}/casfs.db"
 
@@ -158,7 +162,7 @@ def holder(store: str) -> str | None:
 
 def read_config(path: str) -> StoreConfig:
     """What casfs.toml says. Raises StoreNotFound, FormatError, FormatTooNew."""
-    name = f"{path}/casfs.toml"
+    name = config_path(path)
     try:
         with open(name, "rb") as file:
             values = tomllib.load(file)
@@ -192,7 +196,7 @@ def create_store(path: str, *, fan_out: int = 2) -> None:
         raise FormatError(f"fan-out {fan_out} is not one of {', '.join(map(str, FAN_OUTS))}")
     path = os.path.abspath(path)
     os.makedirs(path, mode=0o700, exist_ok=True)
-    if os.path.exists(f"{path}/casfs.toml"):
+    if os.path.exists(config_path(path)):
         raise StoreExists(f"{path} is a casfs store already")
     if os.listdir(path):
         raise StoreExists(f"{path} is not empty", hint="name a new or an empty directory")
@@ -205,14 +209,14 @@ def create_store(path: str, *, fan_out: int = 2) -> None:
         "# A casfs store. Written once by `casfs init`; do not edit.\n"
         f'format = {FORMAT}\ndigest = "blake3"\nfan_out = {fan_out}\n'
     )
-    temporary = f"{path}/casfs.toml.new"
+    temporary = f"{config_path(path)}.new"
     fd = durable.create(temporary, 0o600)
     try:
         durable.write_whole(fd, text.encode())
         durable.fdatasync(fd)
     finally:
         os.close(fd)
-    durable.rename(temporary, f"{path}/casfs.toml")
+    durable.rename(temporary, config_path(path))
     durable.fsync_path(path)
     durable.fsync_path(os.path.dirname(path))
 

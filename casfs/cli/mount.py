@@ -21,7 +21,12 @@ def add(commands: Commands) -> None:
         metavar="OPTION[,OPTION…]",
         action="append",
         default=[],
-        help="mount options: ro, allow_other, uid=, gid=, umask=, commit_interval=SECONDS, …",
+        help="mount options: ro, allow_other, uid=, gid=, umask=, commit_interval=SECONDS, no_native, …",
+    )
+    parser.add_argument(
+        "--no-native",
+        action="store_true",
+        help="do without the native accelerator, as -o no_native",
     )
     parser.add_argument(
         "-f",
@@ -36,4 +41,5 @@ def run(args: argparse.Namespace) -> int:
     from casfs.service.mountd import mount
 
     words = [word for group in args.options for word in group.split(",") if word]
+    words += ["no_native"] if args.no_native else []
     return mount(args.store, args.mountpoint, MountOptions.parse(words), args.foreground)

@@ -6,10 +6,9 @@ calls fsync, rename or unlink on the store's files.
 
 from __future__ import annotations
 
-import ctypes
 import os
 
-_libc = ctypes.CDLL(None, use_errno=True)
+from casfs.syscalls import syncfs
 
 
 class Durable:
@@ -66,11 +65,9 @@ class Durable:
             os.close(fd)
 
     def syncfs(self, path: str) -> None:
-        """syncfs(2) of the file system that holds `path`; reports write errors since Linux 5.8."""
+        """syncfs(2) of the file system that holds `path`."""
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
         try:
-            if _libc.syncfs(fd) != 0:
-                number = ctypes.get_errno()
-                raise OSError(number, os.strerror(number), path)
+            syncfs(fd)
         finally:
             os.close(fd)

@@ -208,6 +208,22 @@ class FileStore:
         finally:
             os.close(source)
 
+    def displace(self, digest: bytes, fresh: StagedFile, size: int) -> StagedFile:
+        """Make a blob's file a staged file, and `fresh`, an empty staged file, the blob with a copy. Blocks.
+
+        Durable before it returns, since who asked is going to write to the file: power must not
+        come back to a blob with another content (I2). Raises OSError; then the blob is as it was.
+        """
+        path, name = self.paths.blob(digest), Staging.new_name()
+        self.copy_to(digest, fresh, size)
+        os.fchmod(fresh.fd, BLOB_MODE)
+        self.durable.fdatasync(fresh.fd)
+        self.durable.link(path, self.staging.path(name))
+        self.durable.rename(self.staging.path(fresh.name), path)
+        self.durable.fsync_path(self.paths.shard(digest))
+        os.close(fresh.fd)
+        return self.staging.reopen(name)
+
     def enumerate(self) -> Iterator[BlobFile]:
         """Every file below `blobs/`, shard by shard, in order of the shards."""
         for shard in self.paths.shards():
@@ -278,16 +294,16 @@ def open_copy(data: bytes | bytearray) -> int:
     return fd
 
 
-def copy_range(source: int, target: int, length: int) -> None:
-    """Copy `length` bytes from the start of one descriptor to the start of another, holes as data.
+def copy_range(source: int, target: int, length: int, offset: int = 0, target_offset: int = 0) -> None:
+    """Copy `length` bytes from one descriptor to another, holes as data. Blocks.
 
     copy_file_range(2) shares extents where the file system can (XFS and btrfs with reflink).
     """
     done = 0
     while done < length:
-        copied = os.copy_file_range(source, target, length - done, done, done)
+        copied = os.copy_file_range(source, target, length - done, offset + done, target_offset + done)
         if copied == 0:
-            raise OSError(errno.EIO, f"content ends after {done} of {length} bytes")
+            raise OSError(errno.EIO, f"content ends after {offset + done} of {offset + length} bytes")
         done += copied
 
 

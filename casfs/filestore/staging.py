@@ -43,8 +43,12 @@ class Staging:
         """An empty staged file, from the pool when it has one."""
         if self._pool:
             return self._pool.pop()
-        name = os.urandom(8).hex()
+        name = self.new_name()
         return StagedFile(name, self._durable.create(self.path(name), 0o600))
+
+    @staticmethod
+    def new_name() -> str:
+        return os.urandom(8).hex()
 
     def reopen(self, name: str) -> StagedFile:
         """A staged file that a committed row names. Raises OSError EIO when it is missing.

@@ -57,6 +57,7 @@ class Attributes:
             inode.gid = inode.gid if changes.gid is None else changes.gid
             if changes.mode is None and not inode.is_directory:
                 inode.mode = mode_without_suid(inode.mode)
+            await self._files.drop_privileges(inode, 0)
         if changes.atime is not None:
             inode.atime = changes.atime
         if changes.mtime is not None:
@@ -72,5 +73,4 @@ class Attributes:
         if not inode.is_regular or size < 0:
             raise FsError(errno.EINVAL)
         await self._files.truncate(inode, size, handle)
-        if uid:
-            await self._files.drop_privileges(inode)
+        await self._files.drop_privileges(inode, uid)

@@ -19,10 +19,14 @@ class Content:
 
     Sealed: neither `buffer` nor `staged`; reads come from `blob_fd`, opened at the first one.
     Staged: one of the two. `dirty` until it is sealed; `row_size` is the size the row shows meanwhile.
+    `backing`: the id of the file the kernel reads by itself, 0 for none (passthrough.py); it is the file of
+    `backing_blob`, or, when that is 0, the staged file.
     `mutex` is held by who changes the content and has to wait meanwhile, for a thread or a commit.
     """
 
     __slots__ = (
+        "backing",
+        "backing_blob",
         "blob_fd",
         "buffer",
         "dirty",
@@ -32,6 +36,7 @@ class Content:
         "hasher",
         "inode",
         "mutex",
+        "preallocated",
         "row_size",
         "scheduler",
         "staged",
@@ -52,6 +57,9 @@ class Content:
         self.staged: StagedFile | None = None
         self.hasher: blake3 | None = None
         self.hashed = 0
+        self.preallocated = False
+        self.backing = 0
+        self.backing_blob = 0
 
     @property
     def is_staged(self) -> bool:
@@ -117,7 +125,7 @@ class Content:
 class Handle:
     """One open(2) of a file."""
 
-    __slots__ = ("content", "flushed", "inherited", "inode", "uid", "writable", "wrote")
+    __slots__ = ("content", "flushed", "inherited", "inode", "passthrough", "uid", "writable", "wrote")
 
     def __init__(self, inode: Inode, content: Content, writable: bool, uid: int) -> None:
         self.inode = inode
@@ -127,3 +135,4 @@ class Handle:
         self.wrote = False
         self.flushed = False
         self.inherited = False
+        self.passthrough = False

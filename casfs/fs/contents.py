@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from collections import Counter
+from collections.abc import Iterator
 
 from blake3 import blake3
 
@@ -17,25 +20,36 @@ from casfs.store import Store
 BUFFERED_LIMIT = 64 << 20
 """Bytes of staged content in memory, over all files; beyond it new content goes to staged files."""
 
+DESCRIPTOR_LIMIT = 512
+"""Blobs that are kept open for the reads of open files."""
+
 INLINE_WORK = 1 << 20
 """Bytes that are hashed or copied on the event loop's own thread: less than a millisecond."""
 
 
 class Contents:
-    """The table of open contents. Owned by the thread that runs the file system."""
+    """The table of open contents. Owned by the thread that runs the file system.
+
+    `seals_at_close`: close(2) waits for the seal, always. `seals_due`: some closed content waits for one.
+    """
 
     def __init__(self, store: Store, inodes: InodeTable, group: GroupCommit, scheduler: Scheduler) -> None:
         self._filestore = store.filestore
         self._staging = store.filestore.staging
         self._blobs = store.namespace.blobs
         self._savepoint = store.namespace.savepoint
+        self._xattrs = store.namespace.xattrs
         self._inodes = inodes
         self._group = group
         self._scheduler = scheduler
         self._open: dict[int, Content] = {}
         self._buffered = 0
         self._slow_writes = 0
+        self._with_blob_fd: list[Content] = []
+        self._blob_threads: Counter[int] = Counter()
         self.handles = 0
+        self.seals_at_close = False
+        self.seals_due = False
 
     def open(self, inode: Inode, writable: bool, uid: int) -> Handle:
         """A handle of a regular file. Raises OSError EIO when its staged file is gone."""
@@ -83,7 +97,32 @@ class Contents:
     def _blob_fd(self, content: Content) -> int:
         if content.blob_fd < 0:
             content.blob_fd = self._filestore.open(self._digest(content.inode))
+            self._with_blob_fd.append(content)
+            if len(self._with_blob_fd) > DESCRIPTOR_LIMIT:
+                self._close_oldest_blobs()
         return content.blob_fd
+
+    def _close_oldest_blobs(self) -> None:
+        """Close half of the blobs that are open: the next read of one opens it again."""
+        opened = [content for content in self._with_blob_fd if content.blob_fd >= 0]
+        half = len(opened) // 2
+        for content in opened[:half]:
+            content.close_blob()
+        self._with_blob_fd = opened[half:]
+
+    @contextlib.contextmanager
+    def _blob_in_thread(self, blob: int | None) -> Iterator[None]:
+        """While a thread reads a blob's file: it must not become a staged file (passthrough.py)."""
+        if blob is None:
+            yield
+            return
+        self._blob_threads[blob] += 1
+        try:
+            yield
+        finally:
+            self._blob_threads[blob] -= 1
+            if not self._blob_threads[blob]:
+                del self._blob_threads[blob]
 
     def _digest(self, inode: Inode) -> bytes:
         digest = None if inode.blob is None else self._blobs.digest(inode.blob)
@@ -117,9 +156,9 @@ class Contents:
                 if keep <= INLINE_WORK:
                     self._filestore.copy_to(self._digest(content.inode), staged, keep)
                 else:
-                    await self._scheduler.run(
-                        self._filestore.copy_to, self._digest(content.inode), staged, keep
-                    )
+                    digest = self._digest(content.inode)
+                    with self._blob_in_thread(content.inode.blob):
+                        await self._scheduler.run(self._filestore.copy_to, digest, staged, keep)
             except OSError:
                 self._staging.drop(staged)
                 raise

@@ -148,9 +148,7 @@ async def _copy_file(fs: FileSystem, inode: Inode, target: Place) -> None:
 
 async def _settle(fs: FileSystem, inode: Inode) -> None:
     """Have the content of a file in a blob, which the copy can share."""
-    content = inode.content
-    if content is not None and content.dirty and content.writers == 0:
-        await fs.files.seal(content)
+    await fs.files.seal_closed(inode)
     _check_settled(inode)
 
 

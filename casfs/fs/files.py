@@ -26,6 +26,9 @@ SLOW_BYTES = 64 << 10
 
 MAX_SIZE = (1 << 63) - 1
 
+CAPABILITY = b"security.capability"
+"""capabilities(7) of a program file."""
+
 
 class Files(Sealing):
     """File verbs. Owned by the thread that runs the file system."""
@@ -36,7 +39,9 @@ class Files(Sealing):
         content.handles -= 1
         content.writers -= handle.writable
         self.handles -= 1
-        if content.writers == 0 and content.dirty:
+        if content.backing and not content.handles:
+            self._leave(content)
+        if content.writers == 0 and content.dirty and not self._seals_later(content):
             try:
                 await self.seal(content)
             except OSError as error:
@@ -74,7 +79,8 @@ class Files(Sealing):
             return await self._read_staged(content, offset, size)
         fd = os.dup(fd)  # a writer that comes meanwhile closes the descriptor of the blob
         try:
-            return await self._scheduler.run(_read_whole, fd, size, offset)
+            with self._blob_in_thread(content.inode.blob):
+                return await self._scheduler.run(_read_whole, fd, size, offset)
         finally:
             os.close(fd)
 
@@ -115,16 +121,25 @@ class Files(Sealing):
         if handle.flushed:
             handle.inherited = True
         inode.mtime = inode.ctime = time.time_ns()
-        if handle.uid and inode.mode & (stat.S_ISUID | stat.S_ISGID):
-            await self.drop_privileges(inode)
+        if inode.xattrs != {} or inode.mode & (stat.S_ISUID | stat.S_ISGID):
+            await self.drop_privileges(inode, handle.uid)
         return written
 
-    async def drop_privileges(self, inode: Inode) -> None:
-        """What a write or truncation by another than root takes away."""
-        mode = mode_without_suid(inode.mode)
-        if mode != inode.mode:
+    async def drop_privileges(self, inode: Inode, uid: int) -> None:
+        """What a write or a truncation takes away: capabilities, and suid and sgid unless by root.
+
+        The kernel leaves that to the file system (FUSE_HANDLE_KILLPRIV and _V2, linux/fuse.h).
+        """
+        mode = mode_without_suid(inode.mode) if uid else inode.mode
+        if inode.xattrs is None:
+            inode.xattrs = self._xattrs.of(inode.ino)
+        capable = CAPABILITY in inode.xattrs
+        if mode != inode.mode or capable:
             await self._group.begin()
             inode.mode = mode
+            if capable:
+                self._xattrs.remove(inode.ino, CAPABILITY)
+                del inode.xattrs[CAPABILITY]
             self._inodes.changed(inode)
 
     async def _write_in_thread(self, content: Content, offset: int, data: bytes) -> int:
@@ -171,7 +186,7 @@ class Files(Sealing):
         if content.inode.staged is not None:
             await self._group.begin()
         content.mark_dirty()
-        if size == 0:
+        if size == 0 and not content.backing:
             self._drop_staged(content)
             content.buffer = bytearray()
             content.inode.size = 0
@@ -199,8 +214,15 @@ class Files(Sealing):
             await self._group.begin()
             inode.mtime = time.time_ns()
             self._inodes.changed(inode)
-        if handle.uid:
-            await self.drop_privileges(inode)
+        await self.drop_privileges(inode, handle.uid)
+
+    def _seals_later(self, content: Content) -> bool:
+        """Leave content in memory to the next commit when this one lets nobody publish: its room is claimed,
+        so that nothing is left for close(2) to complain of."""
+        if content.buffer is None or not content.dirty or not self._group.is_closing or self.seals_at_close:
+            return False
+        self.seals_due = True
+        return True
 
     async def flush(self, handle: Handle) -> None:
         """What close(2) waits for: seal what this handle wrote. Raises OSError.
@@ -215,7 +237,7 @@ class Files(Sealing):
             raise FsError(errno.EROFS)
         handle.flushed = True
         content = handle.content
-        if handle.inherited or content.writers > 1:
+        if handle.inherited or content.writers > 1 or self._seals_later(content):
             return
         await self.seal(content)
         handle.wrote = False

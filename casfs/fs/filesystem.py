@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from casfs.fs.attributes import Attributes
 from casfs.fs.commit import GroupCommit
-from casfs.fs.files import Files
 from casfs.fs.inodes import InodeTable
+from casfs.fs.ranges import Ranges
 from casfs.fs.recovery import recover
 from casfs.fs.scheduler import Scheduler
 from casfs.fs.tree import Tree
@@ -37,7 +37,7 @@ class FileSystem:
         self.scheduler = scheduler
         self.inodes = InodeTable(store.namespace)
         self.group = GroupCommit(store, self.inodes, scheduler)
-        self.files = Files(store, self.inodes, self.group, scheduler)
+        self.files = Ranges(store, self.inodes, self.group, scheduler)
         self.group.before_commit = self.files.write_back
         self.xattrs = ExtendedAttributes(store, self.inodes, self.group, self.files)
         self.tree = Tree(store, self.inodes, self.group, self.files, self.xattrs)

@@ -290,6 +290,11 @@ class InodeTable:
     # Figures
 
     @property
+    def in_memory(self) -> dict[int, Inode]:
+        """Inodes by number, to be looked into only; it is the same object for ever."""
+        return self._cache
+
+    @property
     def cached(self) -> int:
         return len(self._cache)
 

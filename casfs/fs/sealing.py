@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 
 from casfs.filestore.filestore import FILE_ROOM, hash_bytes, hash_descriptor
 from casfs.filestore.staging import StagedFile
 from casfs.fs.content import Content
-from casfs.fs.contents import INLINE_WORK, Contents
+from casfs.fs.contents import INLINE_WORK
 from casfs.fs.inodes import Inode
+from casfs.fs.passthrough import Passthrough
 
 log = logging.getLogger(__name__)
 
 SPARSE_LIMIT = 1 << 30
 """Bytes of holes from which a file is not hashed but stays a staged file: hashing zeros takes 0.3 s/GiB."""
 
+PAUSE_EVERY = 64
+"""Contents looked at, and maybe sealed, before others are served."""
+
 WRITEBACK_SECONDS = 30.0
 """Age at which content that is still being written is made durable as it is, as the kernel does."""
 
 
-class Sealing(Contents):
+class Sealing(Passthrough):
     """What turns dirty content into blobs. Owned by the thread that runs the file system."""
 
     async def seal(self, content: Content) -> None:
@@ -46,7 +51,7 @@ class Sealing(Contents):
         size = inode.size
         inode.allocated = content.allocated()
         await self._group.enter_publishing()
-        if size == 0:
+        if size == 0 and not content.backing:
             self._drop_staged(content)
             self._sealed(content, None)
             return
@@ -55,7 +60,10 @@ class Sealing(Contents):
         else:
             staged = content.staged
             assert staged is not None
-            if size - content.allocated() >= SPARSE_LIMIT:
+            if content.preallocated:  # what fallocate(2) put behind the end goes
+                os.ftruncate(staged.fd, size)
+                content.preallocated = False
+            if content.backing or size - content.allocated() >= SPARSE_LIMIT:
                 await self._persist(content)
                 content.dirty = False
                 return
@@ -142,9 +150,18 @@ class Sealing(Contents):
         if first:
             self._filestore.durable.fsync_path(self._staging.root)
 
+    async def seal_closed(self, inode: Inode) -> None:
+        """Seal what nobody writes any more and a commit has kept from being sealed at its close."""
+        content = inode.content
+        if content is not None and content.dirty and not content.writers:
+            await self.seal(content)
+            self._close_if_idle(content)
+
     async def persist_inode(self, inode: Inode) -> None:
         """Before an unsealed file takes the name of another one: its content must not be lost (I6)."""
         content = inode.content
+        if content is not None and content.dirty and not content.writers:
+            await self.seal(content)
         if content is not None and content.dirty and inode.nlink:
             async with content.mutex:
                 if content.dirty:
@@ -153,7 +170,10 @@ class Sealing(Contents):
     async def write_back(self) -> None:
         """Before a commit: long-dirty content becomes durable, what could not be sealed is tried again."""
         now = self._scheduler.now()
-        for content in list(self._open.values()):
+        self.seals_due = False
+        for number, content in enumerate(list(self._open.values())):
+            if number % PAUSE_EVERY == PAUSE_EVERY - 1:
+                await self._scheduler.pause()
             if not content.dirty or content.mutex.busy or not content.inode.nlink:
                 continue
             if content.writers == 0:

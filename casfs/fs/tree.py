@@ -77,8 +77,9 @@ class Tree:
         *,
         rdev: int = 0,
         target: bytes | None = None,
+        umask: int = 0,
     ) -> Inode:
-        """A new inode of any type under a new name.
+        """A new inode of any type under a new name. A default list of the directory goes before `umask`.
 
         Raises FsError EEXIST, ENAMETOOLONG, ENOENT (the directory was removed), EINVAL, ENOSPC.
         """
@@ -95,7 +96,9 @@ class Tree:
                 mode |= stat.S_ISGID
         requested = mode
         if target is None and self._xattrs.all(directory):
-            mode = self._xattrs.inherited_mode(directory, mode)
+            mode = self._xattrs.inherited_mode(directory, mode, umask)
+        else:
+            mode &= ~umask
         inode = self._inodes.create(mode, uid, gid, rdev, target)
         named = False
         try:

@@ -137,10 +137,10 @@ class ExtendedAttributes:
         if value is not None:
             self._store(inode, acl.ACCESS, acl.encode(acl.with_mode(acl.decode(value), mode)))
 
-    def inherited_mode(self, parent: Inode, mode: int) -> int:
-        """The mode of what is made in `parent`, by its default list if it has one."""
+    def inherited_mode(self, parent: Inode, mode: int, umask: int) -> int:
+        """The mode of what is made in `parent`, by its default list if it has one, else by `umask`."""
         default = self.all(parent).get(acl.DEFAULT)
-        return mode if default is None else acl.inherit(acl.decode(default), mode)[1]
+        return mode & ~umask if default is None else acl.inherit(acl.decode(default), mode)[1]
 
     def inherit(self, parent: Inode, child: Inode, mode: int) -> None:
         """Give a new file or directory the lists its parent's default list asks for."""

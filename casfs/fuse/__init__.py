@@ -1,1 +1,3 @@
-"""The FUSE adapter: requests of the kernel translated to verbs of the file system. Only here is pyfuse3."""
+"""Adapter between the kernel's FUSE protocol and the verbs of the file system."""
+
+from casfs.fuse import accelerator as accelerator  # before pyfuse3: see native/session.c

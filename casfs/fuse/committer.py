@@ -35,7 +35,9 @@ class Committer:
         group = self._fs.group
         while not group.failed:
             wait = TICK
-            if group.active:
+            if self._fs.files.seals_due and not group.active:
+                wait = 0
+            elif group.active:
                 wait = 0 if group.is_long else group.since + self._interval - trio.current_time()
             with trio.move_on_after(max(wait, 0)):
                 await self._wake.wait()

@@ -3,28 +3,23 @@
 pyfuse3's session loop takes, for each request, a trio.Lock (a full pass of the scheduler) and
 trio's `wait_readable` (two epoll system calls and a task switch): 52 µs a request. Its module-level name
 `trio` is looked up at run time so that `pyfuse3.asyncio` can replace it. The same seam is used here: look
-with poll(2) whether a request is there already, and only if not, wait as trio does: 16 µs a request.
+with poll(2) whether a request is there already, and only if not, wait as trio does: 16 µs a request. With
+the native accelerator the wait serves most requests by itself (accelerated.py).
 
 What it relies on in pyfuse3 is the names below; `install` checks them and leaves pyfuse3 alone otherwise.
 """
 
 from __future__ import annotations
 
-import logging
+import os
 import select
 import types
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pyfuse3
 import trio
 
-log = logging.getLogger(__name__)
-
-BURST = 32
-"""Requests served before timers, thread results and other tasks get their turn."""
-
-PATIENCE_MS = 1
-"""Milliseconds the loop may sleep for the next request; so late timers and new commands may be."""
+from casfs.fuse.accelerated import BURST, PATIENCE_MS
 
 _LOWLEVEL = ("current_task", "current_trio_token", "notify_closing")
 
@@ -53,12 +48,12 @@ class Baton:
 class RequestWait:
     """`trio.lowlevel.wait_readable` for the FUSE descriptor.
 
-    While nothing runs in a thread, it sleeps up to `PATIENCE_MS` in poll(2) itself: a program that works
-    file by file sends its next request some microseconds after the last reply.
+    It sleeps up to `PATIENCE_MS` in poll(2) itself, for requests and for threads that finish: a program that
+    works file by file sends its next request some microseconds after the last reply.
     """
 
-    def __init__(self, threads: Callable[[], int]) -> None:
-        self._threads = threads
+    def __init__(self, wake_fd: int) -> None:
+        self._wake_fd = wake_fd
         self._poll: select.poll | None = None
         self._left = BURST
 
@@ -67,24 +62,29 @@ class RequestWait:
         if poll is None:
             poll = self._poll = select.poll()
             poll.register(fd, select.POLLIN)
-        self._left -= 1
-        if self._left <= 0:
-            self._left = BURST
-            await trio.lowlevel.checkpoint()
-        if poll.poll(0 if self._threads() else PATIENCE_MS):
-            return
-        await trio.lowlevel.wait_readable(fd)
+            poll.register(self._wake_fd, select.POLLIN)
+        while True:
+            self._left -= 1
+            if self._left <= 0:
+                self._left = BURST
+                await trio.lowlevel.checkpoint()
+            ready = dict(poll.poll(PATIENCE_MS))
+            if self._wake_fd in ready:
+                os.eventfd_read(self._wake_fd)
+                self._left = 0
+            if fd in ready:
+                return
+            if not ready:
+                await trio.lowlevel.wait_readable(fd)
+                return
 
 
-def install(threads: Callable[[], int]) -> str:
-    """Put the seam in; returns "" or the reason why pyfuse3 runs its own loop.
-
-    `threads()` is the number of calls that are under way in threads.
-    """
+def install(wait_readable: Callable[[int], Awaitable[None]]) -> str:
+    """Put the seam in; returns "" or the reason why pyfuse3 runs its own loop."""
     if getattr(pyfuse3, "trio", None) is not trio:
         return "this pyfuse3 does not look up trio by its module-level name"
     lowlevel = types.SimpleNamespace(**{name: getattr(trio.lowlevel, name) for name in _LOWLEVEL})
-    lowlevel.wait_readable = RequestWait(threads).wait_readable
+    lowlevel.wait_readable = wait_readable
     seam = types.SimpleNamespace(
         lowlevel=lowlevel,
         Lock=Baton,

@@ -7,26 +7,23 @@ import functools
 import logging
 import os
 import stat
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pyfuse3
 
-from casfs.errors import FsError
 from casfs.fs.attributes import Changes
 from casfs.fs.content import Handle
-from casfs.fs.filesystem import FileSystem
+from casfs.fs.files import CAPABILITY
 from casfs.fs.inodes import Inode
 from casfs.fuse.options import Presentation
+from casfs.fuse.verbs import Verbs
 from casfs.namespace.connection import database_errno
 
 log = logging.getLogger(__name__)
 
 FOREVER = 365 * 86400.0
 """Seconds the kernel may keep names and attributes: only this daemon changes them, and it tells."""
-
-CAPABILITY = b"security.capability"
-"""Asked for by the kernel before each write(2); pyfuse3 cannot tell it to leave that to the file system."""
 
 BLOCK_SIZE = 128 << 10
 """st_blksize: what programs should read and write at a time."""
@@ -47,52 +44,32 @@ def translated(method: Handler[P, R]) -> Handler[P, R]:
         except OSError as error:
             raise pyfuse3.FUSEError(error.errno or errno.EIO) from None
         except Exception as error:
-            log.exception("%s failed", method.__name__)
-            raise pyfuse3.FUSEError(database_errno(error) or errno.EIO) from None
+            raise pyfuse3.FUSEError(unexpected(error, method.__name__)) from None
 
     return functools.wraps(method)(handler)  # type: ignore[return-value]
 
 
-def mutating(method: Handler[P, R]) -> Handler[P, R]:
-    """As `translated`, for what changes the namespace: waits for the commit where that is asked for."""
-
-    async def handler(self: Operations, *args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            group = self._group
-            if group.must_wait:
-                await group.catch_up()
-            result = await method(self, *args, **kwargs)
-            if self._durable_each:
-                await group.durable()
-            return result
-        except OSError as error:
-            raise pyfuse3.FUSEError(error.errno or errno.EIO) from None
-        except Exception as error:
-            log.exception("%s failed", method.__name__)
-            raise pyfuse3.FUSEError(database_errno(error) or errno.EIO) from None
-
-    return functools.wraps(method)(handler)  # type: ignore[return-value]
+def unexpected(error: BaseException, operation: str) -> int:
+    """Log an error that is no OSError; gives the errno the program gets."""
+    log.error("%s failed", operation, exc_info=error)
+    return database_errno(error) or errno.EIO
 
 
 class Operations(pyfuse3.Operations):
-    """The requests of one mount. Runs on the event loop's thread."""
+    """The requests of one mount that come through pyfuse3. Runs on the event loop's thread."""
 
     supports_dot_lookup = True
     enable_writeback_cache = False
     enable_acl = True
 
-    def __init__(self, fs: FileSystem, presentation: Presentation, *, durable_each: bool) -> None:
+    def __init__(self, verbs: Verbs, presentation: Presentation) -> None:
         super().__init__()
-        self._fs = fs
-        self._tree = fs.tree
-        self._files = fs.files
-        self._group = fs.group
-        self._get = fs.inodes.get
+        self._verbs = verbs
+        self._fs = verbs.fs
+        self._tree = verbs.tree
+        self._get = verbs.inode
         self._present = presentation
         self._presents = presentation != Presentation()
-        self._durable_each = durable_each
-        self._handles: dict[int, Handle] = {}
-        self._next_handle = 1
         self._entry = self._new_entry()
         self._absent = pyfuse3.EntryAttributes()
         self._absent.st_ino = pyfuse3.InodeT(0)
@@ -106,7 +83,7 @@ class Operations(pyfuse3.Operations):
 
     def _reply(self, inode: Inode) -> pyfuse3.EntryAttributes:
         """Attributes of an inode, in the one object pyfuse3 copies before anything else can run."""
-        entry = self._new_entry() if self._durable_each else self._entry
+        entry = self._new_entry() if self._verbs.durable_each else self._entry
         mode = inode.mode
         entry.st_ino = inode.ino
         entry.st_mode = mode
@@ -132,44 +109,42 @@ class Operations(pyfuse3.Operations):
 
     @translated
     async def lookup(self, parent: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        inode = self._tree.lookup(parent, name)
+        inode = self._verbs.lookup(parent, name)
         return self._absent if inode is None else self._reply(inode)
 
-    @mutating
+    @translated
     async def mknod(
         self, parent: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        return self._reply(await self._tree.make(parent, name, mode, ctx.uid, ctx.gid, rdev=rdev))
+        return self._reply(await self._verbs.mknod(parent, name, mode, rdev, 0, ctx.uid, ctx.gid))
 
-    @mutating
+    @translated
     async def mkdir(
         self, parent: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        mode = stat.S_IFDIR | mode & 0o7777
-        return self._reply(await self._tree.make(parent, name, mode, ctx.uid, ctx.gid))
+        return self._reply(await self._verbs.mkdir(parent, name, mode, 0, ctx.uid, ctx.gid))
 
-    @mutating
+    @translated
     async def symlink(
         self, parent: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        mode = stat.S_IFLNK | 0o777
-        return self._reply(await self._tree.make(parent, name, mode, ctx.uid, ctx.gid, target=target))
+        return self._reply(await self._verbs.symlink(parent, name, target, ctx.uid, ctx.gid))
 
-    @mutating
+    @translated
     async def link(
         self, ino: int, parent: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        return self._reply(await self._tree.link(ino, parent, name))
+        return self._reply(await self._verbs.link(ino, parent, name))
 
-    @mutating
+    @translated
     async def unlink(self, parent: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        await self._tree.unlink(parent, name)
+        await self._verbs.unlink(parent, name)
 
-    @mutating
+    @translated
     async def rmdir(self, parent: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        await self._tree.rmdir(parent, name)
+        await self._verbs.rmdir(parent, name)
 
-    @mutating
+    @translated
     async def rename(
         self,
         parent: int,
@@ -179,14 +154,11 @@ class Operations(pyfuse3.Operations):
         flags: int,
         ctx: pyfuse3.RequestContext,
     ) -> None:
-        await self._tree.rename(parent, name, new_parent, new_name, flags)
+        await self._verbs.rename(parent, name, new_parent, new_name, flags)
 
     @translated
     async def readlink(self, ino: int, ctx: pyfuse3.RequestContext) -> bytes:
-        target = self._get(ino).target
-        if target is None:
-            raise FsError(errno.EINVAL)
-        return target
+        return self._verbs.readlink(ino)
 
     async def forget(self, inode_list: list[tuple[int, int]]) -> None:  # type: ignore[override]
         """No reply goes back, and no error may end the loop."""
@@ -196,7 +168,7 @@ class Operations(pyfuse3.Operations):
         inos = [ino for ino, _ in inode_list if ino in unlinked]
         if inos:
             try:
-                await self._tree.forget(inos)
+                await self._verbs.forget(inos)
             except Exception as error:
                 log.error("unlinked inodes are kept until the next mount: %s", error)
 
@@ -206,7 +178,7 @@ class Operations(pyfuse3.Operations):
     async def getattr(self, ino: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         return self._reply(self._get(ino))
 
-    @mutating
+    @translated
     async def setattr(
         self,
         ino: int,
@@ -223,8 +195,7 @@ class Operations(pyfuse3.Operations):
             atime=attr.st_atime_ns if fields.update_atime else None,
             mtime=attr.st_mtime_ns if fields.update_mtime else None,
         )
-        handle = None if fh is None else self._handles.get(fh)
-        return self._reply(await self._fs.attributes.set(ino, changes, handle, ctx.uid))
+        return self._reply(await self._verbs.setattr(ino, changes, fh, ctx.uid))
 
     @translated
     async def access(self, ino: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
@@ -245,81 +216,59 @@ class Operations(pyfuse3.Operations):
     async def getxattr(self, ino: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         if name == CAPABILITY and name not in self._fs.xattrs.all(self._get(ino)):
             raise pyfuse3.FUSEError(errno.ENODATA)
-        return self._fs.xattrs.get(ino, name)
+        return await self._verbs.getxattr(ino, name)
 
     @translated
     async def listxattr(self, ino: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
         names = self._fs.xattrs.list(ino)
         return names if ctx.uid == 0 else [name for name in names if not name.startswith(b"trusted.")]
 
-    @mutating
+    @translated
     async def setxattr(self, ino: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:
         def in_group(gid: int) -> bool:
             return ctx.uid == 0 or gid == ctx.gid or gid in pyfuse3.get_sup_groups(ctx.pid)
 
-        await self._fs.xattrs.set(ino, name, value, in_group)
+        await self._verbs.setxattr(ino, name, value, in_group)
 
-    @mutating
+    @translated
     async def removexattr(self, ino: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        await self._fs.xattrs.remove(ino, name)
+        await self._verbs.removexattr(ino, name)
 
     # Files
 
     def _opened(self, handle: Handle) -> pyfuse3.FileInfo:
-        fh = self._next_handle
-        self._next_handle = fh + 1
-        self._handles[fh] = handle
-        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(fh), keep_cache=True)
+        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(self._verbs.opened(handle)), keep_cache=True)
 
     @translated
     async def open(self, ino: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
-        handle = self._files.open(self._get(ino), flags & os.O_ACCMODE != os.O_RDONLY, ctx.uid)
-        if flags & os.O_TRUNC:
-            await self._discarding(handle, self._files.truncate_at_open(handle))
-        return self._opened(handle)
+        return self._opened(await self._verbs.open(ino, flags, ctx.uid))
 
-    @mutating
+    @translated
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
-        mode = stat.S_IFREG | mode & 0o7777
-        inode = await self._tree.make(parent, name, mode, ctx.uid, ctx.gid)
-        handle = self._files.open(inode, flags & os.O_ACCMODE != os.O_RDONLY, ctx.uid)
-        return self._opened(handle), self._reply(inode)
-
-    async def _discarding(self, handle: Handle, step: Awaitable[None]) -> None:
-        try:
-            await step
-        except BaseException:
-            await self._files.release(handle)
-            raise
+        handle = await self._verbs.create(parent, name, mode, 0, flags, ctx.uid, ctx.gid)
+        return self._opened(handle), self._reply(handle.inode)
 
     @translated
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        return await self._files.read(self._handles[fh], off, size)  # type: ignore[return-value]
+        return await self._verbs.read(fh, off, size)  # type: ignore[return-value]
 
     @translated
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        return await self._files.write(self._handles[fh], off, buf)
+        return await self._verbs.write(fh, off, buf)
 
     @translated
     async def flush(self, fh: int) -> None:
-        handle = self._handles[fh]
-        if handle.wrote:
-            await self._files.flush(handle)
-            if self._durable_each:
-                await self._group.durable()
+        await self._verbs.flush(fh)
 
     @translated
     async def release(self, fh: int) -> None:
-        handle = self._handles.pop(fh)
-        await self._files.release(handle)
-        if not handle.inode.nlink:
-            await self._tree.released(handle.inode)
+        await self._verbs.release(fh)
 
     @translated
     async def fsync(self, fh: int, datasync: bool) -> None:
-        await self._files.fsync(self._handles[fh])
+        await self._verbs.fsync(fh)
 
     # Directories: a handle is the inode number, so that nothing has to be remembered
 
@@ -340,4 +289,4 @@ class Operations(pyfuse3.Operations):
 
     @translated
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        await self._group.durable()
+        await self._verbs.group.durable()

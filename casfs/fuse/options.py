@@ -55,6 +55,8 @@ _FLAGS = {
     "nodev": ("dev", False),
     "exec": ("exec", True),
     "noexec": ("exec", False),
+    "native": ("native", True),
+    "no_native": ("native", False),
 }
 
 _ACCEPTED = (
@@ -78,6 +80,7 @@ class MountOptions:
     suid: bool = False
     dev: bool = False
     exec: bool = True
+    native: bool = True
     uid: int | None = None
     gid: int | None = None
     umask: int | None = None

@@ -8,11 +8,13 @@ import pyfuse3
 
 from casfs.errors import MountError
 from casfs.fs.filesystem import FileSystem
-from casfs.fuse import loop
+from casfs.fuse import accelerator, loop
+from casfs.fuse.accelerated import Accelerated
 from casfs.fuse.committer import Committer
 from casfs.fuse.operations import Operations
 from casfs.fuse.options import SUBTYPE, MountOptions, Presentation, source_name
 from casfs.fuse.scheduler import TrioScheduler
+from casfs.fuse.verbs import Verbs
 
 
 class Session:
@@ -25,13 +27,20 @@ class Session:
         self._options = options
         self._store = fs.store.path
         presentation = Presentation(options.uid, options.gid, options.umask)
-        self._operations = Operations(fs, presentation, durable_each=options.commit_interval == 0)
+        verbs = Verbs(fs, durable_each=options.commit_interval == 0)
+        self._operations = Operations(verbs, presentation)
         self._committer = Committer(fs, options.commit_interval)
-        slow = loop.install(lambda: scheduler.threads)
-        self.features = {
-            "fast_event_loop": f"off: {slow}" if slow else "on",
-            "commit_interval": f"{options.commit_interval:g} s",
-        }
+        self._accelerated: Accelerated | None = None
+        self._scheduler = scheduler
+        self._slow = ""
+        native = accelerator.native
+        self._plain = accelerator.missing
+        if not options.native:
+            self._plain = "the mount option no_native"
+        elif native is not None and not native.same_libfuse(pyfuse3.__file__):
+            self._plain = "pyfuse3 is linked with another libfuse"
+        elif native is not None:
+            self._accelerated = Accelerated(native, verbs, scheduler, presentation)
 
     def mount(self) -> None:
         """Raises MountError."""
@@ -43,6 +52,28 @@ class Session:
             if allow and os.getuid() != 0:
                 hint = "allow_other and allow_root need user_allow_other in /etc/fuse.conf"
             raise MountError(f"cannot mount on {self._mountpoint}: {error}", hint) from None
+        self._choose_loop()
+
+    def _choose_loop(self) -> None:
+        """Let the accelerator wait for requests, if libfuse has let it in."""
+        wait = loop.RequestWait(self._scheduler.wake_fd).wait_readable
+        if self._accelerated is not None:
+            self._plain = self._accelerated.refused
+        if self._accelerated is not None and not self._plain:
+            wait = self._accelerated.wait_readable
+        self._slow = loop.install(wait)
+
+    def features(self) -> dict[str, str]:
+        """What makes the mount fast, and why it is not where it is off."""
+        passthrough = "off: not without native"
+        if self._accelerated is not None and not self._plain:
+            passthrough = self._accelerated.passthrough
+        return {
+            "native": f"off: {self._plain}" if self._plain else "on",
+            "passthrough": passthrough,
+            "fast_event_loop": f"off: {self._slow}" if self._slow else "on",
+            "commit_interval": f"{self._options.commit_interval:g} s",
+        }
 
     def _libfuse_options(self) -> set[str]:
         options = self._options
@@ -62,6 +93,12 @@ class Session:
 
     async def serve(self) -> None:
         """Until unmounted or `terminate`."""
+        if self._accelerated is None or self._plain:
+            await self._serve_plainly()
+        else:
+            await self._accelerated.run(self._serve_plainly)
+
+    async def _serve_plainly(self) -> None:
         await pyfuse3.main(min_tasks=2, max_tasks=99)
 
     async def commit(self) -> None:

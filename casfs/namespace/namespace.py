@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 from typing import Any
@@ -14,8 +13,7 @@ from casfs.namespace.connection import check_version, connect, migrate, translat
 from casfs.namespace.dentries import Dentries
 from casfs.namespace.inodes import Inodes
 from casfs.namespace.xattrs import Xattrs
-
-_libc = ctypes.CDLL(None, use_errno=True)
+from casfs.syscalls import KEEP_SIZE, fallocate
 
 PAGE = 4096
 """SQLite's page size; a frame of the WAL is a page and 24 bytes (sqlite.org/fileformat2.html#walformat)."""
@@ -92,7 +90,7 @@ class Namespace:
 
     def _extend_log(self, size: int) -> None:
         try:
-            _fallocate_keep_size(self._log, os.fstat(self._log).st_size, size + size // 64 + PAGE)
+            fallocate(self._log, KEEP_SIZE, os.fstat(self._log).st_size, size + size // 64 + PAGE)
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
                 raise
@@ -205,10 +203,3 @@ def _checkpoint_quietly(connection: apsw.Connection) -> None:
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
     except apsw.Error:
         return
-
-
-def _fallocate_keep_size(fd: int, offset: int, length: int) -> None:
-    """fallocate(2) with FALLOC_FL_KEEP_SIZE, which the standard library lacks."""
-    if _libc.fallocate64(fd, 1, ctypes.c_int64(offset), ctypes.c_int64(length)) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))

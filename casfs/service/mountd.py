@@ -7,6 +7,7 @@ import gc
 import logging
 import logging.handlers
 import os
+import resource
 import signal
 from collections.abc import Callable
 
@@ -15,16 +16,21 @@ import trio
 from casfs.control.server import Server
 from casfs.errors import MountError
 from casfs.fs.filesystem import FileSystem
+from casfs.fuse import accelerator
 from casfs.fuse.options import MountOptions
 from casfs.fuse.scheduler import TrioScheduler
 from casfs.fuse.session import Session
 from casfs.service import background
-from casfs.service.mounts import detach, is_dead
+from casfs.service.mounts import detach, is_dead, read_ahead
 from casfs.service.notify import notify
 from casfs.service.requests import Requests
 from casfs.store import Store, control_path, read_config
 
 log = logging.getLogger(__name__)
+
+READ_AHEAD_KIB = 1024
+"""What the kernel asks for ahead of a sequential reader: FUSE's 128 KiB keep the daemon and the disk waiting
+for each other."""
 
 LOG_BYTES = 1 << 20
 """Size at which the background daemon's log, STORE/run/mount.log, is put aside; one old one is kept."""
@@ -40,12 +46,12 @@ def mount(store: str, mountpoint: str, options: MountOptions, foreground: bool) 
     _check_mountpoint(store, mountpoint)
     if foreground:
         logging.basicConfig(level=logging.INFO, format="casfs: %(levelname)s: %(message)s")
-        with contextlib.closing(Store(store)) as opened:
+        with contextlib.closing(Store(store, durable=accelerator.durable())) as opened:
             trio.run(_run, opened, mountpoint, options, lambda: notify("READY=1"))
         return 0
 
     def serve(ready: Callable[[], None]) -> None:
-        with contextlib.closing(Store(store)) as opened:
+        with contextlib.closing(Store(store, durable=accelerator.durable())) as opened:
             _log_to_file(store)  # whose log it is, the store's lock has decided
             trio.run(_run, opened, mountpoint, options, ready)
 
@@ -83,6 +89,7 @@ async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Call
     await fs.start()
     session = Session(fs, scheduler, mountpoint, options)
     server = Server(control_path(store.path), Requests(fs, mountpoint, session.features).operations())
+    _allow_many_files()
     session.mount()
     try:
         server.bind()
@@ -93,6 +100,7 @@ async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Call
             log.info("%s is mounted on %s", store.path, mountpoint)
             ready()
             _collect_rarely()
+            nursery.start_soon(trio.to_thread.run_sync, read_ahead, mountpoint, READ_AHEAD_KIB)
             await session.serve()
             nursery.cancel_scope.cancel()
     finally:
@@ -102,6 +110,12 @@ async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Call
             server.close()
             await fs.stop()
     log.info("%s is unmounted and closed", store.path)
+
+
+def _allow_many_files() -> None:
+    """As many open files as the system gives: each that is written holds a descriptor."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _collect_rarely() -> None:

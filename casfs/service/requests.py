@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -15,7 +16,7 @@ from casfs.fuse import caches
 class Requests:
     """The operations of the control socket. Runs on the event loop's thread."""
 
-    def __init__(self, fs: FileSystem, mountpoint: str, features: dict[str, str]) -> None:
+    def __init__(self, fs: FileSystem, mountpoint: str, features: Callable[[], dict[str, str]]) -> None:
         self._fs = fs
         self._mountpoint = mountpoint
         self._features = features
@@ -33,7 +34,7 @@ class Requests:
             "seconds_mounted": int(time.time() - self._since),
             "log_bytes": store.namespace.log_pages * 4096,
             "activity": asdict(self._fs.activity()),
-            "features": self._features,
+            "features": self._features(),
         }
 
     async def sync(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .rounds import Target
 
@@ -230,19 +230,19 @@ class Casfs:
         """Mounts the store; it is usable on return."""
         run(self.command, "mount", *self.mount_arguments, store, mountpoint)
 
-    def pid(self, mountpoint: Path) -> int | None:
-        """The process that serves the mount, if `casfs status` knows it."""
+    def status(self, mountpoint: Path) -> dict[str, Any]:
+        """What `casfs status` says of the mount; empty when it does not know it."""
         try:
             status = json.loads(run(self.command, "status", "--json"))
         except (SetupError, json.JSONDecodeError) as error:
             warn(f"the daemon is not measured: {error}")
-            return None
+            return {}
         mounts = status.get("mounts", []) if isinstance(status, dict) else status
         for mount in mounts:
             if os.path.realpath(mount["mountpoint"]) == os.path.realpath(mountpoint):
-                return int(mount["pid"])
+                return dict(mount)
         warn(f"the daemon is not measured: `casfs status --json` does not list {mountpoint}")
-        return None
+        return {}
 
     def df(self, store: Path) -> str:
         return run(self.command, "df", store, timeout=UNMOUNT_SECONDS)
@@ -251,11 +251,11 @@ class Casfs:
         run(self.command, "umount", mountpoint, timeout=UNMOUNT_SECONDS)
 
     @contextlib.contextmanager
-    def mounted(self, store: Path, mountpoint: Path) -> Iterator[int | None]:
-        """The store is mounted inside the context, whose value is the daemon's pid."""
+    def mounted(self, store: Path, mountpoint: Path) -> Iterator[dict[str, Any]]:
+        """The store is mounted inside the context, whose value is the mount's status."""
         try:
             self.mount(store, mountpoint)
-            yield self.pid(mountpoint)
+            yield self.status(mountpoint)
         finally:
             with undisturbed():
                 if os.path.ismount(mountpoint):
@@ -266,12 +266,13 @@ class Casfs:
                         unmount(mountpoint, "fusermount3", "-u")
 
     @contextlib.contextmanager
-    def target(self, work: Path) -> Iterator[Target]:
+    def target(self, work: Path, name: str) -> Iterator[Target]:
         """A new store, mounted."""
-        store, mountpoint = work / "store", new_folder(work, "casfs")
+        store, mountpoint = work / f"{name}-store", new_folder(work, name)
         self.init(store)
-        with self.mounted(store, mountpoint) as pid:
-            yield Target("casfs", str(mountpoint), str(mountpoint), pid)
+        with self.mounted(store, mountpoint) as status:
+            features = status.get("features", {})
+            yield Target(name, str(mountpoint), str(mountpoint), status.get("pid"), features)
 
 
 @contextlib.contextmanager

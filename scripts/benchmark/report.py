@@ -6,15 +6,16 @@ import dataclasses
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from .rounds import Results, Series, Target
-from .workloads import WORKLOADS
+from .workloads import WORKLOADS, Goal
 
 PLAIN = "plain"
+PEERS = {workload.goal.target for workload in WORKLOADS.values() if workload.goal} - {None}
 
 Summary = dict[str, Any]  # exactly what --json writes
 
@@ -87,6 +88,16 @@ def describe(series: Series) -> Summary:
     return summary
 
 
+def toward(goal: Goal | None, name: str, workload: str, results: Results) -> Summary | None:
+    """How far a target is from the goal of a workload; None when there is none or the peer did not run."""
+    if goal is None or name in PEERS:
+        return None
+    peers = results.series.get(goal.workload or workload, {})
+    peer = peers.get(goal.target or name)
+    reached = ratio(results.series[workload][name], peer) if peer else None
+    return reached and {"ratio": reached, "met": reached["median"] >= goal.ratio}
+
+
 def summarize(
     results: Results, targets: Sequence[Target], *, base: str, rounds: int, scale: float
 ) -> Summary:
@@ -97,10 +108,13 @@ def summarize(
         workloads[name] = {
             "description": WORKLOADS[name].description,
             "unit": f"{WORKLOADS[name].unit}/s",
+            "goal": str(goal) if (goal := WORKLOADS[name].goal) else None,
+            "wanted": goal.ratio if goal else None,
             "skipped": results.skipped.get(name),
             "targets": {
                 target: describe(one)
                 | {"ratio": {other: ratio(one, series[other]) for other in references if other != target}}
+                | {"goal": toward(goal, target, name, results)}
                 for target, one in series.items()
             },
         }
@@ -116,6 +130,7 @@ def summarize(
                 "path": target.path,
                 "file_system": file_system(target.path),
                 "daemon": target.daemon,
+                "features": dict(target.features),
             }
             for target in targets
         },
@@ -157,10 +172,24 @@ def cpu_cell(target: Summary) -> str:
     return f"{number(target['client_cpu_us'])}{served}"
 
 
-def table(summary: Summary, *, cpu: bool, best: bool) -> tuple[list[str], list[list[str]]]:
-    """The headings and the rows of the table; skipped workloads are not in it."""
-    names, ratios = list(summary["targets"]), ratio_columns(summary)
+def goal_cell(target: Summary, wanted: float, *, best: bool) -> str:
+    if target["goal"] is None:
+        return "-"
+    reached = target["goal"]["ratio"]["best" if best else "median"]
+    return f"{number(reached)}x {'met' if reached >= wanted else 'missed':6}"
+
+
+def table(summary: Summary, *, cpu: bool, best: bool, goals: bool) -> tuple[list[str], list[list[str]]]:
+    """The headings and the rows of the table; skipped workloads are not in it.
+
+    With `goals`, what each target reached takes the place of the ratios to the base.
+    """
+    names = list(summary["targets"])
+    ratios = [] if goals else ratio_columns(summary)
+    judged = [name for name in names if goals and name not in PEERS]
     headings = ["workload", "per second", *names, *(f"{name}/{reference}" for name, reference in ratios)]
+    if goals:
+        headings += ["goal", *(f"{name} reached" for name in judged)]
     if cpu:
         headings += [f"{name} µs CPU" for name in names]
     rows = []
@@ -176,13 +205,29 @@ def table(summary: Summary, *, cpu: bool, best: bool) -> tuple[list[str], list[l
         for name, reference in ratios:
             value = targets[name]["ratio"][reference]
             row.append(f"{number(value['best' if best else 'median'])}x" if value else "-")
+        if goals:
+            row += [one["goal"], *(goal_cell(targets[name], one["wanted"], best=best) for name in judged)]
         if cpu:
             row += [cpu_cell(targets[name]) for name in names]
         rows.append(row)
     return headings, rows
 
 
-def notes(summary: Summary, *, cpu: bool, best: bool) -> list[str]:
+def verdicts(summary: Summary) -> Iterator[str]:
+    """How many goals each target met, judged by the medians whatever the table shows."""
+    for name in summary["targets"]:
+        reached = {
+            workload: one["targets"][name]["goal"]["met"]
+            for workload, one in summary["workloads"].items()
+            if one["targets"][name]["goal"]
+        }
+        missed = [workload for workload, met in reached.items() if not met]
+        if reached:
+            which = f"; missed: {', '.join(missed)}" if missed else ""
+            yield f"{name} met {len(reached) - len(missed)} of {len(reached)} goals by medians{which}."
+
+
+def notes(summary: Summary, *, cpu: bool, best: bool, goals: bool) -> list[str]:
     """What has to be said beside the table."""
     size = f"{summary['rounds']} interleaved rounds at scale {summary['scale']:g}"
     if best:
@@ -192,6 +237,12 @@ def notes(summary: Summary, *, cpu: bool, best: bool) -> list[str]:
             f"Medians of {size}, ± median absolute deviation.",
             "Ratios: medians of the ratios within a round; more is faster.",
         ]
+    if goals:
+        lines += verdicts(summary)
+    for name, target in summary["targets"].items():
+        if target["features"]:
+            stated = ", ".join(f"{feature} {state}" for feature, state in target["features"].items())
+            lines.append(f"{name}: {stated}.")
     before, after = summary["load_before"], summary["machine"]["load_average"][0]
     cores = summary["machine"]["cores"]
     if max(before, after) > 1.5 * cores:

@@ -15,7 +15,7 @@ import resource
 import shutil
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -36,6 +36,7 @@ class Target:
     path: str  # where the user sees it
     root: str  # the bench's own folder there
     daemon: int | None = None  # pid of the process that serves it, when known
+    features: Mapping[str, str] = field(default_factory=dict)  # what the daemon says of itself
 
 
 @dataclass(frozen=True)
@@ -125,14 +126,11 @@ def time_trial(workload: Workload, trial: Trial, daemon: int | None, round_numbe
         settle(workload)
         client_before, daemon_before = client_cpu(), daemon_cpu(daemon)
         start = time.perf_counter()
-        try:
-            next(steps)
-        except StopIteration as stop:
-            seconds = time.perf_counter() - start
-            amount: float = stop.value
-        else:
-            raise AssertionError(f"workload {workload.name} yields twice")
+        amount = next(steps)
+        seconds = time.perf_counter() - start
         client_after, daemon_after = client_cpu(), daemon_cpu(daemon)
+        if not amount or next(steps, None) is not None:
+            raise AssertionError(f"workload {workload.name} does not yield when ready and its amount")
     finally:
         os.chdir(trial.root)
         remove_folder(folder)

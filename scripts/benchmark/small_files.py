@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import repeat
 
 from . import trial as material
-from .trial import SMALL_FILE, Trial, WorkloadError, create_files, names
-from .workload import Drop, Steps, workload
+from .trial import (
+    SMALL_FILE,
+    Trial,
+    WorkloadError,
+    create_files,
+    expect,
+    expect_contents,
+    expect_names,
+    names,
+    spots,
+)
+from .workload import AS_BINDFS, READY, TWICE_BINDFS, Drop, Goal, Steps, workload
 
 SMALL = 2_000  # files, names or directories in one trial at scale 1
-PASSES = 10  # times a warm loop goes over its files, else it would be over in a few milliseconds
 CLIENTS = 4
 
 
@@ -32,27 +42,18 @@ def enter_small_files(trial: Trial) -> list[str]:
     return names(trial.count(SMALL))
 
 
-@workload("files")
+@workload("files", goal=AS_BINDFS)
 def create(trial: Trial) -> Steps:
     """create, write and close 2,000 files of 4 KiB, each with new content"""
     paths, contents = names(trial.count(SMALL)), trial.contents(trial.count(SMALL))
-    yield
+    yield READY
     create_files(paths, contents)
-    return len(paths)
+    yield len(paths)
+    expect_contents(paths, contents)
 
 
-@workload("files")
-def create_dup(trial: Trial) -> Steps:
-    """create 2,000 files of 4 KiB with contents that other files on the target have already"""
-    paths, contents = names(trial.count(SMALL), "copy"), trial.contents(trial.count(SMALL))
-    create_files(names(len(paths), "original"), contents)
-    yield
-    create_files(paths, contents)
-    return len(paths)
-
-
-@workload("files")
-def create_parallel(trial: Trial) -> Steps:
+@workload("files", goal=Goal(1.3, workload="create"))
+def create_4(trial: Trial) -> Steps:
     """four processes at once create 1,000 files of 4 KiB each, in directories of their own; their sum"""
     each = trial.count(SMALL // 2)
     start, starter = os.pipe()
@@ -78,110 +79,135 @@ def create_parallel(trial: Trial) -> Steps:
     waiting = CLIENTS
     while waiting and os.read(ready, 1):
         waiting -= 1
-    yield
+    yield READY
     os.close(starter)
     statuses = [os.waitpid(pid, 0)[1] for pid in clients]
     if any(statuses):
         raise WorkloadError("a client process failed")
-    return CLIENTS * each
+    yield CLIENTS * each
+    for number in range(CLIENTS):
+        expect_names(names(each), f"client{number}")
 
 
-@workload("stats", Drop.INODES)
+@workload("files", goal=AS_BINDFS)
+def create_dup(trial: Trial) -> Steps:
+    """create 2,000 files of 4 KiB with contents that other files on the target have already"""
+    paths, contents = names(trial.count(SMALL), "copy"), trial.contents(trial.count(SMALL))
+    create_files(names(len(paths), "original"), contents)
+    yield READY
+    create_files(paths, contents)
+    yield len(paths)
+    expect_contents(paths, contents)
+
+
+@workload("stats", Drop.INODES, goal=AS_BINDFS)
 def stat_cold(trial: Trial) -> Steps:
     """stat 2,000 files that the kernel does not know"""
     paths = enter_small_files(trial)
-    yield
-    return call_each(os.stat, paths)
+    yield READY
+    yield call_each(os.stat, paths)
 
 
 @workload("stats")
 def stat_warm(trial: Trial) -> Steps:
-    """stat 2,000 files ten times that the kernel knows"""
+    """stat 2,000 files that the kernel knows, again and again"""
     paths = enter_small_files(trial)
     call_each(os.stat, paths)
-    yield
-    return sum(call_each(os.stat, paths) for _ in range(PASSES))
+    yield READY
+    yield trial.repeated(lambda: call_each(os.stat, paths))
 
 
-def open_read_close_all(paths: list[str]) -> None:
+def open_read_close_all(paths: list[str]) -> int:
+    """The number of files; all must be as long as small files are."""
+    total = 0
     open_, read, close, flags = os.open, os.read, os.close, os.O_RDONLY
     for path in paths:
         fd = open_(path, flags)
-        read(fd, 2 * SMALL_FILE)
+        total += len(read(fd, 2 * SMALL_FILE))
         close(fd)
-
-
-@workload("files")
-def open_read_close(trial: Trial) -> Steps:
-    """open, read and close 2,000 files of 4 KiB, warm"""
-    paths = enter_small_files(trial)
-    open_read_close_all(paths)
-    yield
-    open_read_close_all(paths)
+    expect(total == SMALL_FILE * len(paths), f"{total} bytes read of {len(paths)} files")
     return len(paths)
 
 
-@workload("renames")
+@workload("files", goal=TWICE_BINDFS)
+def open_read_close(trial: Trial) -> Steps:
+    """open, read and close 2,000 files of 4 KiB that were read before, again and again"""
+    paths = enter_small_files(trial)
+    open_read_close_all(paths)
+    yield READY
+    yield trial.repeated(lambda: open_read_close_all(paths))
+
+
+@workload("renames", goal=AS_BINDFS)
 def rename(trial: Trial) -> Steps:
     """rename 2,000 files to new names in the same directory"""
     old = make_small_files(trial)
     new = names(len(old), "renamed")
-    yield
-    return call_each(os.rename, old, new)
+    yield READY
+    yield call_each(os.rename, old, new)
+    expect_names(new)
 
 
-@workload("renames")
+@workload("renames", goal=AS_BINDFS)
 def rename_over(trial: Trial) -> Steps:
     """rename 2,000 files over existing files"""
     old, new = make_small_files(trial), make_small_files(trial, "existing")
-    yield
-    return call_each(os.rename, old, new)
+    yield READY
+    yield call_each(os.rename, old, new)
+    expect_names(new)
 
 
-@workload("unlinks")
+@workload("unlinks", goal=AS_BINDFS)
 def unlink(trial: Trial) -> Steps:
     """unlink 2,000 files of 4 KiB"""
     paths = make_small_files(trial)
-    yield
-    return call_each(os.unlink, paths)
+    yield READY
+    yield call_each(os.unlink, paths)
+    expect_names([])
 
 
-@workload("unlinks", at_rest=False)
+@workload("unlinks", at_rest=False, goal=AS_BINDFS)
 def unlink_fresh(trial: Trial) -> Steps:
     """unlink 2,000 files of 4 KiB that were just written and are not on disk yet"""
     paths = make_small_files(trial)
-    yield
-    return call_each(os.unlink, paths)
+    yield READY
+    yield call_each(os.unlink, paths)
+    expect_names([])
 
 
-@workload("mkdirs")
+@workload("mkdirs", goal=AS_BINDFS)
 def mkdir(trial: Trial) -> Steps:
     """make 2,000 directories"""
     paths = names(trial.count(SMALL))
-    yield
-    return call_each(os.mkdir, paths)
+    yield READY
+    yield call_each(os.mkdir, paths)
+    expect_names(paths)
 
 
-@workload("symlinks")
+@workload("symlinks", goal=AS_BINDFS)
 def symlink(trial: Trial) -> Steps:
     """make 2,000 symbolic links"""
     paths = names(trial.count(SMALL))
-    yield
-    return call_each(os.symlink, repeat("../some/target"), paths)
+    yield READY
+    yield call_each(os.symlink, repeat("../some/target"), paths)
+    expect(set(map(os.readlink, paths)) == {"../some/target"}, "where links lead to")
 
 
-@workload("links")
+@workload("links", goal=AS_BINDFS)
 def hardlink(trial: Trial) -> Steps:
     """give 2,000 files a second name"""
     paths = make_small_files(trial)
     second = names(len(paths), "second")
-    yield
-    return call_each(os.link, paths, second)
+    yield READY
+    yield call_each(os.link, paths, second)
+    expect_names([*paths, *second])
+    expect(all(os.path.samefile(paths[spot], second[spot]) for spot in spots(len(paths))), "second names")
 
 
-@workload("chmods")
+@workload("chmods", goal=AS_BINDFS)
 def chmod(trial: Trial) -> Steps:
     """change the mode of 2,000 files"""
     paths = make_small_files(trial)
-    yield
-    return call_each(os.chmod, paths, repeat(0o600))
+    yield READY
+    yield call_each(os.chmod, paths, repeat(0o600))
+    expect({stat.S_IMODE(os.stat(path).st_mode) for path in paths} == {0o600}, "modes")

@@ -13,14 +13,18 @@ import shutil
 import subprocess
 import sysconfig
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 KIB = 1024
 MIB = 1024 * KIB
 SMALL_FILE = 4 * KIB
+SAMPLE_SECONDS = 0.3  # what a warm loop lasts at least, else it would be over in a few milliseconds
+SPOT_CHECKS = 16
 
+LARGE = 512  # MiB of the large file at scale 1
 LIBRARY_FILES = 5_000
 LARGEST_LIBRARY_FILE = MIB
 STAMP = 16  # bytes put at the start of every archived file to make its content new
@@ -62,6 +66,14 @@ class Trial:
         """`count` contents of `size` bytes, each different from all others ever made."""
         body = self.random(purpose).randbytes(size - 8)
         return [number.to_bytes(8, "big") + body for number in range(count)]
+
+    def repeated(self, once: Callable[[], int]) -> int:
+        """Does it again until a sample is long enough to be measured; the sum of the amounts."""
+        end = time.perf_counter() + SAMPLE_SECONDS * min(1.0, self.scale)
+        amount = once()
+        while time.perf_counter() < end:
+            amount += once()
+        return amount
 
     def fixture(self, name: str, build: Callable[[Trial], None]) -> str:
         """The path of a folder on the target that `build` fills, as its working directory, the first time."""
@@ -113,6 +125,45 @@ def spawn(*command: str) -> None:
         raise WorkloadError(f"`{' '.join(command)}` ended with exit code {code}")
 
 
+# Verification --------------------------------------------------------------------------------------------
+
+
+def expect(right: bool, what: str) -> None:
+    """Raises WorkloadError when what a workload did is wrong."""
+    if not right:
+        raise WorkloadError(f"wrong result: {what}")
+
+
+def expect_names(wanted: Iterable[str], folder: str = ".") -> None:
+    expect(set(os.listdir(folder)) == set(wanted), "not the names that were asked for")
+
+
+def spots(count: int) -> range:
+    """Some of `count` places, spread evenly; the first is among them."""
+    return range(0, count, max(1, count // SPOT_CHECKS))
+
+
+def expect_contents(paths: Sequence[str], contents: Sequence[bytes]) -> None:
+    """All files are there, and some of them, spread evenly, have their contents."""
+    for number in spots(len(paths)):
+        expect(Path(paths[number]).read_bytes() == contents[number], f"content of {paths[number]}")
+    expect(all(map(os.path.exists, paths)), "not all files are there")
+
+
+def expect_same(one: str, other: str) -> None:
+    """Two large files have the same size and the same content at some places, the end included."""
+    with open(one, "rb") as left, open(other, "rb") as right:
+        size = os.fstat(left.fileno()).st_size
+        expect(os.fstat(right.fileno()).st_size == size, f"{other} has another size than {one}")
+        for offset in (*spots(size), max(0, size - 4 * KIB)):
+            same = os.pread(left.fileno(), 4 * KIB, offset) == os.pread(right.fileno(), 4 * KIB, offset)
+            expect(same, f"{other} differs from {one} at {offset}")
+
+
+def count_files(top: str) -> int:
+    return sum(len(files) for _, _, files in os.walk(top))
+
+
 # Fixtures ------------------------------------------------------------------------------------------------
 
 
@@ -139,7 +190,7 @@ def tree(trial: Trial) -> None:
 
 def large_file(trial: Trial) -> None:
     """The 512 MiB file `large`."""
-    write_large("large", trial.count(512) * MIB, trial.block(MIB))
+    write_large("large", trial.count(LARGE) * MIB, trial.block(MIB))
 
 
 def library(trial: Trial) -> None:
@@ -149,8 +200,16 @@ def library(trial: Trial) -> None:
 
 
 def clone(trial: Trial) -> None:
-    """The git work tree `clone`, its index refreshed."""
+    """The git work tree `clone`, its index refreshed and younger than every file.
+
+    Git reads files again at every status that are not older than its index (racy-git in its documentation),
+    which are all of them where the clone took less than a second.
+    """
     spawn("git", "clone", "--quiet", git_bundle(trial)[0], "clone")
+    an_hour_ago = time.time() - 3600
+    for folder, _, files in os.walk("clone"):
+        for file in files:
+            os.utime(f"{folder}/{file}", (an_hour_ago, an_hour_ago))
     spawn("git", "-C", "clone", "status")
 
 

@@ -1,20 +1,22 @@
 """What a workload is, and the register of all of them.
 
-A workload is a generator with one `yield`: what comes before is preparation, what follows is timed, and what
-it returns is the amount of work done, in the unit it is registered with. It starts in an empty directory on
-the target and may change to a fixture. Timed loops call the `os` functions on names relative to the working
-directory, so that the client costs little beside the system calls.
+A workload is a generator that yields twice: READY, and the amount of work done, in the unit it is registered
+with. What is between the two is timed; what follows, if anything, verifies what was done. It starts in an
+empty directory on the target and may change to a fixture. Timed loops call the `os` functions on names
+relative to the working directory, so that the client costs little beside the system calls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
 from .trial import Trial
 
-Steps = Generator[None, None, float]
+READY = 0.0  # what a workload yields when it is prepared
+
+Steps = Iterator[float]
 Body = Callable[[Trial], Steps]
 
 
@@ -27,12 +29,33 @@ class Drop(IntEnum):
 
 
 @dataclass(frozen=True)
+class Goal:
+    """How fast a target shall be: at least `ratio` times as fast as the peer.
+
+    The peer is another target at the same workload, or another workload on the same target.
+    """
+
+    ratio: float
+    target: str | None = None
+    workload: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.ratio:g}x {self.target or self.workload}"
+
+
+AS_PLAIN = Goal(0.95, target="plain")  # what the kernel serves itself: only noise may separate the two
+AS_BINDFS = Goal(1, target="bindfs")
+TWICE_BINDFS = Goal(2, target="bindfs")
+
+
+@dataclass(frozen=True)
 class Workload:
     name: str
     unit: str  # what one unit of the returned amount is; rates are per second
     drop: Drop
     at_rest: bool  # what was prepared is on disk before the clock starts, not only in the page cache
-    steps: Callable[[Trial], Steps]
+    goal: Goal | None
+    steps: Body
 
     @property
     def description(self) -> str:
@@ -42,11 +65,13 @@ class Workload:
 WORKLOADS: dict[str, Workload] = {}
 
 
-def workload(unit: str, drop: Drop = Drop.NOTHING, *, at_rest: bool = True) -> Callable[[Body], Body]:
+def workload(
+    unit: str, drop: Drop = Drop.NOTHING, *, at_rest: bool = True, goal: Goal | None = None
+) -> Callable[[Body], Body]:
     """Registers a workload under the name of its function."""
 
     def register(steps: Body) -> Body:
-        WORKLOADS[steps.__name__] = Workload(steps.__name__, unit, drop, at_rest, steps)
+        WORKLOADS[steps.__name__] = Workload(steps.__name__, unit, drop, at_rest, goal, steps)
         return steps
 
     return register

@@ -93,9 +93,12 @@ sys.exit(sys.version_info < (3, 11) or not os.path.exists(header))' 2>/dev/null 
     return 1
 }
 
-# What an installation depends on: the declared dependencies, where the checkout lies (the scripts in
-# .venv/bin and the editable install hold its path), and the interpreter below.
-stamp() { printf '%s %s %s\n' "$(sha256sum <"$root/pyproject.toml")" "$root" "$(readlink -f "$venv/bin/python")"; }
+# What an installation depends on: the declared dependencies, the sources of the native accelerator, where the
+# checkout lies (the scripts in .venv/bin and the editable install hold its path), and the interpreter below.
+stamp() {
+    local sources=("$root"/pyproject.toml "$root"/casfs/fuse/native/*.{py,[ch]})
+    printf '%s %s %s\n' "$(cat "${sources[@]}" | sha256sum)" "$root" "$(readlink -f "$venv/bin/python")"
+}
 
 is_stamped() {
     local file=$venv/.casfs${1:+-$1}
@@ -114,12 +117,16 @@ make_venv() {
     local log
     log=$(mktemp)
     # PIP_USER: --user in somebody's pip configuration would make it fail.
-    PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 "$venv/bin/python" -m pip install --quiet \
+    PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 "$venv/bin/python" -m pip install --verbose \
         --editable "$root${extra:+[$extra]}" >"$log" 2>&1 </dev/null || {
         tail -n 30 "$log" >&2
         rm -f "$log"
         die "pip could not install casfs (see above)"
     }
+    # The accelerator is optional: nothing fails without it, so say it, with the compiler's errors.
+    if grep -q 'built without its native accelerator' "$log"; then
+        grep -E 'casfs/fuse/native/.*error: |/ld: |built without its native accelerator' "$log" | sed 's/^ *//' >&2
+    fi
     rm -f "$log"
     [[ -z $extra ]] || stamp >"$venv/.casfs-$extra"
     stamp >"$venv/.casfs"

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("tests.mounted.mounts", "tests.mounted.load", "tests.mounted.trees")
+pytest.register_assert_rewrite(
+    "tests.mounted.mounts", "tests.mounted.load", "tests.mounted.trees", "tests.mounted.sides"
+)
 
 from tests.mounted.disks import SMALLEST, Disk  # noqa: E402
-from tests.mounted.mounts import Mount  # noqa: E402
+from tests.mounted.mounts import MODES, Mount  # noqa: E402
+from tests.mounted.sides import Sides  # noqa: E402
 from tests.mounted.trees import collect_tree  # noqa: E402
 
 HERE = Path(__file__).parent
@@ -31,14 +36,21 @@ def readable(scratch: Path) -> Path:
     return scratch
 
 
+@pytest.fixture(params=MODES)
+def mode(request: pytest.FixtureRequest) -> str:
+    """With the native accelerator, or without."""
+    mode: str = request.param
+    return mode
+
+
 @pytest.fixture
-def new_mount(scratch: Path) -> Iterator[Callable[..., Mount]]:
+def new_mount(scratch: Path, mode: str) -> Iterator[Callable[..., Mount]]:
     """Make stores to be mounted; after the test they are unmounted, sound, and nobody has complained."""
     made: list[Mount] = []
 
     def new(store: Path | None = None, **options: str) -> Mount:
         number = len(made)
-        mount = Mount(store or scratch / f"store{number}", scratch / f"mnt{number}", **options)
+        mount = Mount(store or scratch / f"store{number}", scratch / f"mnt{number}", mode=mode, **options)
         made.append(mount)
         return mount
 
@@ -54,13 +66,40 @@ def new_mount(scratch: Path) -> Iterator[Callable[..., Mount]]:
 @pytest.fixture
 def mount(new_mount: Callable[..., Mount]) -> Mount:
     """An empty store, mounted."""
-    return new_mount().start()
+    mount = new_mount().start()
+    mount.assert_mode()
+    return mount
 
 
 @pytest.fixture
 def mnt(mount: Mount) -> Path:
     """The mount point of `mount`."""
     return mount.path
+
+
+@pytest.fixture(scope="module", params=MODES)
+def common_mount(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
+    """One mount for all tests of a module, with the store on a disk, as stores are."""
+    place = tmp_path_factory.mktemp("common")
+    mount = Mount(place / "store", place / "mnt", mode=request.param)
+    try:
+        mount.start().assert_mode()
+        yield mount
+        mount.finish()
+    finally:
+        mount.clear()
+        shutil.rmtree(place)
+
+
+@pytest.fixture
+def sides(common_mount: Mount, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Sides]:
+    """An empty directory of the common mount, and one of the disk below it."""
+    name = re.sub(r"\W", "-", request.node.name)
+    model = tmp_path / "model"
+    for folder in (common_mount.path / name, model):
+        folder.mkdir()
+    yield Sides(common_mount, common_mount.path / name, model)
+    assert not common_mount.complaints()
 
 
 @pytest.fixture

@@ -12,12 +12,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from blake3 import blake3
+
 from tests.invariants import assert_clean
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CASFS = [sys.executable, "-m", "casfs"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(CHECKOUT), "LC_ALL": "C.UTF-8"}
 ROOT_OPTIONS = "allow_other,suid,dev" if os.getuid() == 0 else "suid,dev"
+
+ACCELERATED = False
+"""Is there a native accelerator? Then every mounted test runs with it and without it."""
+
+MODES = ("native", "no-native") if ACCELERATED else ("no-native",)
 
 _COMPLAINT = re.compile(r"\S+ \S+ (WARNING|ERROR|CRITICAL) ")
 
@@ -59,14 +66,21 @@ def unmount_by_force(place: Path) -> None:
 
 
 class Mount:
-    """One store and its mount point; `path` is a directory inside, or the mount point itself."""
+    """One store and its mount point; `path` is a directory inside, or the mount point itself.
 
-    def __init__(self, store: Path, mountpoint: Path, options: str = ROOT_OPTIONS) -> None:
+    `mode`, of `MODES`: with the native accelerator, or without.
+    """
+
+    def __init__(
+        self, store: Path, mountpoint: Path, options: str = ROOT_OPTIONS, mode: str = MODES[-1]
+    ) -> None:
         self.store = store
         self.path = mountpoint
         self.options = options
+        self.mode = mode
         self.crashed = False
         self._expected: list[str] = []
+        self._whole: dict[str, tuple[int, int, int]] = {}
         if not store.exists():
             casfs("init", store)
         mountpoint.mkdir(exist_ok=True)
@@ -76,8 +90,15 @@ class Mount:
     def start(self, options: str | None = None) -> Mount:
         """Mount it, with `options` from now on."""
         self.options = self.options if options is None else options
-        casfs("mount", self.store, self.path, "-o", self.options)
+        switch = ",no_native" if ACCELERATED and self.mode == "no-native" else ""
+        casfs("mount", self.store, self.path, "-o", self.options + switch)
         return self
+
+    def assert_mode(self) -> None:
+        """What is mounted is what the test is about: an accelerator that stays off makes it fail."""
+        native = self.status["features"].get("native", "off: not there")
+        wanted = native == "on" if self.mode == "native" else native.startswith("off")
+        assert wanted, f"mode {self.mode}, and the daemon says native {native}"
 
     def stop(self) -> None:
         casfs("umount", self.path)
@@ -105,6 +126,11 @@ class Mount:
         """By the store's lock file, which is there even when the daemon does not answer."""
         return int((self.store / "run" / "lock").read_text().split()[0])
 
+    @property
+    def descriptors(self) -> int:
+        """How many the daemon has open."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
     def usage(self) -> dict[str, Any]:
         """What `casfs df` says, of everything that was done until now."""
         fd = os.open(self.path, os.O_RDONLY)
@@ -113,6 +139,19 @@ class Mount:
         usage = json.loads(casfs("df", "--json", self.store))
         assert isinstance(usage, dict)
         return usage
+
+    def assert_blobs_whole(self) -> None:
+        """Every blob file has the bytes its name says, also while the store is in use (I2).
+
+        One that was whole is looked at again when it is another file or was written to.
+        """
+        for file in (self.store / "blobs").glob("*/*"):
+            status = file.stat()
+            version = (status.st_ino, status.st_size, status.st_mtime_ns)
+            if self._whole.get(file.name) != version:
+                found = blake3(file.read_bytes()).hexdigest()
+                assert found == file.name, f"blob {file.name} has the bytes of {found}"
+                self._whole[file.name] = version
 
     # The end
 

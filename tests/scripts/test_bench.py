@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-BENCH = Path(__file__).resolve().parents[2] / "scripts" / "bench"
+CHECKOUT = Path(__file__).resolve().parents[2]
+BENCH = CHECKOUT / "scripts" / "bench"
 
 
 def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -54,6 +55,74 @@ def test_every_workload_has_a_rate_on_each_target(tmp_path: Path, folders: tuple
     assert {entry.name for entry in tmp_path.iterdir()} == {"one", "other", "result.json"}
 
 
+def test_goals_are_judged_against_peer_targets_and_workloads(
+    tmp_path: Path, folders: tuple[Path, Path]
+) -> None:
+    one, other = folders
+    result = tmp_path / "result.json"
+    arguments = [f"one={one}", f"bindfs={other}", "--scale", "0.01", "--rounds", "2", "--work", tmp_path]
+    workloads = "create,create_4,stat_warm,seq_write"
+    done = bench(*arguments, "--goals", "--workloads", workloads, "--json", result)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    summary: dict[str, Any] = json.loads(result.read_text())
+    measured = summary["workloads"]
+    assert list(measured) == ["create", "create_4", "seq_write"], "stat_warm has no goal"
+    assert [one["goal"] for one in measured.values()] == ["1x bindfs", "1.3x create", "0.5x plain"]
+    reached = {name: workload["targets"]["one"]["goal"] for name, workload in measured.items()}
+    assert reached["create"]["ratio"] == measured["create"]["targets"]["one"]["ratio"]["bindfs"]
+    rates = {
+        name: [sample["amount"] / sample["seconds"] for sample in measured[name]["targets"]["one"]["samples"]]
+        for name in ("create", "create_4")
+    }
+    ratios = [four / one for one, four in zip(rates["create"], rates["create_4"], strict=True)]
+    assert reached["create_4"]["ratio"]["median"] == pytest.approx(sum(ratios) / 2)
+    for name in ("create", "create_4"):
+        assert reached[name]["met"] == (reached[name]["ratio"]["median"] >= measured[name]["wanted"])
+        assert measured[name]["targets"]["bindfs"]["goal"] is None, "a peer is not judged"
+    assert reached["seq_write"] is None, "there is no target called plain"
+
+    met = [name for name in ("create", "create_4") if reached[name]["met"]]
+    assert f"one met {len(met)} of 2 goals" in done.stdout
+    table = {line.split()[0]: line for line in done.stdout.splitlines() if line}
+    assert table["create"].rstrip().endswith("met" if "create" in met else "missed")
+    assert table["seq_write"].endswith("-")
+
+
+def command(path: Path, script: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.mounted
+def test_it_mounts_and_removes_its_own_targets(tmp_path: Path) -> None:
+    casfs = command(tmp_path / "casfs", f'PYTHONPATH={CHECKOUT} exec {sys.executable} -m casfs "$@"')
+    work, result = tmp_path / "work", tmp_path / "result.json"
+    work.mkdir()
+    arguments = ["--setup", "--casfs", casfs, "--work", work, "--scale", "0.002", "--rounds", "1"]
+    done = bench(*arguments, "--workloads", "create,cp,cp_tree,git_clone", "--json", result)
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary: dict[str, Any] = json.loads(result.read_text())
+    kinds = {name: target["file_system"] for name, target in summary["targets"].items()}
+    assert kinds["casfs"] == "fuse.casfs"
+    assert kinds["bindfs"] == "fuse"
+    assert not kinds["plain"].startswith("fuse")
+    assert summary["targets"]["casfs"]["daemon"] is not None
+    assert summary["targets"]["casfs"]["features"], "what casfs says of itself is kept with the numbers"
+    assert list(work.iterdir()) == []
+
+
+def test_casfs_plain_is_mounted_without_the_native_part(tmp_path: Path) -> None:
+    casfs = command(tmp_path / "casfs", '[ "$1" = init ] && exec mkdir "$2"; exit 1')
+    work = tmp_path / "work"
+    work.mkdir()
+    done = bench("--setup", "casfs-plain", "--casfs", casfs, "--work", work, "--casfs-mount", "-o x")
+    assert done.returncode == 2
+    assert f"`{casfs} mount -o x --no-native " in done.stderr
+    assert list(work.iterdir()) == []
+
+
 def test_a_failing_workload_does_not_stop_the_others(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     one, other = folders
     arguments = [f"one={one}", f"other={other}", "--scale", "0.002", "--rounds", "1", "--work", tmp_path]
@@ -74,6 +143,8 @@ def test_a_failing_workload_does_not_stop_the_others(tmp_path: Path, folders: tu
         (["{one}"], "is not of the form NAME=DIRECTORY"),
         (["one={one}", "one={other}"], "two targets are called one"),
         (["one={one}", "--workloads", "creat"], "no workload is called 'creat'"),
+        (["one={one}", "--workloads", "stat_warm", "--goals"], "none of these workloads has a goal"),
+        (["--setup", "casfs,ext4"], "'ext4' is none of casfs, plain, bindfs, casfs-plain"),
         (["one={one}", "--base", "two"], "--base two: no target of that name (one)"),
         (["one={one}", "--rounds", "0"], "'0' is not a whole number above 0"),
         (["one={one}", "--scale", "nan"], "'nan' is not a number above 0"),

@@ -1,0 +1,139 @@
+"""Passthrough: the kernel reads, and maps, the file below by itself.
+
+A file whose readers have its blob as their *backing file* costs no request for a read. What the kernel
+demands of it (fs/fuse/iomode.c, fs/fuse/passthrough.c), and what keeps a blob immutable (I2):
+
+- Once an inode has a backing file, every further open has the same one, until the last handle is gone.
+  Whether it has one is decided at the first open, if that only reads.
+- A blob is the backing file of one inode at a time. Another inode with the same content is read through
+  the daemon meanwhile.
+- A blob is never the backing file of a handle that may write: a shared mapping would write to it. When a
+  writer comes, the readers' file *becomes* the staged file: a fresh copy takes the name of the blob,
+  and is durable, before anything is written; so the readers see the writes, and the blob keeps its bytes.
+- While readers have a staged file it stays one, and is not sealed. A row names it, so nothing is lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from typing import Protocol
+
+from casfs.fs.commit import GroupCommit
+from casfs.fs.content import Content, Handle
+from casfs.fs.contents import Contents
+from casfs.fs.inodes import InodeTable
+from casfs.fs.scheduler import Scheduler
+from casfs.store import Store
+
+log = logging.getLogger(__name__)
+
+SMALLEST = 128 << 10
+"""Bytes from which a file is read by passthrough: smaller ones fit into one request and stay cached."""
+
+IDLE_LIMIT = 64
+"""Registered blobs that no open file uses, kept for the next open."""
+
+
+class Backings(Protocol):
+    """What registers backing files with the kernel. Raises OSError."""
+
+    def backing_open(self, fd: int) -> int: ...
+    def backing_close(self, backing: int) -> None: ...
+
+
+class Passthrough(Contents):
+    """Which inodes have a backing file. Owned by the thread that runs the file system.
+
+    `backings`: None while nothing is passed through. `_idle`: blob -> backing id. `stale_pages`: inodes that
+    were written while the kernel's page cache did not see it; their next open must not keep it.
+    """
+
+    def __init__(self, store: Store, inodes: InodeTable, group: GroupCommit, scheduler: Scheduler) -> None:
+        super().__init__(store, inodes, group, scheduler)
+        self.backings: Backings | None = None
+        self._idle: OrderedDict[int, int] = OrderedDict()
+        self._blobs_in_use: set[int] = set()
+        self.stale_pages: set[int] = set()
+
+    async def join(self, handle: Handle) -> None:
+        """Decide whether a new handle is passed through: all of an inode are, or none. Raises OSError."""
+        content = handle.content
+        if content.backing:
+            if handle.writable:
+                async with content.mutex:
+                    await self._make_staged(content, content.inode.size)
+        elif self.backings is None or handle.writable or content.handles > 1 or not self._register(content):
+            return
+        handle.passthrough = True
+
+    def _register(self, content: Content) -> bool:
+        blob = content.inode.blob
+        if blob is None or content.is_staged or content.inode.size < SMALLEST or blob in self._blobs_in_use:
+            return False
+        assert self.backings is not None
+        backing = self._idle.pop(blob, 0)
+        if not backing:
+            try:
+                backing = self.backings.backing_open(self._blob_fd(content))
+            except OSError as error:
+                log.warning("nothing is passed through any more: %s", error)
+                self.backings = None
+                return False
+            content.close_blob()
+        content.backing = backing
+        content.backing_blob = blob
+        self._blobs_in_use.add(blob)
+        return True
+
+    def _leave(self, content: Content) -> None:
+        """The last handle of an inode with a backing file is gone."""
+        backing, blob = content.backing, content.backing_blob
+        content.backing = content.backing_blob = 0
+        assert self.backings is not None or not backing
+        if blob:
+            self._blobs_in_use.discard(blob)
+            self._idle[blob] = backing
+            if len(self._idle) > IDLE_LIMIT:
+                _, backing = self._idle.popitem(last=False)
+                self._unregister(backing)
+        else:
+            self._unregister(backing)
+            content.mark_dirty()  # a mapping may have written to it
+
+    def _unregister(self, backing: int) -> None:
+        assert self.backings is not None
+        try:
+            self.backings.backing_close(backing)
+        except OSError as error:
+            log.warning("backing file %d stays registered: %s", backing, error)
+
+    async def _make_staged(self, content: Content, keep: int) -> None:
+        if content.is_staged or not content.backing_blob:
+            await super()._make_staged(content, keep)
+            return
+        await self._displace(content)
+
+    async def _displace(self, content: Content) -> None:
+        """Let the readers' file become the staged file, a copy of it the blob. The mutex is held."""
+        inode, blob = content.inode, content.backing_blob
+        self._filestore.claim(inode.size)
+        fresh = self._staging.create()
+        try:
+            content.staged = await self._scheduler.run(
+                self._filestore.displace, self._digest(inode), fresh, inode.size
+            )
+        except OSError:
+            self._staging.drop(fresh)
+            raise
+        content.hasher = None
+        content.backing_blob = 0
+        self._blobs_in_use.discard(blob)
+        self.stale_pages.add(inode.ino)
+        for other in self._open.values():
+            if other.inode.blob == blob:
+                other.close_blob()
+        while self._blob_threads.get(blob):
+            await self._scheduler.run(time.sleep, 0.001)
+        content.mark_dirty()

@@ -1,0 +1,149 @@
+"""The verbs on ranges of open files: copy_file_range, SEEK_DATA and SEEK_HOLE, fallocate."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+
+from casfs.errors import FsError
+from casfs.filestore.filestore import copy_range
+from casfs.fs.content import MEMORY_LIMIT, Content, Handle
+from casfs.fs.contents import INLINE_WORK
+from casfs.fs.files import MAX_SIZE, Files
+from casfs.syscalls import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, fallocate
+
+ALLOCATIONS = (0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE, ZERO_RANGE | KEEP_SIZE)
+"""Modes of fallocate(2) that are served."""
+
+
+class Ranges(Files):
+    """Range verbs. Owned by the thread that runs the file system."""
+
+    # Copying
+
+    async def copy_range(
+        self, source: Handle, offset: int, target: Handle, target_offset: int, length: int
+    ) -> int:
+        """Copy up to `length` bytes between files, or within one where the ranges do not overlap.
+
+        A whole sealed file onto an empty one takes its blob: one row, no bytes. Gives the bytes copied,
+        fewer only at the end of the source. Raises OSError (ENOSPC, EFBIG, EIO).
+        """
+        if self._group.failed:
+            raise FsError(errno.EROFS)
+        length = min(length, source.inode.size - offset)
+        if length <= 0:
+            return 0
+        if target_offset + length > MAX_SIZE:
+            raise FsError(errno.EFBIG)
+        whole = offset == target_offset == 0 and length == source.inode.size and not target.inode.size
+        if not (whole and await self._share_blob(source.content, target.content)):
+            length = await self._copy_bytes(source.content, offset, target.content, target_offset, length)
+        if target.flushed:
+            target.inherited = True
+        target.wrote = True
+        target.inode.mtime = target.inode.ctime = time.time_ns()
+        await self.drop_privileges(target.inode, target.uid)
+        return length
+
+    async def _share_blob(self, source: Content, target: Content) -> bool:
+        """Let an empty file have the blob of a sealed one; False when there is no such blob."""
+        await self.seal_closed(source.inode)
+        async with target.mutex:
+            await self._group.begin()
+            inode, blob = source.inode, source.inode.blob
+            if source.is_staged or blob is None or target.inode.size or target.backing:
+                return False
+            self._drop_staged(target)
+            target.inode.size, target.inode.allocated = inode.size, inode.allocated
+            self._sealed(target, blob)
+        return True
+
+    async def _copy_bytes(
+        self, source: Content, offset: int, target: Content, target_offset: int, length: int
+    ) -> int:
+        async with contextlib.AsyncExitStack() as held:
+            # In one order, so that copies in opposite directions do not wait for each other.
+            for content in sorted({source, target}, key=lambda content: content.inode.ino):
+                await held.enter_async_context(content.mutex)
+            await self._make_staged(target, target.inode.size)
+            length = min(length, source.inode.size - offset)
+            if length <= 0:
+                return 0
+            if source.buffer is not None or target_offset + length <= MEMORY_LIMIT:
+                piece = await self._read_held(source, offset, min(length, MEMORY_LIMIT))
+                return self._write(target, target_offset, piece)
+            if target.buffer is not None:
+                self._spill(target)
+            target.mark_dirty()
+            self._filestore.claim(length)
+            assert target.staged is not None
+            fd = self._blob_fd(source) if source.staged is None else source.staged.fd
+            target.hasher = None
+            if length <= INLINE_WORK:
+                copy_range(fd, target.staged.fd, length, offset, target_offset)
+            else:
+                fd = os.dup(fd)  # another inode's writer may have the blob's descriptor closed meanwhile
+                blob = source.inode.blob if source.staged is None else None
+                step = (copy_range, fd, target.staged.fd, length, offset, target_offset)
+                try:
+                    with self._blob_in_thread(blob):
+                        await self._scheduler.run(*step)
+                finally:
+                    os.close(fd)
+            target.inode.size = max(target.inode.size, target_offset + length)
+            return length
+
+    async def _read_held(self, content: Content, offset: int, size: int) -> bytes:
+        """Read while the content's mutex is held."""
+        if content.buffer is not None:
+            return bytes(memoryview(content.buffer)[offset : offset + size])
+        fd = self._blob_fd(content) if content.staged is None else content.staged.fd
+        return os.pread(fd, size, offset)
+
+    # Seeking
+
+    async def seek(self, handle: Handle, offset: int, whence: int) -> int:
+        """SEEK_DATA and SEEK_HOLE. Raises OSError ENXIO at and after the end of the file."""
+        content, size = handle.content, handle.inode.size
+        if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
+            raise FsError(errno.EINVAL)
+        if not 0 <= offset < size:
+            raise FsError(errno.ENXIO)
+        if content.buffer is not None:
+            return offset if whence == os.SEEK_DATA else size
+        fd = self._blob_fd(content) if content.staged is None else content.staged.fd
+        return min(os.lseek(fd, offset, whence), size)
+
+    # Allocating
+
+    async def allocate(self, handle: Handle, offset: int, length: int, mode: int) -> None:
+        """Raises OSError (EOPNOTSUPP for another mode than ALLOCATIONS, ENOSPC, EFBIG)."""
+        content, inode = handle.content, handle.inode
+        if mode not in ALLOCATIONS:
+            raise FsError(errno.EOPNOTSUPP)
+        if self._group.failed:
+            raise FsError(errno.EROFS)
+        if offset + length > MAX_SIZE:
+            raise FsError(errno.EFBIG)
+        async with content.mutex:
+            await self._make_staged(content, inode.size)
+            if not mode & PUNCH_HOLE:
+                self._filestore.claim(length)
+            if content.buffer is not None:
+                self._spill(content)
+            assert content.staged is not None
+            content.mark_dirty()
+            if offset < content.hashed:
+                content.hasher = None
+            await self._scheduler.run(fallocate, content.staged.fd, mode, offset, length)
+            content.preallocated = True
+            if not mode & KEEP_SIZE:
+                inode.size = max(inode.size, offset + length)
+        handle.wrote = True
+        if handle.flushed:
+            handle.inherited = True
+        inode.mtime = inode.ctime = time.time_ns()
+        await self.drop_privileges(inode, handle.uid)

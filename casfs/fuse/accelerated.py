@@ -1,0 +1,226 @@
+"""Requests that the native accelerator reads: their handlers, and the tasks of those that have to wait.
+
+native/serve.c calls a handler with the fields of the request. A handler that is a coroutine is run up to its
+end there and then, without a task or a pass of the event loop; only if it has to wait is it given a task.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Coroutine
+from types import ModuleType
+from typing import Any
+
+import trio
+
+from casfs.fs.attributes import Changes
+from casfs.fs.content import Handle
+from casfs.fs.inodes import Inode
+from casfs.fuse.operations import unexpected
+from casfs.fuse.options import Presentation
+from casfs.fuse.scheduler import TrioScheduler, resume
+from casfs.fuse.verbs import Verbs
+from casfs.store import config_path
+
+BURST = 32
+"""Requests served before timers, thread results and other tasks get their turn."""
+
+PATIENCE_MS = 1
+"""Milliseconds the loop may sleep for the next request; so late timers and new commands may be."""
+
+DIRECT_IO = 1 << 0
+KEEP_CACHE = 1 << 1
+NOFLUSH = 1 << 5
+PASSTHROUGH = 1 << 7
+"""FOPEN_* of linux/fuse.h: reads and writes go past the page cache; pages stay cached from one open to the
+next; close(2) sends no FLUSH; reads and mappings (with DIRECT_IO only mappings) go to the backing file."""
+
+MODE, UID, GID, SIZE, ATIME, MTIME, FH, ATIME_NOW, MTIME_NOW = (1 << bit for bit in range(9))
+"""FATTR_* of linux/fuse.h: which fields of a SETATTR are set."""
+
+OPCODES = {
+    "lookup": (1,),
+    "forget": (2,),
+    "getattr": (3,),
+    "setattr": (4,),
+    "readlink": (5,),
+    "symlink": (6,),
+    "mknod": (8,),
+    "mkdir": (9,),
+    "unlink": (10,),
+    "rmdir": (11,),
+    "rename": (12, 45),
+    "link": (13,),
+    "open": (14,),
+    "read": (15,),
+    "write": (16,),
+    "release": (18,),
+    "fsync": (20,),
+    "flush": (25,),
+    "create": (35,),
+    "allocate": (43,),
+    "seek": (46,),
+    "copy_range": (47, 53),
+}
+"""Handler -> opcodes (enum fuse_opcode of linux/fuse.h)."""
+
+
+class Accelerated:
+    """The requests of one mount that come through the accelerator. Runs on the event loop's thread."""
+
+    def __init__(
+        self, native: ModuleType, verbs: Verbs, scheduler: TrioScheduler, presentation: Presentation
+    ) -> None:
+        self._native = native
+        self._verbs = verbs
+        self._scheduler = scheduler
+        self._nursery: trio.Nursery | None = None
+        self.passthrough = "off: the kernel has not said yet what it offers"
+        self._negotiated = False
+        self._names = {opcode: name for name, opcodes in OPCODES.items() for opcode in opcodes}
+        shown = (presentation.uid, presentation.gid, presentation.umask)
+        native.prepare(
+            self._handlers(),
+            self._suspended,
+            lambda error, opcode: unexpected(error, self._names[opcode]),
+            Inode,
+            verbs.fs.inodes.in_memory,
+            verbs.tree.unlinked,
+            tuple(-1 if value is None else value for value in shown),
+            scheduler.wake_fd,
+            native.stack_depth(verbs.fs.store.path),
+        )
+
+    def _handlers(self) -> dict[int, Callable[..., Any]]:
+        handlers: dict[str, Callable[..., Any]] = {
+            name: getattr(self._verbs, name) for name in OPCODES if hasattr(self._verbs, name)
+        }
+        handlers |= {
+            "getattr": self._verbs.inode,
+            "setattr": self._setattr,
+            "open": self._open,
+            "create": self._create,
+            "write": self._write,
+        }
+        return {opcode: handlers[name] for name, opcodes in OPCODES.items() for opcode in opcodes}
+
+    @property
+    def refused(self) -> str:
+        """Why libfuse has not given the session away, once it is mounted; "" when it has."""
+        installed = self._native.status()["installed"]
+        return "" if installed else "pyfuse3 does not call libfuse through it"
+
+    # Waiting for requests: what pyfuse3's session loop calls (loop.py)
+
+    async def wait_readable(self, fd: int) -> None:
+        """Serve requests until one comes that is left to libfuse, or the session has ended."""
+        native, scheduler = self._native, self._scheduler
+        while True:
+            scheduler.direct = True
+            try:
+                state = native.serve(PATIENCE_MS, BURST)
+            finally:
+                scheduler.direct = False
+            if not self._negotiated:
+                self._negotiate()
+            if state in (native.PENDING, native.ENDED):
+                return
+            if state == native.IDLE:
+                await trio.lowlevel.wait_readable(fd)
+            else:
+                await trio.lowlevel.checkpoint()
+
+    def _negotiate(self) -> None:
+        """Find out, once INIT has come, whether backing files can be registered."""
+        status = self._native.status()
+        if not status["negotiated"]:
+            return
+        self._negotiated = True
+        if not status["passthrough"]:
+            self.passthrough = "off: this kernel has none (Linux 6.9 and later do)"
+            return
+        try:
+            with open(config_path(self._verbs.fs.store.path), "rb") as file:
+                self._native.backing_close(self._native.backing_open(file.fileno()))
+        except OSError as error:
+            hint = ": the daemon has no CAP_SYS_ADMIN" if error.errno == errno.EPERM else ""
+            self.passthrough = f"off: {error.strerror}{hint}"
+            return
+        self.passthrough = "on"
+        self._verbs.files.backings = self._native
+
+    # Handlers that wait
+
+    async def run(self, serve: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run pyfuse3's loop with a place for the tasks of suspended requests."""
+        async with trio.open_nursery() as self._nursery:
+            await serve()
+
+    def _suspended(self, verb: Coroutine[Any, Any, object], opcode: int, unique: int) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(self._finish, verb, opcode, unique)
+
+    async def _finish(self, verb: Coroutine[Any, Any, object], opcode: int, unique: int) -> None:
+        result: object = None
+        failed: Exception | None = None
+        with trio.CancelScope(shield=True):
+            try:
+                result = await resume(verb)
+            except Exception as error:
+                failed = error
+        self._native.finish(opcode, unique, result, failed)
+
+    # Requests whose fields or replies are not those of the verb
+
+    async def _setattr(
+        self,
+        ino: int,
+        valid: int,
+        fh: int,
+        size: int,
+        atime: int,
+        mtime: int,
+        mode: int,
+        uid: int,
+        gid: int,
+        caller: int,
+    ) -> Inode:
+        changes = Changes()
+        if valid & MODE:
+            changes.mode = mode
+        if valid & UID:
+            changes.uid = uid
+        if valid & GID:
+            changes.gid = gid
+        if valid & SIZE:
+            changes.size = size
+        if valid & ATIME:
+            changes.atime = time.time_ns() if valid & ATIME_NOW else atime
+        if valid & MTIME:
+            changes.mtime = time.time_ns() if valid & MTIME_NOW else mtime
+        return await self._verbs.setattr(ino, changes, fh if valid & FH else None, caller)
+
+    async def _open(self, ino: int, flags: int, uid: int) -> tuple[int, int, int]:
+        return self._opened(await self._verbs.open(ino, flags, uid))
+
+    async def _create(
+        self, parent: int, name: bytes, mode: int, umask: int, flags: int, uid: int, gid: int
+    ) -> tuple[Inode, int, int, int]:
+        handle = await self._verbs.create(parent, name, mode, umask, flags, uid, gid)
+        return (handle.inode, *self._opened(handle))
+
+    def _opened(self, handle: Handle) -> tuple[int, int, int]:
+        """Handle, FOPEN_* flags and backing id of a new open file."""
+        fh = self._verbs.opened(handle)
+        how = 0 if handle.writable else NOFLUSH
+        if handle.passthrough:
+            return fh, how | PASSTHROUGH | (DIRECT_IO if handle.writable else 0), handle.content.backing
+        stale = self._verbs.files.stale_pages
+        if handle.inode.ino not in stale:
+            return fh, how | KEEP_CACHE, 0
+        stale.discard(handle.inode.ino)
+        return fh, how, 0
+
+    async def _write(self, fh: int, offset: int, data: bytes, _flags: int) -> int:
+        return await self._verbs.write(fh, offset, data)

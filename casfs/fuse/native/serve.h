@@ -1,0 +1,54 @@
+/* Serving requests: the loop, the calls into Python, the replies. Everything runs on the event loop's thread. */
+#ifndef CASFS_SERVE_H
+#define CASFS_SERVE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "session.h"
+
+/* What `serve` returns. */
+enum casfs_state {
+	CASFS_IDLE,    /* no request came in time */
+	CASFS_PENDING, /* a request for libfuse: it has to take it now */
+	CASFS_BURST,   /* so many requests are served; others want their turn */
+	CASFS_WOKEN,   /* a thread has finished something */
+	CASFS_ENDED,   /* unmounted */
+};
+
+#define CASFS_OPCODES 64
+
+/* The Inode fields that attributes are made of, in the order of `field_names` (serve.c). */
+enum casfs_field {
+	F_INO, F_MODE, F_NLINK, F_UID, F_GID, F_RDEV, F_SIZE, F_ALLOCATED, F_ATIME, F_MTIME, F_CTIME, F_CONTENT,
+	F_COUNT
+};
+
+struct casfs_python {
+	PyObject *handlers[CASFS_OPCODES]; /* opcode -> callable, or NULL: left to libfuse */
+	PyObject *suspended;               /* (coroutine, opcode, unique): go on with it in a task */
+	PyObject *failed;                  /* (exception, opcode) -> errno, for what is no OSError */
+	PyObject *inodes;                  /* dict: number -> Inode, what is in memory */
+	PyObject *buffer;                  /* bytes: what `session.buffer` lies in */
+	PyObject *unlinked;                /* set of inode numbers that wait for FORGET */
+	Py_ssize_t offsets[F_COUNT];       /* where an Inode has its slots */
+	int64_t show_uid, show_gid, show_mask; /* -o uid=, gid=, umask=; -1 for none */
+	int wake_fd;                       /* eventfd that threads write to */
+};
+
+extern struct casfs_python python;
+
+/* Find the slots of the class of inodes. -1 with an exception when they are not there. */
+int casfs_learn_inode(PyObject *type);
+
+/* Have a request buffer that nobody else looks into. -1 with an exception. */
+int casfs_renew_buffer(void);
+
+/* Serve up to `burst` requests, each awaited `patience` ms at the most. -1 with an exception. */
+int casfs_serve(int patience, int burst);
+
+/* Answer request `unique` with what its handler gave, or with the error that is set when `result` is NULL.
+ * Steals `result`. */
+void casfs_answer(uint32_t opcode, uint64_t unique, PyObject *result);
+
+#endif

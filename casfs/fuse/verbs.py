@@ -1,0 +1,184 @@
+"""The requests of one mount, free of any protocol: numbers and bytes in; inodes, handles and bytes out.
+
+Two adapters call them: pyfuse3's operations (operations.py) and the native accelerator (accelerated.py).
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import stat
+from collections.abc import Callable, Coroutine
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from casfs.errors import FsError
+from casfs.fs.attributes import Changes
+from casfs.fs.content import Handle
+from casfs.fs.filesystem import FileSystem
+from casfs.fs.inodes import Inode
+from casfs.fs.xattrs import DIGEST
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Verb = Callable[Concatenate["Verbs", P], Coroutine[Any, Any, R]]
+
+
+def mutating(method: Verb[P, R]) -> Verb[P, R]:
+    """For what changes the namespace: waits for the commit where that is asked for."""
+
+    async def verb(self: Verbs, *args: P.args, **kwargs: P.kwargs) -> R:
+        group = self.group
+        if group.must_wait:
+            await group.catch_up()
+        result = await method(self, *args, **kwargs)
+        if self.durable_each:
+            await group.durable()
+        return result
+
+    return functools.wraps(method)(verb)  # type: ignore[return-value]
+
+
+class Verbs:
+    """Runs on the event loop's thread. Each raises OSError with the errno the program gets."""
+
+    def __init__(self, fs: FileSystem, *, durable_each: bool) -> None:
+        self.fs = fs
+        self.tree = fs.tree
+        self.files = fs.files
+        self.group = fs.group
+        self.inode = fs.inodes.get
+        self.durable_each = durable_each
+        self.handles: dict[int, Handle] = {}
+        fs.files.seals_at_close = durable_each
+        self._next_handle = 1
+
+    # Names
+
+    def lookup(self, parent: int, name: bytes) -> Inode | None:
+        return self.tree.lookup(parent, name)
+
+    @mutating
+    async def mknod(
+        self, parent: int, name: bytes, mode: int, rdev: int, umask: int, uid: int, gid: int
+    ) -> Inode:
+        return await self.tree.make(parent, name, mode, uid, gid, rdev=rdev, umask=umask)
+
+    @mutating
+    async def mkdir(self, parent: int, name: bytes, mode: int, umask: int, uid: int, gid: int) -> Inode:
+        return await self.tree.make(parent, name, stat.S_IFDIR | mode & 0o7777, uid, gid, umask=umask)
+
+    @mutating
+    async def symlink(self, parent: int, name: bytes, target: bytes, uid: int, gid: int) -> Inode:
+        return await self.tree.make(parent, name, stat.S_IFLNK | 0o777, uid, gid, target=target)
+
+    @mutating
+    async def link(self, ino: int, parent: int, name: bytes) -> Inode:
+        return await self.tree.link(ino, parent, name)
+
+    @mutating
+    async def unlink(self, parent: int, name: bytes) -> None:
+        await self.tree.unlink(parent, name)
+
+    @mutating
+    async def rmdir(self, parent: int, name: bytes) -> None:
+        await self.tree.rmdir(parent, name)
+
+    @mutating
+    async def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int) -> None:
+        await self.tree.rename(parent, name, new_parent, new_name, flags)
+
+    def readlink(self, ino: int) -> bytes:
+        target = self.inode(ino).target
+        if target is None:
+            raise FsError(errno.EINVAL)
+        return target
+
+    async def forget(self, inos: list[int]) -> None:
+        """The kernel holds these inodes no more: those without a name go."""
+        await self.tree.forget(inos)
+
+    # Attributes
+
+    @mutating
+    async def setattr(self, ino: int, changes: Changes, fh: int | None, uid: int) -> Inode:
+        handle = None if fh is None else self.handles.get(fh)
+        return await self.fs.attributes.set(ino, changes, handle, uid)
+
+    # Extended attributes
+
+    async def getxattr(self, ino: int, name: bytes) -> bytes:
+        if name == DIGEST:
+            await self.files.seal_closed(self.inode(ino))
+        return self.fs.xattrs.get(ino, name)
+
+    @mutating
+    async def setxattr(self, ino: int, name: bytes, value: bytes, in_group: Callable[[int], bool]) -> None:
+        await self.fs.xattrs.set(ino, name, value, in_group)
+
+    @mutating
+    async def removexattr(self, ino: int, name: bytes) -> None:
+        await self.fs.xattrs.remove(ino, name)
+
+    # Files
+
+    def opened(self, handle: Handle) -> int:
+        """The number of a new handle."""
+        fh = self._next_handle
+        self._next_handle = fh + 1
+        self.handles[fh] = handle
+        return fh
+
+    async def open(self, ino: int, flags: int, uid: int) -> Handle:
+        """A handle; its `passthrough` says that it has to be opened with `content.backing`."""
+        handle = self.files.open(self.inode(ino), flags & os.O_ACCMODE != os.O_RDONLY, uid)
+        try:
+            await self.files.join(handle)
+            if flags & os.O_TRUNC:
+                await self.files.truncate_at_open(handle)
+        except BaseException:
+            await self.files.release(handle)
+            raise
+        return handle
+
+    @mutating
+    async def create(
+        self, parent: int, name: bytes, mode: int, umask: int, flags: int, uid: int, gid: int
+    ) -> Handle:
+        inode = await self.tree.make(parent, name, stat.S_IFREG | mode & 0o7777, uid, gid, umask=umask)
+        return self.files.open(inode, flags & os.O_ACCMODE != os.O_RDONLY, uid)
+
+    async def read(self, fh: int, offset: int, size: int) -> bytes | bytearray:
+        return await self.files.read(self.handles[fh], offset, size)
+
+    async def write(self, fh: int, offset: int, data: bytes) -> int:
+        return await self.files.write(self.handles[fh], offset, data)
+
+    async def flush(self, fh: int) -> None:
+        handle = self.handles[fh]
+        if handle.wrote:
+            await self.files.flush(handle)
+            if self.durable_each:
+                await self.group.durable()
+
+    async def release(self, fh: int) -> None:
+        handle = self.handles.pop(fh)
+        await self.files.release(handle)
+        if not handle.inode.nlink:
+            await self.tree.released(handle.inode)
+
+    async def fsync(self, fh: int) -> None:
+        await self.files.fsync(self.handles[fh])
+
+    # Ranges
+
+    @mutating
+    async def copy_range(self, source: int, offset: int, target: int, target_offset: int, length: int) -> int:
+        handles = self.handles
+        return await self.files.copy_range(handles[source], offset, handles[target], target_offset, length)
+
+    async def seek(self, fh: int, offset: int, whence: int) -> int:
+        return await self.files.seek(self.handles[fh], offset, whence)
+
+    async def allocate(self, fh: int, offset: int, length: int, mode: int) -> None:
+        await self.files.allocate(self.handles[fh], offset, length, mode)
