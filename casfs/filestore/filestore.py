@@ -172,12 +172,17 @@ class FileStore:
     # Using what is there
 
     def open(self, digest: bytes) -> int:
-        """A read-only descriptor of the blob, whose file is made now if it is pending.
+        """A read-only descriptor of the blob. OSError EIO when it is missing: a row said it is there.
 
-        Raises OSError, EIO when the file is missing: a row said it is there.
+        The file of a pending blob is made now; if it cannot be, the descriptor is of a copy in memory.
         """
         if digest in self._pending:
-            self.write_pending([digest])
+            try:
+                self.write_pending([digest])
+            except OSError:
+                data = self._pending.get(digest)
+                if data is not None:
+                    return open_copy(data)
         try:
             return os.open(self.paths.blob(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
@@ -242,6 +247,12 @@ class FileStore:
                 raise OSError(errno.ENOSPC, "the file system of the store is full")
             self._claimable = min(free, CLAIM_CHECK) - size
 
+    def claim_file(self, size: int) -> None:
+        """As `claim`, for a blob of `size` bytes whose file is made later. Looks at the disk in any case:
+        what others have taken of it meanwhile would come out only after close(2). Raises OSError ENOSPC."""
+        self._claimable = 0
+        self.claim(size + FILE_ROOM)
+
     def claim_rows(self, size: int) -> None:
         """As `claim`, for rows, which take no room on disk before the commit. Raises OSError ENOSPC."""
         self.claim(size)
@@ -270,6 +281,17 @@ class FileStore:
         return Room(
             stat.f_blocks * stat.f_frsize, stat.f_bfree * stat.f_frsize, stat.f_bavail * stat.f_frsize
         )
+
+
+def open_copy(data: bytes | bytearray) -> int:
+    """A descriptor of an unnamed file in memory that holds `data`, memfd_create(2). Raises OSError."""
+    fd = os.memfd_create("blob", os.MFD_CLOEXEC)
+    try:
+        os.pwrite(fd, data, 0)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def copy_range(source: int, target: int, length: int, offset: int = 0, target_offset: int = 0) -> None:

@@ -98,10 +98,11 @@ class Sealing(Passthrough):
         """Hand the content over to the filestore; `new`: the row that was made for it."""
         inode, buffer, staged = content.inode, content.buffer, content.staged
         if buffer is not None:
-            self._filestore.claim(len(buffer) + FILE_ROOM)
             if self._group.defers_files:
+                self._filestore.claim_file(len(buffer))
                 self._filestore.accept(digest, buffer)
             else:
+                self._filestore.claim(len(buffer) + FILE_ROOM)
                 self._filestore.publish_bytes(digest, buffer)
             self._buffered -= len(buffer)
             content.buffer = None

@@ -342,6 +342,17 @@ def test_a_claim_on_a_full_disk_is_refused_and_granted_when_there_is_room(
     filestore.claim(4096)
 
 
+def test_a_file_that_is_made_later_is_refused_when_others_have_filled_the_disk(
+    filestore: FileStore, disk: Disk
+) -> None:
+    """Its close was told that all is well, on the ground of a look at the disk long before."""
+    filestore.claim(4096)
+    disk.free = 10 << 20
+    filestore.claim(4096)
+    with pytest.raises(OSError, match="full"):
+        filestore.claim_file(4096)
+
+
 def test_some_room_is_always_kept_for_the_log(filestore: FileStore, disk: Disk) -> None:
     disk.free = 20 << 20
     filestore.claim(1 << 20)

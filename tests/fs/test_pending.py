@@ -119,6 +119,7 @@ def test_a_file_without_room_is_tried_again_by_the_next_commit(
             kernel.sync()
         assert session.fs.group.active
         assert not session.fs.group.failed
+        assert [kernel.read_file(f"{number}") for number in range(4)] == [b"0", b"1", b"2", b"3"]
     kernel.unlink("0")
     kernel.unlink("3")
     kernel.write_file("later", b"later")
@@ -144,6 +145,7 @@ def test_a_disk_that_refuses_a_file_stops_writing(store_path: Path, seam: Faulty
     with pytest.raises(OSError, match="broken"):
         kernel.sync()
     assert session.fs.group.failed == errno.EIO
+    assert kernel.read_file("file") == b"more content"
     with pytest.raises(FsError) as raised:
         kernel.mkdir("directory")
     assert raised.value.errno == errno.EROFS

@@ -277,7 +277,7 @@ def test_what_a_crash_leaves_is_no_error_and_repair_does_what_a_start_does(store
     synced = fs.files.open(fs.inodes.get(make_file(fs, 1, b"synced", b"")), True, 0)
     run_inline(fs.files.write(synced, 0, b"synced while it is open"))
     run_inline(fs.files.fsync(synced))
-    make_file(fs, 1, b"lost", b"published, not committed")
+    make_file(fs, 1, b"lost", b"published, not committed " * 20_000)
     crashed = Damaged(store.path.parent / "crashed")
     copy_store(store.path, crashed.path)
     for handle in (unlinked, synced):
@@ -292,7 +292,7 @@ def test_what_a_crash_leaves_is_no_error_and_repair_does_what_a_start_does(store
     assert_clean(crashed.path)
     assert crashed.files()[b"/synced"] == b"synced while it is open"
     assert b"/lost" not in crashed.files()
-    assert b"published, not committed" in crashed.files().values()
+    assert b"published, not committed " * 20_000 in crashed.files().values()
 
 
 def test_numbers_are_never_given_out_twice(store: Damaged) -> None:
