@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ the log: what is acknowledged can be committed, and files can be deleted, on a f
 
 CLAIM_CHECK = 16 << 20
 """Bytes that may be claimed before the free space is looked at again."""
+
+CLAIM_SECONDS = 0.01
+"""And how old that look may be for a file that is only made after its close(2)."""
 
 FILE_ROOM = 4096
 """Bytes that a file takes on disk besides its content, at the most: the rest of its last block."""
@@ -59,6 +63,7 @@ class FileStore:
         self.paths = BlobPaths(f"{root}/blobs", fan_out)
         self.staging = Staging(f"{root}/staging", self.durable)
         self._claimable = 0
+        self._looked = 0.0
         self._pending_rows = 0
         self._pending: dict[bytes, bytes | bytearray] = {}
         self._pending_room = 0
@@ -242,15 +247,17 @@ class FileStore:
         """Say that `size` bytes of new data or rows are coming. Raises OSError ENOSPC near a full disk."""
         self._claimable -= size
         if self._claimable < 0:
+            self._looked = time.monotonic()
             free = self.room().available - self._reserve - self._pending_rows - self._pending_room
             if free < size:
                 raise OSError(errno.ENOSPC, "the file system of the store is full")
             self._claimable = min(free, CLAIM_CHECK) - size
 
     def claim_file(self, size: int) -> None:
-        """As `claim`, for a blob of `size` bytes whose file is made later. Looks at the disk in any case:
-        what others have taken of it meanwhile would come out only after close(2). Raises OSError ENOSPC."""
-        self._claimable = 0
+        """As `claim`, for a blob of `size` bytes whose file is made later. Does not rest on an old look at
+        the disk: what others have taken of it would come out only after close(2). Raises OSError ENOSPC."""
+        if time.monotonic() - self._looked > CLAIM_SECONDS:
+            self._claimable = 0
         self.claim(size + FILE_ROOM)
 
     def claim_rows(self, size: int) -> None:

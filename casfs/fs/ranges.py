@@ -17,6 +17,9 @@ from casfs.syscalls import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, fallocate
 ALLOCATIONS = (0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE, ZERO_RANGE | KEEP_SIZE)
 """Modes of fallocate(2) that are served."""
 
+FAR = 1 << 40
+"""Offset from which the file system below is asked whether a file may be so long: EFBIG goes before ENOSPC."""
+
 
 class Ranges(Files):
     """Range verbs. Owned by the thread that runs the file system."""
@@ -130,13 +133,13 @@ class Ranges(Files):
             raise FsError(errno.EFBIG)
         async with content.mutex:
             await self._make_staged(content, inode.size)
-            if (
-                not mode & PUNCH_HOLE and length < self._filestore.room().total
-            ):  # else fallocate(2) says why not
-                self._filestore.claim(length)
             if content.buffer is not None:
                 self._spill(content)
             assert content.staged is not None
+            if offset + length > FAR:
+                fallocate(content.staged.fd, PUNCH_HOLE | KEEP_SIZE, offset + length - 1, 1)
+            if not mode & PUNCH_HOLE:
+                self._filestore.claim(length)
             content.mark_dirty()
             if offset < content.hashed:
                 content.hasher = None
