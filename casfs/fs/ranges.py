@@ -18,7 +18,7 @@ ALLOCATIONS = (0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE, ZERO_RANGE | KE
 """Modes of fallocate(2) that are served."""
 
 FAR = 1 << 40
-"""Offset from which the file system below is asked whether a file may be so long: EFBIG goes before ENOSPC."""
+"""Offset from which the file system below is asked whether a file may be so long: EFBIG before ENOSPC."""
 
 
 class Ranges(Files):

@@ -7,6 +7,7 @@ end there and then, without a task or a pass of the event loop; only if it has t
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections.abc import Callable, Coroutine
 from types import ModuleType
@@ -35,6 +36,9 @@ NOFLUSH = 1 << 5
 PASSTHROUGH = 1 << 7
 """FOPEN_* of linux/fuse.h: reads and writes go past the page cache; pages stay cached from one open to the
 next; close(2) sends no FLUSH; reads and mappings (with DIRECT_IO only mappings) go to the backing file."""
+
+COHERENT_MINOR = 40
+"""Protocol of Linux 6.9, whose direct writes drop cached pages also after the write (fs/fuse/file.c)."""
 
 MODE, UID, GID, SIZE, ATIME, MTIME, FH, ATIME_NOW, MTIME_NOW = (1 << bit for bit in range(9))
 """FATTR_* of linux/fuse.h: which fields of a SETATTR are set."""
@@ -78,6 +82,7 @@ class Accelerated:
         self._nursery: trio.Nursery | None = None
         self.passthrough = "off: the kernel has not said yet what it offers"
         self._negotiated = False
+        self._writes_past_cache = False
         self._names = {opcode: name for name, opcodes in OPCODES.items() for opcode in opcodes}
         shown = (presentation.uid, presentation.gid, presentation.umask)
         native.prepare(
@@ -137,6 +142,7 @@ class Accelerated:
         if not status["negotiated"]:
             return
         self._negotiated = True
+        self._writes_past_cache = status["minor"] >= COHERENT_MINOR
         if not status["passthrough"]:
             self.passthrough = "off: this kernel has none (Linux 6.9 and later do)"
             return
@@ -173,7 +179,7 @@ class Accelerated:
 
     # Requests whose fields or replies are not those of the verb
 
-    async def _setattr(
+    def _setattr(
         self,
         ino: int,
         valid: int,
@@ -185,7 +191,7 @@ class Accelerated:
         uid: int,
         gid: int,
         caller: int,
-    ) -> Inode:
+    ) -> Coroutine[Any, Any, Inode]:
         changes = Changes()
         if valid & MODE:
             changes.mode = mode
@@ -199,28 +205,33 @@ class Accelerated:
             changes.atime = time.time_ns() if valid & ATIME_NOW else atime
         if valid & MTIME:
             changes.mtime = time.time_ns() if valid & MTIME_NOW else mtime
-        return await self._verbs.setattr(ino, changes, fh if valid & FH else None, caller)
+        return self._verbs.setattr(ino, changes, fh if valid & FH else None, caller)
 
     async def _open(self, ino: int, flags: int, uid: int) -> tuple[int, int, int]:
-        return self._opened(await self._verbs.open(ino, flags, uid))
+        return self._opened(await self._verbs.open(ino, flags, uid), flags)
 
     async def _create(
         self, parent: int, name: bytes, mode: int, umask: int, flags: int, uid: int, gid: int
     ) -> tuple[Inode, int, int, int]:
         handle = await self._verbs.create(parent, name, mode, umask, flags, uid, gid)
-        return (handle.inode, *self._opened(handle))
+        return (handle.inode, *self._opened(handle, flags))
 
-    def _opened(self, handle: Handle) -> tuple[int, int, int]:
-        """Handle, FOPEN_* flags and backing id of a new open file."""
+    def _opened(self, handle: Handle, flags: int) -> tuple[int, int, int]:
+        """Handle, FOPEN_* flags and backing id of a new open file.
+
+        Who only writes goes past the page cache: one copy less, and no question for the file's capabilities.
+        """
         fh = self._verbs.opened(handle)
         how = 0 if handle.writable else NOFLUSH
         if handle.passthrough:
             return fh, how | PASSTHROUGH | (DIRECT_IO if handle.writable else 0), handle.content.backing
+        if flags & os.O_ACCMODE == os.O_WRONLY and self._writes_past_cache:
+            how |= DIRECT_IO
         stale = self._verbs.files.stale_pages
         if handle.inode.ino not in stale:
             return fh, how | KEEP_CACHE, 0
         stale.discard(handle.inode.ino)
         return fh, how, 0
 
-    async def _write(self, fh: int, offset: int, data: bytes, _flags: int) -> int:
-        return await self._verbs.write(fh, offset, data)
+    def _write(self, fh: int, offset: int, data: bytes, _flags: int) -> Coroutine[Any, Any, int]:
+        return self._verbs.write(fh, offset, data)

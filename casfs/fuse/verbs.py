@@ -27,14 +27,18 @@ Verb = Callable[Concatenate["Verbs", P], Coroutine[Any, Any, R]]
 def mutating(method: Verb[P, R]) -> Verb[P, R]:
     """For what changes the namespace: waits for the commit where that is asked for."""
 
-    async def verb(self: Verbs, *args: P.args, **kwargs: P.kwargs) -> R:
-        group = self.group
-        if group.must_wait:
-            await group.catch_up()
+    async def waiting(self: Verbs, *args: P.args, **kwargs: P.kwargs) -> R:
+        if self.group.must_wait:
+            await self.group.catch_up()
         result = await method(self, *args, **kwargs)
         if self.durable_each:
-            await group.durable()
+            await self.group.durable()
         return result
+
+    def verb(self: Verbs, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """No coroutine around the method's own while there is nothing to wait for."""
+        how = waiting if self.durable_each or self.group.must_wait else method
+        return how(self, *args, **kwargs)
 
     return functools.wraps(method)(verb)  # type: ignore[return-value]
 
@@ -148,11 +152,11 @@ class Verbs:
         inode = await self.tree.make(parent, name, stat.S_IFREG | mode & 0o7777, uid, gid, umask=umask)
         return self.files.open(inode, flags & os.O_ACCMODE != os.O_RDONLY, uid)
 
-    async def read(self, fh: int, offset: int, size: int) -> bytes | bytearray:
-        return await self.files.read(self.handles[fh], offset, size)
+    def read(self, fh: int, offset: int, size: int) -> Coroutine[Any, Any, bytes | bytearray]:
+        return self.files.read(self.handles[fh], offset, size)
 
-    async def write(self, fh: int, offset: int, data: bytes) -> int:
-        return await self.files.write(self.handles[fh], offset, data)
+    def write(self, fh: int, offset: int, data: bytes) -> Coroutine[Any, Any, int]:
+        return self.files.write(self.handles[fh], offset, data)
 
     async def flush(self, fh: int) -> None:
         handle = self.handles[fh]
@@ -167,8 +171,8 @@ class Verbs:
         if not handle.inode.nlink:
             await self.tree.released(handle.inode)
 
-    async def fsync(self, fh: int) -> None:
-        await self.files.fsync(self.handles[fh])
+    def fsync(self, fh: int) -> Coroutine[Any, Any, None]:
+        return self.files.fsync(self.handles[fh])
 
     # Ranges
 

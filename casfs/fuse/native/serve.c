@@ -23,6 +23,7 @@ struct casfs_python python = {.wake_fd = -1};
 
 static const char *const field_names[F_COUNT] = {
 	"ino", "mode", "nlink", "uid", "gid", "rdev", "size", "allocated", "atime", "mtime", "ctime", "content",
+	"xattrs",
 };
 
 int casfs_learn_inode(PyObject *type)
@@ -386,6 +387,40 @@ static void forget(const struct fuse_in_header *in, const uint64_t *first, size_
 	}
 }
 
+/* Answer from the attributes of an inode in memory: before a first write(2) the kernel asks each file for its
+ * capabilities, and `ls -l` for its access list. What is not in memory or not simply stored goes to libfuse. */
+static bool get_xattr(const struct fuse_in_header *in, const struct fuse_getxattr_in *arg, size_t length)
+{
+	const char *name = (const char *)(arg + 1);
+	if (length <= sizeof *arg || strncmp(name, "user.casfs.", 11) == 0 ||
+	    (strncmp(name, "security.", 9) && strncmp(name, "user.", 5) && strncmp(name, "system.posix_acl_", 17)))
+		return false;
+	PyObject *ino = U(in->nodeid), *key = S(name), *value = NULL;
+	PyObject *inode = ino ? PyDict_GetItemWithError(python.inodes, ino) : NULL;
+	PyObject *held = inode ? slot(inode, F_XATTRS) : NULL;
+	bool known = key && held && PyDict_CheckExact(held);
+	if (known)
+		value = PyDict_GetItemWithError(held, key);
+	if (known && !value) {
+		send_reply(in->unique, ENODATA, NULL, 0);
+	} else if (known && PyBytes_CheckExact(value)) {
+		size_t size = (size_t)PyBytes_GET_SIZE(value);
+		struct fuse_getxattr_out out = {.size = (uint32_t)size};
+		if (!arg->size)
+			send_reply(in->unique, 0, &out, sizeof out);
+		else if (size > arg->size)
+			send_reply(in->unique, ERANGE, NULL, 0);
+		else
+			send_reply(in->unique, 0, PyBytes_AS_STRING(value), size);
+	} else {
+		known = false;
+	}
+	PyErr_Clear();
+	Py_XDECREF(key);
+	Py_XDECREF(ino);
+	return known;
+}
+
 /* Serve the request in the buffer; false when libfuse has to. The kernel has made it: names end with a zero
  * byte, and sizes are right (fs/fuse/dev.c); what is shorter than its struct goes to libfuse, which checks. */
 static bool dispatch(const struct fuse_in_header *in, size_t size)
@@ -409,6 +444,8 @@ static bool dispatch(const struct fuse_in_header *in, size_t size)
 	}
 	case FUSE_INTERRUPT: /* what is served here is answered in time or waits for the disk */
 		return true;
+	case FUSE_GETXATTR:
+		return get_xattr(in, body, length);
 	case FUSE_OPENDIR: /* from then on the kernel opens directories by itself and caches their names */
 		send_reply(in->unique, ENOSYS, NULL, 0);
 		return true;

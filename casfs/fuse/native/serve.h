@@ -21,6 +21,7 @@ enum casfs_state {
 /* The Inode fields that attributes are made of, in the order of `field_names` (serve.c). */
 enum casfs_field {
 	F_INO, F_MODE, F_NLINK, F_UID, F_GID, F_RDEV, F_SIZE, F_ALLOCATED, F_ATIME, F_MTIME, F_CTIME, F_CONTENT,
+	F_XATTRS,
 	F_COUNT
 };
 
