@@ -192,7 +192,7 @@ class InodeTable:
             del cache[ino]
             if not free or sys.getrefcount(inode) > _UNHELD:
                 cache[ino] = inode
-        self._evict_at = max(CACHE_SIZE, len(cache) + EVICT_BATCH // 2)
+        self._evict_at = max(CACHE_SIZE, len(cache) + CACHE_SIZE // 20)
 
     # Changing: only inside a transaction
 
