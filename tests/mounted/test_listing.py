@@ -115,6 +115,8 @@ def test_a_listing_shows_the_attributes_of_stat(mount: Mount) -> None:
     fill(folder)
     expected = listed(folder)
     assert expected["file"][2] == 2
+    assert expected["empty"][9:11] == (-1, -2_000_000_001)
+    assert expected["directory"][9:11] == (1, 4_000_000_000_123_456_789)
     mount.remount()
     one_by_one = {name: facts(folder / name) for name in expected}
     mount.remount()
