@@ -186,13 +186,13 @@ class InodeTable:
         """Forget some of the oldest that are clean, closed, and held by nobody: there must be no second
         object of an inode somebody works with."""
         cache, dirty = self._cache, self._dirty
-        for ino in list(itertools.islice(cache, EVICT_BATCH)):
+        for ino in list(itertools.islice(cache, min(EVICT_BATCH, len(cache) // 2))):
             inode = cache[ino]
             free = inode.content is None and ino not in dirty and inode.nlink
             del cache[ino]
             if not free or sys.getrefcount(inode) > _UNHELD:
                 cache[ino] = inode
-        self._evict_at = max(CACHE_SIZE, len(cache) + EVICT_BATCH // 2)
+        self._evict_at = max(CACHE_SIZE, len(cache) + CACHE_SIZE // 20)
 
     # Changing: only inside a transaction
 

@@ -66,10 +66,10 @@ class Sealing(Passthrough):
             sparse = size - content.allocated() >= SPARSE_LIMIT
             if sparse or content.backing:
                 await self._persist(content)
-                if sparse or content.backing:  # its last reader may have gone meanwhile
-                    content.dirty = False
-                    return
-                await self._group.enter_publishing()
+                if not sparse and not content.backing:  # its last reader has gone meanwhile
+                    await self._seal(content)
+                content.dirty = False
+                return
             if content.hasher is not None and content.hashed == size:
                 digest = content.hasher.digest()
             elif size <= INLINE_WORK:

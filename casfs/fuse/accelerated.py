@@ -24,6 +24,11 @@ from casfs.fuse.scheduler import TrioScheduler, resume
 from casfs.fuse.verbs import Verbs
 from casfs.store import config_path
 
+LEASES = 4000
+"""Handles that are kept open for the next who only reads; the accelerator has room for a few more."""
+
+RELEASE = 18
+
 BURST = 32
 """Requests served before timers, thread results and other tasks get their turn."""
 
@@ -82,6 +87,7 @@ class Accelerated:
         self._verbs = verbs
         self._scheduler = scheduler
         self._nursery: trio.Nursery | None = None
+        self._leases: dict[int, int] = {}
         self.passthrough = "off: the kernel has not said yet what it offers"
         self._negotiated = False
         self._writes_past_cache = False
@@ -104,6 +110,7 @@ class Accelerated:
             name: getattr(self._verbs, name) for name in OPCODES if hasattr(self._verbs, name)
         }
         handlers |= {
+            "forget": self._forget,
             "getattr": self._verbs.inode,
             "setattr": self._setattr,
             "open": self._open,
@@ -195,6 +202,8 @@ class Accelerated:
         caller: int,
     ) -> Coroutine[Any, Any, Inode]:
         changes = Changes()
+        if valid & SIZE:
+            self._revoke(ino)
         if valid & MODE:
             changes.mode = mode
         if valid & UID:
@@ -210,7 +219,13 @@ class Accelerated:
         return self._verbs.setattr(ino, changes, fh if valid & FH else None, caller)
 
     async def _open(self, ino: int, flags: int, uid: int) -> tuple[int, int, int]:
+        self._revoke(ino)
         return self._opened(await self._verbs.open(ino, flags, uid), flags)
+
+    def _forget(self, inos: list[int]) -> Coroutine[Any, Any, None]:
+        for ino in inos:
+            self._revoke(ino)
+        return self._verbs.forget(inos)
 
     async def _create(
         self, parent: int, name: bytes, mode: int, umask: int, flags: int, uid: int, gid: int
@@ -218,22 +233,56 @@ class Accelerated:
         handle = await self._verbs.create(parent, name, mode, umask, flags, uid, gid)
         return (handle.inode, *self._opened(handle, flags))
 
+    def _leased(self, handle: Handle, how: int) -> int:
+        """The number of a handle that the accelerator may give to others who only read; 0 when it may not.
+
+        While it is leased the file's content counts as open: whoever is going to write to the file, or to
+        remove it for good, revokes the lease first.
+        """
+        content = handle.content
+        if content.writers or content.is_staged or not handle.inode.nlink:
+            return 0
+        if len(self._leases) >= LEASES:
+            self._revoke(next(iter(self._leases)))
+        fh = int(self._native.lease(handle.inode.ino, how))
+        if fh:
+            self._verbs.handles[fh] = handle
+            self._leases[handle.inode.ino] = fh
+        return fh
+
+    def _revoke(self, ino: int) -> None:
+        fh = self._leases.pop(ino, 0)
+        if fh and not self._native.revoke(fh):
+            verb = self._verbs.release(fh)
+            try:
+                verb.send(None)
+            except StopIteration:
+                return
+            self._suspended(verb, RELEASE, 0)
+
+    @property
+    def idle_handles(self) -> int:
+        """Handles that are only kept for the next open(2)."""
+        return int(self._native.idle_leases())
+
     def _opened(self, handle: Handle, flags: int) -> tuple[int, int, int]:
         """Handle, FOPEN_* flags and backing id of a new open file.
 
         Who only writes goes past the page cache: one copy less, and no question for the file's capabilities.
         """
-        fh = self._verbs.opened(handle)
         how = 0 if handle.writable else NOFLUSH
         if handle.passthrough:
-            return fh, how | PASSTHROUGH | (DIRECT_IO if handle.writable else 0), handle.content.backing
+            how |= PASSTHROUGH | (DIRECT_IO if handle.writable else 0)
+            return self._verbs.opened(handle), how, handle.content.backing
         if flags & os.O_ACCMODE == os.O_WRONLY and self._writes_past_cache:
             how |= DIRECT_IO
         stale = self._verbs.files.stale_pages
-        if handle.inode.ino not in stale:
-            return fh, how | KEEP_CACHE, 0
-        stale.discard(handle.inode.ino)
-        return fh, how, 0
+        if handle.inode.ino in stale:
+            stale.discard(handle.inode.ino)
+            return self._verbs.opened(handle), how, 0
+        how |= KEEP_CACHE
+        fh = 0 if handle.writable else self._leased(handle, how)
+        return fh or self._verbs.opened(handle), how, 0
 
     def _write(self, fh: int, offset: int, data: bytes, _flags: int) -> Coroutine[Any, Any, int]:
         return self._verbs.write(fh, offset, data)

@@ -63,6 +63,11 @@ class Session:
             wait = self._accelerated.wait_readable
         self._slow = loop.install(wait)
 
+    @property
+    def idle_handles(self) -> int:
+        """Handles that are only kept open for the next open(2)."""
+        return 0 if self._accelerated is None else self._accelerated.idle_handles
+
     def features(self) -> dict[str, str]:
         """What makes the mount fast, and why it is not where it is off."""
         passthrough = "off: not without native"

@@ -88,7 +88,7 @@ async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Call
     fs = FileSystem(store, scheduler)
     await fs.start()
     session = Session(fs, scheduler, mountpoint, options)
-    server = Server(control_path(store.path), Requests(fs, mountpoint, session.features).operations())
+    server = Server(control_path(store.path), Requests(fs, mountpoint, session).operations())
     _allow_many_files()
     session.mount()
     try:

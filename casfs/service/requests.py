@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from casfs.fs import copy
 from casfs.fs.filesystem import FileSystem
 from casfs.fuse import caches
+from casfs.fuse.session import Session
 
 
 class Requests:
     """The operations of the control socket. Runs on the event loop's thread."""
 
-    def __init__(self, fs: FileSystem, mountpoint: str, features: Callable[[], dict[str, str]]) -> None:
+    def __init__(self, fs: FileSystem, mountpoint: str, session: Session) -> None:
         self._fs = fs
         self._mountpoint = mountpoint
-        self._features = features
+        self._session = session
         self._since = time.time()
 
     def operations(self) -> dict[str, Any]:
@@ -27,14 +27,16 @@ class Requests:
 
     async def status(self) -> dict[str, Any]:
         store = self._fs.store
+        activity = asdict(self._fs.activity())
+        activity["open_handles"] -= self._session.idle_handles
         return {
             "format": store.config.format,
             "schema": store.namespace.version,
             "inodes": store.namespace.inodes.count(),
             "seconds_mounted": int(time.time() - self._since),
             "log_bytes": store.namespace.log_pages * 4096,
-            "activity": asdict(self._fs.activity()),
-            "features": self._features(),
+            "activity": activity,
+            "features": self._session.features(),
         }
 
     async def sync(self) -> dict[str, Any]:

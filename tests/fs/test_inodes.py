@@ -30,8 +30,8 @@ def test_an_inode_is_one_object(kernel: Kernel, fs: FileSystem) -> None:
 def test_the_cache_is_bounded(session: Session, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(200):
         kernel.make(f"{number}", stat.S_IFIFO)
-    kernel = session.reopen()
     set_limits(monkeypatch, CACHE_SIZE=20)
+    kernel = session.reopen()
     for number in range(200):
         kernel.inode(f"{number}")
         assert session.fs.inodes.cached <= 21

@@ -1,5 +1,6 @@
 /* casfs.fuse._native: the entry points. Called on the event loop's thread only, but for what says otherwise. */
 #include "files.h"
+#include "leases.h"
 #include "serve.h"
 
 #include <errno.h>
@@ -182,6 +183,9 @@ static PyMethodDef methods[] = {
 	{"backing_open", backing_open, METH_O, backing_open_doc},
 	{"backing_close", backing_close, METH_O, backing_close_doc},
 	{"write_files", casfs_write_files, METH_O, write_files_doc},
+	{"lease", casfs_lease, METH_VARARGS, "lease(ino, flags)\n--\n\nKeep a handle that only reads (leases.h)."},
+	{"revoke", casfs_revoke, METH_O, "revoke(fh)\n--\n\nHand a leased handle out no more (leases.h)."},
+	{"idle_leases", casfs_idle_leases, METH_NOARGS, "idle_leases()\n--\n\nHow many nobody uses."},
 	{"stack_depth", stack_depth, METH_O, stack_depth_doc},
 	{NULL, NULL, 0, NULL},
 };

@@ -1,9 +1,11 @@
 #include "serve.h"
 
+#include "leases.h"
 #include "readdir.h"
 
 #include <descrobject.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -171,6 +173,8 @@ static void start_coroutine(uint32_t opcode, uint64_t unique, PyObject *result);
 /* The kernel has given up on the request: nobody will ever release the handle. */
 static void release_unanswered(uint64_t fh)
 {
+	if ((fh & CASFS_LEASED) && !casfs_lease_release(fh))
+		return;
 	PyObject *handler = python.handlers[FUSE_RELEASE];
 	PyObject *result = handler ? PyObject_CallFunction(handler, "K", (unsigned long long)fh) : NULL;
 	if (result)
@@ -422,6 +426,20 @@ static bool get_xattr(const struct fuse_in_header *in, const struct fuse_getxatt
 	return known;
 }
 
+/* Open with a handle that is kept open, if there is one. */
+static bool open_leased(const struct fuse_in_header *in)
+{
+	struct casfs_open_out out = {0};
+	PyObject *ino = U(in->nodeid);
+	if (ino)
+		out.fh = casfs_lease_open(ino, &out.open_flags);
+	PyErr_Clear();
+	Py_XDECREF(ino);
+	if (out.fh && casfs_send_reply(in->unique, 0, &out, sizeof out) == ENOENT)
+		release_unanswered(out.fh);
+	return out.fh != 0;
+}
+
 /* Serve the request in the buffer; false when libfuse has to. The kernel has made it: names end with a zero
  * byte, and sizes are right (fs/fuse/dev.c); what is shorter than its struct goes to libfuse, which checks. */
 static bool dispatch(const struct fuse_in_header *in, size_t size)
@@ -534,6 +552,8 @@ static bool dispatch(const struct fuse_in_header *in, size_t size)
 	}
 	case FUSE_OPEN: {
 		const struct fuse_open_in *arg = body;
+		if ((arg->flags & (O_ACCMODE | O_TRUNC)) == O_RDONLY && open_leased(in))
+			return true;
 		CALL(opcode, U(node), U(arg->flags), U(in->uid));
 		return true;
 	}
@@ -557,9 +577,14 @@ static bool dispatch(const struct fuse_in_header *in, size_t size)
 		return true;
 	}
 	case FUSE_FLUSH:
-	case FUSE_RELEASE: /* both begin with the handle */
-		CALL(opcode, U(((const struct fuse_release_in *)body)->fh));
+	case FUSE_RELEASE: { /* both begin with the handle */
+		uint64_t fh = ((const struct fuse_release_in *)body)->fh;
+		if (opcode == FUSE_RELEASE && (fh & CASFS_LEASED) && !casfs_lease_release(fh))
+			casfs_send_reply(in->unique, 0, NULL, 0);
+		else
+			CALL(opcode, U(fh));
 		return true;
+	}
 	case FUSE_FSYNC: {
 		const struct fuse_fsync_in *arg = body;
 		CALL(opcode, U(arg->fh));
