@@ -6,6 +6,7 @@ import errno
 import stat
 import time
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from casfs.errors import FsError
 from casfs.fs.commit import GroupCommit
@@ -19,11 +20,17 @@ NAME_LIMIT = 255
 TARGET_LIMIT = 4095
 LINK_LIMIT = (1 << 31) - 1
 
+DT_DIR = stat.S_IFDIR >> 12
+"""Type of a directory's entry for a directory, readdir(3)."""
+
 LIST_CHUNK = 128
 """Entries read from the directory at a time; about one READDIRPLUS reply."""
 
 ROW_BYTES = 1024
 """What one more name may take on disk, rows and indexes, roughly and rather more."""
+
+Rows = list[tuple[Any, ...]]
+"""Entries of a directory; how each begins: cookie, name, inode number."""
 
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
@@ -353,3 +360,18 @@ class Tree:
             if len(rows) < LIST_CHUNK:
                 return
             after = rows[-1][0]
+
+    def names(self, ino: int, after: int, limit: int) -> Rows:
+        """As `list`, but (cookie, name, inode number, type), up to `limit` rows besides "." and ".."."""
+        return [*self._dots(ino, after), *self._dentries.children(ino, max(after, 2), limit)]
+
+    def rows(self, ino: int, after: int, limit: int) -> Rows:
+        """As `names`, but those besides "." and ".." are rows of `Dentries.list_attributes`: an inode in
+        memory is newer, and one that is only there has NULL for attributes."""
+        return [*self._dots(ino, after), *self._dentries.list_attributes(ino, max(after, 2), limit)]
+
+    def _dots(self, ino: int, after: int) -> Rows:
+        if after >= 2:
+            return []
+        dots = (1, b".", self._inodes.get(ino).ino, DT_DIR), (2, b"..", self._dot(ino, b"..").ino, DT_DIR)
+        return [*dots[after:]]

@@ -67,8 +67,10 @@ OPCODES = {
     "release": (18,),
     "fsync": (20,),
     "flush": (25,),
+    "readdir": (28,),
     "create": (35,),
     "allocate": (43,),
+    "readdirplus": (44,),
     "seek": (46,),
     "copy_range": (47, 53),
 }

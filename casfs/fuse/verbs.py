@@ -52,6 +52,8 @@ class Verbs:
         self.files = fs.files
         self.group = fs.group
         self.inode = fs.inodes.get
+        self.readdir = fs.tree.names
+        self.readdirplus = fs.tree.rows
         self.durable_each = durable_each
         self.handles: dict[int, Handle] = {}
         fs.files.seals_at_close = durable_each

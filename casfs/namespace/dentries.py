@@ -54,6 +54,18 @@ class Dentries:
         ).fetchall()
         return list(rows)
 
+    def list_attributes(self, parent: int, after: int, limit: int) -> list[tuple[Any, ...]]:
+        """As `list_inodes`, but of the inode's row only mode, nlink, uid, gid, rdev, size, allocated, and
+        the times but for btime."""
+        rows: list[tuple[Any, ...]] = self._execute(
+            """SELECT d.cookie, d.name, d.ino, i.mode, i.nlink, i.uid, i.gid, i.rdev, i.size, i.allocated,
+                   i.atime_ns, i.mtime_ns, i.ctime_ns
+               FROM dentry AS d LEFT JOIN inode AS i ON i.ino = d.ino
+               WHERE d.parent = ? AND d.cookie > ? ORDER BY d.cookie LIMIT ?""",
+            (parent, after, limit),
+        ).fetchall()
+        return rows
+
     def insert(self, parent: int, cookie: int, name: bytes, ino: int, type_: int) -> bool:
         """Add a name; False, and nothing is changed, when the directory has it already."""
         self._execute(

@@ -12,6 +12,7 @@ import pytest
 
 from casfs.errors import FsError
 from casfs.fs.filesystem import FileSystem
+from casfs.fs.inodes import Inode
 from casfs.fs.scheduler import run_inline
 from casfs.fs.tree import RENAME_EXCHANGE, RENAME_NOREPLACE
 from casfs.types import ROOT_INO
@@ -484,3 +485,25 @@ def test_a_directory_of_many_subdirectories(session: Session, kernel: Kernel) ->
     for number in range(1000):
         kernel.mkdir(f"{number}")
     assert links(session.reopen(), "") == [1002]
+
+
+def test_rows_and_names_of_a_listing_go_on_behind_any_cookie(session: Session, kernel: Kernel) -> None:
+    kernel.mkdir("d")
+    for number in range(20):
+        kernel.write_file(f"d/{number}", b"x" * number)
+    kernel = session.reopen()
+    tree, ino = kernel.fs.tree, kernel.inode("d").ino
+    entries = [(cookie, name, inode) for cookie, name, inode in tree.list(ino, 0)]
+    for after in (0, 1, *(cookie for cookie, _, _ in entries)):
+        behind = [entry for entry in entries if entry[0] > after]
+        dots = [(cookie, name, inode.ino, 4) for cookie, name, inode in behind if cookie <= 2]
+        files = [(cookie, name, inode) for cookie, name, inode in behind if cookie > 2][:7]
+        names = [(cookie, name, inode.ino, inode.mode >> 12) for cookie, name, inode in files]
+        assert tree.names(ino, after, 7) == dots + names
+        rows = [(cookie, name, *attributes(inode)) for cookie, name, inode in files]
+        assert tree.rows(ino, after, 7) == dots + rows
+
+
+def attributes(inode: Inode) -> tuple[int, ...]:
+    owner = (inode.uid, inode.gid, inode.rdev, inode.size, inode.allocated)
+    return (inode.ino, inode.mode, inode.nlink, *owner, inode.atime, inode.mtime, inode.ctime)

@@ -1,6 +1,7 @@
 #include "serve.h"
 
 #include "leases.h"
+#include "readdir.h"
 
 #include <descrobject.h>
 #include <errno.h>
@@ -15,9 +16,6 @@
 
 struct casfs_python python = {.wake_fd = -1};
 
-/* Seconds the kernel may keep names and attributes: only this daemon changes them, and it tells. */
-#define FOREVER (365ull * 86400)
-
 /* st_blksize: what programs should read and write at a time. */
 #define BLOCK_SIZE (128u << 10)
 
@@ -25,8 +23,8 @@ struct casfs_python python = {.wake_fd = -1};
 #define COPIED_PAYLOAD (32u << 10)
 
 static const char *const field_names[F_COUNT] = {
-	"ino", "mode", "nlink", "uid", "gid", "rdev", "size", "allocated", "atime", "mtime", "ctime", "content",
-	"xattrs",
+	"ino", "mode", "nlink", "uid", "gid", "rdev", "size", "allocated", "atime", "mtime", "ctime",
+	"content", "xattrs",
 };
 
 int casfs_learn_inode(PyObject *type)
@@ -74,57 +72,59 @@ static void set_time(int64_t ns, uint64_t *seconds, uint32_t *rest)
 	*rest = (uint32_t)part;
 }
 
-/* Fill in the attributes of an Inode and how long they may be kept, in seconds. -1 with an exception. */
-static int fill_attr(struct fuse_attr *attr, uint64_t *valid, PyObject *inode)
+void casfs_present(struct fuse_attr *attr, const int64_t values[F_ROW])
+{
+	uint32_t mode = (uint32_t)values[F_MODE];
+	bool directory = S_ISDIR(mode);
+	memset(attr, 0, sizeof *attr);
+	attr->ino = (uint64_t)values[F_INO];
+	attr->size = directory ? 4096 : (uint64_t)values[F_SIZE];
+	attr->blocks = directory ? 0 : (uint64_t)values[F_ALLOCATED] >> 9;
+	set_time(values[F_ATIME], &attr->atime, &attr->atimensec);
+	set_time(values[F_MTIME], &attr->mtime, &attr->mtimensec);
+	set_time(values[F_CTIME], &attr->ctime, &attr->ctimensec);
+	attr->mode = python.show_mask >= 0 ? (mode & ~0777u) | (0777u & ~(uint32_t)python.show_mask) : mode;
+	attr->nlink = (uint32_t)values[F_NLINK];
+	attr->uid = (uint32_t)(python.show_uid >= 0 ? python.show_uid : values[F_UID]);
+	attr->gid = (uint32_t)(python.show_gid >= 0 ? python.show_gid : values[F_GID]);
+	attr->rdev = (uint32_t)values[F_RDEV];
+	attr->blksize = BLOCK_SIZE;
+}
+
+int casfs_fill_attr(struct fuse_attr *attr, uint64_t *valid, PyObject *inode)
 {
 	if (!python.offsets[F_MODE] || !inode || inode == Py_None) {
 		PyErr_SetString(PyExc_TypeError, "no inode to show");
 		return -1;
 	}
-	memset(attr, 0, sizeof *attr);
-	*valid = FOREVER;
-	uint32_t mode = (uint32_t)number(inode, F_MODE);
-	attr->ino = (uint64_t)number(inode, F_INO);
-	attr->nlink = (uint32_t)number(inode, F_NLINK);
-	attr->uid = python.show_uid >= 0 ? (uint32_t)python.show_uid : (uint32_t)number(inode, F_UID);
-	attr->gid = python.show_gid >= 0 ? (uint32_t)python.show_gid : (uint32_t)number(inode, F_GID);
-	attr->rdev = (uint32_t)number(inode, F_RDEV);
-	attr->blksize = BLOCK_SIZE;
-	if (S_ISDIR(mode)) {
-		attr->size = 4096;
-	} else {
-		attr->size = (uint64_t)number(inode, F_SIZE);
-		PyObject *content = slot(inode, F_CONTENT);
-		if (content && content != Py_None) {
-			PyObject *seen = PyObject_CallMethod(content, "observe", NULL);
-			long long allocated;
-			int lasting;
-			if (!seen || !PyArg_ParseTuple(seen, "Lp", &allocated, &lasting)) {
-				Py_XDECREF(seen);
-				return -1;
-			}
-			Py_DECREF(seen);
-			attr->blocks = (uint64_t)allocated >> 9;
-			if (!lasting)
-				*valid = 0;
-		} else {
-			attr->blocks = (uint64_t)number(inode, F_ALLOCATED) >> 9;
-		}
+	long long allocated = 0;
+	int lasting = 1;
+	PyObject *content = slot(inode, F_CONTENT);
+	bool open = content && content != Py_None;
+	if (open) { /* before the times are read: it may move them */
+		PyObject *seen = PyObject_CallMethod(content, "observe", NULL);
+		bool fits = seen && PyArg_ParseTuple(seen, "Lp", &allocated, &lasting);
+		Py_XDECREF(seen);
+		if (!fits)
+			return -1;
 	}
-	set_time(number(inode, F_ATIME), &attr->atime, &attr->atimensec);
-	set_time(number(inode, F_MTIME), &attr->mtime, &attr->mtimensec);
-	set_time(number(inode, F_CTIME), &attr->ctime, &attr->ctimensec);
-	attr->mode = python.show_mask >= 0 ? (mode & ~0777u) | (0777u & ~(uint32_t)python.show_mask) : mode;
+	int64_t values[F_ROW];
+	for (int field = 0; field < F_ROW; field++)
+		values[field] = number(inode, field);
+	if (open)
+		values[F_ALLOCATED] = allocated;
+	casfs_present(attr, values);
+	*valid = lasting ? CASFS_FOREVER : 0;
 	return PyErr_Occurred() ? -1 : 0;
 }
 
 static int fill_entry(struct fuse_entry_out *out, PyObject *inode)
 {
 	memset(out, 0, sizeof *out);
-	out->entry_valid = FOREVER;
+	out->entry_valid = CASFS_FOREVER;
 	if (inode == Py_None) /* nodeid 0: a negative entry */
 		return 0;
-	if (fill_attr(&out->attr, &out->attr_valid, inode) < 0)
+	if (casfs_fill_attr(&out->attr, &out->attr_valid, inode) < 0)
 		return -1;
 	out->nodeid = out->attr.ino;
 	return 0;
@@ -132,7 +132,7 @@ static int fill_entry(struct fuse_entry_out *out, PyObject *inode)
 
 /* Replies */
 
-static int send_reply(uint64_t unique, int error, const void *data, size_t size)
+int casfs_send_reply(uint64_t unique, int error, const void *data, size_t size)
 {
 	struct fuse_out_header header = {
 		.len = (uint32_t)(sizeof header + size), .error = -error, .unique = unique};
@@ -236,7 +236,7 @@ void casfs_answer(uint32_t opcode, uint64_t unique, PyObject *result)
 		case FUSE_GETATTR:
 		case FUSE_SETATTR:
 			memset(&out.attr, 0, sizeof out.attr);
-			failed = fill_attr(&out.attr.attr, &out.attr.attr_valid, result);
+			failed = casfs_fill_attr(&out.attr.attr, &out.attr.attr_valid, result);
 			size = sizeof out.attr;
 			break;
 		case FUSE_OPEN:
@@ -276,8 +276,8 @@ void casfs_answer(uint32_t opcode, uint64_t unique, PyObject *result)
 		}
 	}
 	if (opcode != FUSE_FORGET && opcode != FUSE_BATCH_FORGET && unique) {
-		int refused = failed ? send_reply(unique, take_error(opcode), NULL, 0)
-				     : send_reply(unique, 0, data, size);
+		int refused = failed ? casfs_send_reply(unique, take_error(opcode), NULL, 0)
+				     : casfs_send_reply(unique, 0, data, size);
 		if (refused == ENOENT && !failed && opcode == FUSE_OPEN)
 			release_unanswered(out.open.fh);
 		else if (refused == ENOENT && !failed && opcode == FUSE_CREATE)
@@ -407,16 +407,16 @@ static bool get_xattr(const struct fuse_in_header *in, const struct fuse_getxatt
 	if (known)
 		value = PyDict_GetItemWithError(held, key);
 	if (known && !value) {
-		send_reply(in->unique, ENODATA, NULL, 0);
+		casfs_send_reply(in->unique, ENODATA, NULL, 0);
 	} else if (known && PyBytes_CheckExact(value)) {
 		size_t size = (size_t)PyBytes_GET_SIZE(value);
 		struct fuse_getxattr_out out = {.size = (uint32_t)size};
 		if (!arg->size)
-			send_reply(in->unique, 0, &out, sizeof out);
+			casfs_send_reply(in->unique, 0, &out, sizeof out);
 		else if (size > arg->size)
-			send_reply(in->unique, ERANGE, NULL, 0);
+			casfs_send_reply(in->unique, ERANGE, NULL, 0);
 		else
-			send_reply(in->unique, 0, PyBytes_AS_STRING(value), size);
+			casfs_send_reply(in->unique, 0, PyBytes_AS_STRING(value), size);
 	} else {
 		known = false;
 	}
@@ -435,7 +435,7 @@ static bool open_leased(const struct fuse_in_header *in)
 		out.fh = casfs_lease_open(ino, &out.open_flags);
 	PyErr_Clear();
 	Py_XDECREF(ino);
-	if (out.fh && send_reply(in->unique, 0, &out, sizeof out) == ENOENT)
+	if (out.fh && casfs_send_reply(in->unique, 0, &out, sizeof out) == ENOENT)
 		release_unanswered(out.fh);
 	return out.fh != 0;
 }
@@ -466,10 +466,14 @@ static bool dispatch(const struct fuse_in_header *in, size_t size)
 	case FUSE_GETXATTR:
 		return get_xattr(in, body, length);
 	case FUSE_OPENDIR: /* from then on the kernel opens directories by itself and caches their names */
-		send_reply(in->unique, ENOSYS, NULL, 0);
+		casfs_send_reply(in->unique, ENOSYS, NULL, 0);
 		return true;
 	case FUSE_READDIR:
 	case FUSE_READDIRPLUS:
+		if (handler_for(opcode) && handler_for(FUSE_GETATTR) && length >= sizeof(struct fuse_read_in)) {
+			casfs_readdir(in);
+			return true;
+		}
 		((struct fuse_read_in *)body)->fh = node;
 		return false;
 	case FUSE_FSYNCDIR:
@@ -576,7 +580,7 @@ static bool dispatch(const struct fuse_in_header *in, size_t size)
 	case FUSE_RELEASE: { /* both begin with the handle */
 		uint64_t fh = ((const struct fuse_release_in *)body)->fh;
 		if (opcode == FUSE_RELEASE && (fh & CASFS_LEASED) && !casfs_lease_release(fh))
-			send_reply(in->unique, 0, NULL, 0);
+			casfs_send_reply(in->unique, 0, NULL, 0);
 		else
 			CALL(opcode, U(fh));
 		return true;

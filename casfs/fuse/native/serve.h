@@ -18,10 +18,14 @@ enum casfs_state {
 
 #define CASFS_OPCODES 64
 
-/* The Inode fields that attributes are made of, in the order of `field_names` (serve.c). */
+/* Seconds the kernel may keep names and attributes: only this daemon changes them, and it tells. */
+#define CASFS_FOREVER (365ull * 86400)
+
+/* The Inode fields that attributes are made of, in the order of `field_names` (serve.c); those before F_ROW are
+ * numbers, and columns of a listing's rows (readdir.c). */
 enum casfs_field {
-	F_INO, F_MODE, F_NLINK, F_UID, F_GID, F_RDEV, F_SIZE, F_ALLOCATED, F_ATIME, F_MTIME, F_CTIME, F_CONTENT,
-	F_XATTRS,
+	F_INO, F_MODE, F_NLINK, F_UID, F_GID, F_RDEV, F_SIZE, F_ALLOCATED, F_ATIME, F_MTIME, F_CTIME, F_ROW,
+	F_CONTENT = F_ROW, F_XATTRS,
 	F_COUNT
 };
 
@@ -47,6 +51,15 @@ int casfs_renew_buffer(void);
 
 /* Serve up to `burst` requests, each awaited `patience` ms at the most. -1 with an exception. */
 int casfs_serve(int patience, int burst);
+
+/* What stat(2) shows of an inode with these fields, under the mount's presentation. */
+void casfs_present(struct fuse_attr *attr, const int64_t values[F_ROW]);
+
+/* Fill in the attributes of an Inode and how long they may be kept, in seconds. -1 with an exception. */
+int casfs_fill_attr(struct fuse_attr *attr, uint64_t *valid, PyObject *inode);
+
+/* Send a reply to request `unique`: an errno, or 0 and data. 0, or the errno of the device. */
+int casfs_send_reply(uint64_t unique, int error, const void *data, size_t size);
 
 /* Answer request `unique` with what its handler gave, or with the error that is set when `result` is NULL.
  * Steals `result`. */
