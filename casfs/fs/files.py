@@ -7,6 +7,7 @@ import logging
 import os
 import stat
 import time
+from collections.abc import Callable
 
 from casfs.errors import FsError
 from casfs.fs.content import MEMORY_LIMIT, Content, Handle
@@ -224,8 +225,21 @@ class Files(Sealing):
         self.seals_due = True
         return True
 
-    async def flush(self, handle: Handle) -> None:
+    def _is_certain(self, content: Content) -> bool:
+        """Will sealing neither wait nor find the disk full? Claims its room. Raises OSError ENOSPC."""
+        buffer, group = content.buffer, self._group
+        if not buffer or content.mutex.busy or not content.inode.nlink:
+            return False
+        if not group.can_publish or not group.defers_files:
+            return False
+        self._filestore.claim_file(len(buffer))
+        return True
+
+    async def flush(self, handle: Handle, answer: Callable[[], object] | None = None) -> None:
         """What close(2) waits for: seal what this handle wrote. Raises OSError.
+
+        `answer` is called before that if it is certain to succeed: who waits may go on meanwhile, and what
+        comes next is served after it.
 
         Not while another handle may still write: the last one seals. Nor again for a handle that went on
         writing after a flush: its descriptor is shared by several processes, each of whose ends flushes,
@@ -239,6 +253,8 @@ class Files(Sealing):
         content = handle.content
         if handle.inherited or content.writers > 1 or self._seals_later(content):
             return
+        if answer is not None and content.dirty and self._is_certain(content):
+            answer()
         await self.seal(content)
         handle.wrote = False
 

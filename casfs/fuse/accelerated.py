@@ -1,6 +1,6 @@
 """Requests that the native accelerator reads: their handlers, and the tasks of those that have to wait.
 
-native/serve.c calls a handler with the fields of the request. A handler that is a coroutine is run up to its
+native/dispatch.c calls a handler with the fields of the request. A handler that is a coroutine is run up to its
 end there and then, without a task or a pass of the event loop; only if it has to wait is it given a task.
 """
 
@@ -110,6 +110,7 @@ class Accelerated:
             name: getattr(self._verbs, name) for name in OPCODES if hasattr(self._verbs, name)
         }
         handlers |= {
+            "flush": self._flush,
             "forget": self._forget,
             "getattr": self._verbs.inode,
             "setattr": self._setattr,
@@ -283,6 +284,9 @@ class Accelerated:
         how |= KEEP_CACHE
         fh = 0 if handle.writable else self._leased(handle, how)
         return fh or self._verbs.opened(handle), how, 0
+
+    def _flush(self, fh: int) -> Coroutine[Any, Any, None]:
+        return self._verbs.flush(fh, self._native.reply_early)
 
     def _write(self, fh: int, offset: int, data: bytes, _flags: int) -> Coroutine[Any, Any, int]:
         return self._verbs.write(fh, offset, data)

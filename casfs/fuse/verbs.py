@@ -160,12 +160,16 @@ class Verbs:
     def write(self, fh: int, offset: int, data: bytes) -> Coroutine[Any, Any, int]:
         return self.files.write(self.handles[fh], offset, data)
 
-    async def flush(self, fh: int) -> None:
+    async def flush(self, fh: int, answer: Callable[[], object] | None = None) -> None:
+        """`answer` may be called as soon as nothing can fail any more that close(2) would tell of."""
         handle = self.handles[fh]
-        if handle.wrote:
+        if not handle.wrote:
+            return
+        if not self.durable_each:
+            await self.files.flush(handle, answer)
+        else:
             await self.files.flush(handle)
-            if self.durable_each:
-                await self.group.durable()
+            await self.group.durable()
 
     async def release(self, fh: int) -> None:
         handle = self.handles.pop(fh)

@@ -1,4 +1,5 @@
-/* Serving requests: the loop, the calls into Python, the replies. Everything runs on the event loop's thread. */
+/* Serving requests: the loop (serve.c), what each asks for (dispatch.c), the calls into Python and the replies
+ * (replies.c), attributes (attributes.c). Everything runs on the event loop's thread. */
 #ifndef CASFS_SERVE_H
 #define CASFS_SERVE_H
 
@@ -21,7 +22,7 @@ enum casfs_state {
 /* Seconds the kernel may keep names and attributes: only this daemon changes them, and it tells. */
 #define CASFS_FOREVER (365ull * 86400)
 
-/* The Inode fields that attributes are made of, in the order of `field_names` (serve.c); those before F_ROW are
+/* The Inode fields that attributes are made of, in the order of `field_names` (attributes.c); those before F_ROW are
  * numbers, and columns of a listing's rows (readdir.c). */
 enum casfs_field {
 	F_INO, F_MODE, F_NLINK, F_UID, F_GID, F_RDEV, F_SIZE, F_ALLOCATED, F_ATIME, F_MTIME, F_CTIME, F_ROW,
@@ -58,11 +59,30 @@ void casfs_present(struct fuse_attr *attr, const int64_t values[F_ROW]);
 /* Fill in the attributes of an Inode and how long they may be kept, in seconds. -1 with an exception. */
 int casfs_fill_attr(struct fuse_attr *attr, uint64_t *valid, PyObject *inode);
 
+/* The value an Inode has in a slot, borrowed. */
+PyObject *casfs_slot(PyObject *inode, enum casfs_field field);
+
+/* As casfs_fill_attr, for a name; None makes a negative entry. */
+int casfs_fill_entry(struct fuse_entry_out *out, PyObject *inode);
+
 /* Send a reply to request `unique`: an errno, or 0 and data. 0, or the errno of the device. */
 int casfs_send_reply(uint64_t unique, int error, const void *data, size_t size);
 
 /* Answer request `unique` with what its handler gave, or with the error that is set when `result` is NULL.
  * Steals `result`. */
 void casfs_answer(uint32_t opcode, uint64_t unique, PyObject *result);
+
+/* Run a handler's coroutine up to its end, or to its first wait, and then hand it to a task. Steals `result`. */
+void casfs_start(uint32_t opcode, uint64_t unique, PyObject *result);
+
+/* The kernel has given up on an open: nobody will ever release the handle. */
+void casfs_release_unanswered(uint64_t fh);
+
+/* Serve the request in the buffer; false when libfuse has to. */
+bool casfs_dispatch(const struct fuse_in_header *in, size_t size);
+
+/* reply_early(): tell the kernel now that the request under way has succeeded; what it still does is nobody's to
+ * wait for. For requests without data in their reply. */
+PyObject *casfs_reply_early(PyObject *self, PyObject *none);
 
 #endif
