@@ -144,7 +144,8 @@ class Files(Sealing):
 
     def _follow(self, content: Content) -> None:
         """Have what was written hashed by a thread. Right after a write: nobody has the mutex yet."""
-        assert content.prefix is not None and content.staged is not None
+        assert content.prefix is not None
+        assert content.staged is not None
         try:
             content.prefix.follow(self._scheduler, content.staged.fd)
         except OSError as error:

@@ -71,6 +71,10 @@ class Sealing(Passthrough):
                     content.dirty = False
                     return
                 await self._group.enter_publishing()
+                if size == 0:  # there is no blob without bytes
+                    self._drop_staged(content)
+                    self._sealed(content, None)
+                    return
             digest = await self._hash(content, staged.fd, size)
             await self._group.enter_publishing()
         self._find_or_publish(content, digest)
