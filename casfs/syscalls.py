@@ -21,6 +21,14 @@ def syncfs(fd: int) -> None:
     _check(_libc.syncfs(fd))
 
 
+def start_writeback(fd: int, offset: int, length: int) -> None:
+    """sync_file_range(2) with SYNC_FILE_RANGE_WRITE: begin to write dirty pages of a range to the disk.
+
+    Promises nothing; waits while the queue of the disk is full. Raises OSError.
+    """
+    _check(_libc.sync_file_range(fd, ctypes.c_int64(offset), ctypes.c_int64(length), 2))
+
+
 def _check(result: int) -> None:
     if result != 0:
         number = ctypes.get_errno()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import time
 
-from blake3 import blake3
-
 from casfs.filestore.staging import StagedFile
 from casfs.fs.inodes import Inode
+from casfs.fs.prefix import PrefixHash
 from casfs.fs.scheduler import Mutex, Scheduler
 
 MEMORY_LIMIT = 256 << 10
@@ -19,7 +18,8 @@ class Content:
     """What the handles of one inode share. Exists while the inode is open, or not sealed yet.
 
     Sealed: neither `buffer` nor `staged`; reads come from `blob_fd`, opened at the first one.
-    Staged: one of the two. `dirty` until it is sealed; `row_size` is the size the row shows meanwhile.
+    Staged: one of the two. `dirty` until it is sealed; `row_size` is the size the row shows meanwhile;
+    `prefix`, if there is one, is the hash of the staged file so far.
     `backing`: the id of the file the kernel reads by itself, 0 for none (passthrough.py); it is the file of
     `backing_blob`, or, when that is 0, the staged file, whose time after our last write is `mtime_below`.
     `mutex` is held by who changes the content and has to wait meanwhile, for a thread or a commit.
@@ -33,12 +33,11 @@ class Content:
         "dirty",
         "dirty_since",
         "handles",
-        "hashed",
-        "hasher",
         "inode",
         "mtime_below",
         "mutex",
         "preallocated",
+        "prefix",
         "row_size",
         "scheduler",
         "staged",
@@ -57,8 +56,7 @@ class Content:
         self.blob_fd = -1
         self.buffer: bytearray | None = None
         self.staged: StagedFile | None = None
-        self.hasher: blake3 | None = None
-        self.hashed = 0
+        self.prefix: PrefixHash | None = None
         self.preallocated = False
         self.backing = 0
         self.backing_blob = 0
@@ -75,8 +73,8 @@ class Content:
             self.dirty_since = self.scheduler.now()
             self.row_size = self.inode.size
 
-    def write(self, offset: int, data: bytes) -> int:
-        """Write to staged content and follow a sequential writer with the hash.
+    def write(self, offset: int, data: bytes | memoryview) -> int:
+        """Write to staged content.
 
         Gives the bytes written, which are fewer on a disk that fills up. Raises OSError for none at all.
         """
@@ -88,17 +86,19 @@ class Content:
             buffer[offset : offset + written] = data
         else:
             assert self.staged is not None
+            self.will_change(offset)
             written = os.pwrite(self.staged.fd, data, offset)
             if self.backing:
                 self.mtime_below = os.fstat(self.staged.fd).st_mtime_ns
-            if self.hasher is not None:
-                if offset == self.hashed:
-                    self.hasher.update(data if written == len(data) else data[:written])
-                    self.hashed += written
-                else:
-                    self.hasher = None
+            if self.prefix is not None:
+                self.prefix.written(offset, data if written == len(data) else data[:written])
         self.inode.size = max(self.inode.size, offset + written)
         return written
+
+    def will_change(self, offset: int) -> None:
+        """Bytes of the staged file from `offset` on are about to change."""
+        if self.prefix is not None and offset < self.prefix.end:
+            self.prefix = None
 
     def truncate(self, size: int) -> None:
         """Set the size of staged content; what is new reads as zeros. Raises OSError (EFBIG)."""
@@ -109,11 +109,12 @@ class Content:
                 self.buffer.extend(bytes(size - len(self.buffer)))
         else:
             assert self.staged is not None
+            self.will_change(size)
             os.ftruncate(self.staged.fd, size)
             if self.backing:
                 self.mtime_below = os.fstat(self.staged.fd).st_mtime_ns
-            if size < self.hashed or size > self.inode.size:
-                self.hasher = None
+            if self.prefix is not None:
+                self.prefix.cut(size)
         self.inode.size = size
 
     def allocated(self) -> int:

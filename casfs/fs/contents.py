@@ -8,12 +8,11 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 
-from blake3 import blake3
-
 from casfs.filestore.filestore import FILE_ROOM, hash_bytes
 from casfs.fs.commit import GroupCommit
 from casfs.fs.content import MEMORY_LIMIT, Content, Handle
 from casfs.fs.inodes import Inode, InodeTable
+from casfs.fs.prefix import PrefixHash
 from casfs.fs.scheduler import Scheduler
 from casfs.store import Store
 
@@ -163,7 +162,7 @@ class Contents:
                 self._staging.drop(staged)
                 raise
             content.staged = staged
-            content.hasher = None
+            content.prefix = None
         content.close_blob()
 
     def _spill(self, content: Content) -> None:
@@ -180,8 +179,7 @@ class Contents:
         content.staged = staged
         content.buffer = None
         self._buffered -= len(buffer)
-        content.hasher = blake3(buffer)
-        content.hashed = len(buffer)
+        content.prefix = PrefixHash(buffer)
 
     def _drop_staged(self, content: Content) -> None:
         """Forget staged content.
@@ -203,8 +201,7 @@ class Contents:
         elif staged is not None:
             self._staging.drop(staged)
         content.staged = None
-        content.hasher = None
-        content.hashed = 0
+        content.prefix = None
 
     @property
     def unsealed(self) -> int:

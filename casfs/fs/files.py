@@ -14,6 +14,7 @@ from casfs.fs.content import MEMORY_LIMIT, Content, Handle
 from casfs.fs.contents import BUFFERED_LIMIT
 from casfs.fs.inodes import Inode
 from casfs.fs.sealing import Sealing
+from casfs.syscalls import start_writeback
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,13 @@ SLOW_WRITES = 256
 """... and so many of the next ones, of SLOW_BYTES or more, go to a thread, so that others are served."""
 
 SLOW_BYTES = 64 << 10
+
+LARGE_FILE = 1 << 30
+"""Size from which all writes of SLOW_BYTES go to a thread, for such files are what fills the page cache.
+Not those of smaller files: the way to a thread and back takes longer than most of their writes."""
+
+WRITEBACK_STEP = 32 << 20
+"""Bytes after which a thread that writes has the disk begin: few dirty pages keep fsyncs short."""
 
 MAX_SIZE = (1 << 63) - 1
 
@@ -95,7 +103,7 @@ class Files(Sealing):
                 return bytes(memoryview(content.buffer)[offset : offset + max(size, 0)])
         return await self._read_content(content, offset, size)
 
-    async def write(self, handle: Handle, offset: int, data: bytes) -> int:
+    async def write(self, handle: Handle, offset: int, data: bytes | memoryview) -> int:
         """Write `data`, less of it only when the disk fills up. Raises OSError (ENOSPC, EFBIG, EIO)."""
         content = handle.content
         inode = content.inode
@@ -109,8 +117,7 @@ class Files(Sealing):
                     await self._make_staged(content, inode.size)
             else:
                 content.buffer = bytearray()
-        if self._slow_writes and len(data) >= SLOW_BYTES and content.staged is not None:
-            self._slow_writes -= 1
+        if len(data) >= SLOW_BYTES and content.staged is not None and self._may_be_slow(content):
             async with content.mutex:
                 written = await self._write_in_thread(content, offset, data)
         else:
@@ -118,6 +125,8 @@ class Files(Sealing):
             written = self._write(content, offset, data)
             if self._scheduler.now() - started > SLOW_SECONDS:
                 self._slow_writes = SLOW_WRITES
+        if content.prefix is not None and content.prefix.is_behind:
+            self._follow(content)
         handle.wrote = True
         if handle.flushed:
             handle.inherited = True
@@ -125,6 +134,23 @@ class Files(Sealing):
         if inode.xattrs != {} or inode.mode & (stat.S_ISUID | stat.S_ISGID):
             await self.drop_privileges(inode, handle.uid)
         return written
+
+    def _may_be_slow(self, content: Content) -> bool:
+        if content.inode.size >= LARGE_FILE:
+            return True
+        if self._slow_writes:
+            self._slow_writes -= 1
+            return True
+        return False
+
+    def _follow(self, content: Content) -> None:
+        """Have what was written hashed by a thread. Right after a write: nobody has the mutex yet."""
+        assert content.prefix is not None
+        assert content.staged is not None
+        try:
+            content.prefix.follow(self._scheduler, content.staged.fd)
+        except OSError as error:
+            log.info("inode %d is hashed when it is sealed: %s", content.inode.ino, error)
 
     async def drop_privileges(self, inode: Inode, uid: int) -> None:
         """What a write or a truncation takes away: capabilities, and suid and sgid unless by root.
@@ -143,15 +169,15 @@ class Files(Sealing):
                 del inode.xattrs[CAPABILITY]
             self._inodes.changed(inode)
 
-    async def _write_in_thread(self, content: Content, offset: int, data: bytes) -> int:
+    async def _write_in_thread(self, content: Content, offset: int, data: bytes | memoryview) -> int:
         """As `_write`, to a staged file; the mutex is held."""
         if content.staged is None:
             return self._write(content, offset, data)
         content.mark_dirty()
         self._filestore.claim(len(data))
-        return await self._scheduler.run(content.write, offset, data)
+        return await self._scheduler.run(_write_large, content, offset, data)
 
-    def _write(self, content: Content, offset: int, data: bytes) -> int:
+    def _write(self, content: Content, offset: int, data: bytes | memoryview) -> int:
         end = offset + len(data)
         if not content.dirty:
             content.mark_dirty()
@@ -266,6 +292,15 @@ class Files(Sealing):
                 if content.dirty and content.inode.nlink:
                     await self._persist(content)
         await self._group.durable()
+
+
+def _write_large(content: Content, offset: int, data: bytes | memoryview) -> int:
+    """Write to a staged file, and have the disk begin with what was written before."""
+    written = content.write(offset, data)
+    whole = (offset + written) // WRITEBACK_STEP * WRITEBACK_STEP
+    if whole > offset and content.staged is not None:
+        start_writeback(content.staged.fd, max(0, whole - WRITEBACK_STEP), WRITEBACK_STEP)
+    return written
 
 
 def _read_whole(fd: int, size: int, offset: int) -> bytes:

@@ -128,7 +128,7 @@ class Passthrough(Contents):
         except OSError:
             self._staging.drop(fresh)
             raise
-        content.hasher = None
+        content.prefix = None
         content.backing_blob = 0
         content.mtime_below = os.fstat(content.staged.fd).st_mtime_ns
         self._blobs_in_use.discard(blob)

@@ -84,7 +84,7 @@ class Ranges(Files):
             self._filestore.claim(length)
             assert target.staged is not None
             fd = self._blob_fd(source) if source.staged is None else source.staged.fd
-            target.hasher = None
+            target.will_change(target_offset)
             if length <= INLINE_WORK:
                 copy_range(fd, target.staged.fd, length, offset, target_offset)
             else:
@@ -141,8 +141,7 @@ class Ranges(Files):
             if not mode & PUNCH_HOLE:
                 self._filestore.claim(length)
             content.mark_dirty()
-            if offset < content.hashed:
-                content.hasher = None
+            content.will_change(offset)
             await self._scheduler.run(fallocate, content.staged.fd, mode, offset, length)
             content.preallocated = True
             if not mode & KEEP_SIZE:

@@ -22,6 +22,10 @@ class Scheduler(Protocol):
     async def run(self, function: Callable[..., T], *args: Any) -> T:
         """Call something that blocks, in a thread."""
 
+    def background(self, function: Callable[[], object], done: Callable[[], object]) -> None:
+        """Start something that blocks in a thread, and go on; `done` is called here when it has ended,
+        whether by an exception or not. Neither may raise anything that matters."""
+
     async def pause(self) -> None:
         """Let others run."""
 
@@ -72,6 +76,12 @@ class InlineScheduler:
 
     async def run(self, function: Callable[..., T], *args: Any) -> T:
         return function(*args)
+
+    def background(self, function: Callable[[], object], done: Callable[[], object]) -> None:
+        try:
+            function()
+        finally:
+            done()
 
     async def pause(self) -> None:
         return None

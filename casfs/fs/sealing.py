@@ -12,6 +12,7 @@ from casfs.fs.content import Content
 from casfs.fs.contents import INLINE_WORK
 from casfs.fs.inodes import Inode
 from casfs.fs.passthrough import Passthrough
+from casfs.types import Digest
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class Sealing(Passthrough):
             self._sealed(content, None)
             return
         if content.buffer is not None:
-            digest: bytes = hash_bytes(content.buffer)
+            digest = hash_bytes(content.buffer)
         else:
             staged = content.staged
             assert staged is not None
@@ -70,14 +71,21 @@ class Sealing(Passthrough):
                     await self._seal(content)
                 content.dirty = False
                 return
-            if content.hasher is not None and content.hashed == size:
-                digest = content.hasher.digest()
-            elif size <= INLINE_WORK:
-                digest = hash_descriptor(staged.fd, size)
-            else:
-                digest = await self._scheduler.run(hash_descriptor, staged.fd, size)
-                await self._group.enter_publishing()
+            digest = await self._hash(content, staged.fd, size)
+            await self._group.enter_publishing()
         self._find_or_publish(content, digest)
+
+    async def _hash(self, content: Content, fd: int, size: int) -> Digest:
+        """The digest of a staged file: what has followed its writer goes on, or it is read whole."""
+        prefix = content.prefix
+        if prefix is not None:
+            digest = await prefix.complete(self._scheduler, fd, size, INLINE_WORK)
+            if digest is not None:
+                return digest
+            content.prefix = None
+        if size <= INLINE_WORK:
+            return hash_descriptor(fd, size)
+        return await self._scheduler.run(hash_descriptor, fd, size)
 
     def _find_or_publish(self, content: Content, digest: bytes) -> None:
         """Let the inode have the blob of its content, the one that is there or a new one."""
@@ -114,8 +122,7 @@ class Sealing(Passthrough):
                 self._group.obsolete(staged.name)
                 inode.staged = None
             content.staged = None
-            content.hasher = None
-            content.hashed = 0
+            content.prefix = None
         self._group.publish(digest, new)
 
     def _sealed(self, content: Content, blob: int | None) -> None:

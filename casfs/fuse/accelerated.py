@@ -1,13 +1,14 @@
 """Requests that the native accelerator reads: their handlers, and the tasks of those that have to wait.
 
-native/dispatch.c calls a handler with the fields of the request. A handler that is a coroutine is run up to its
-end there and then, without a task or a pass of the event loop; only if it has to wait is it given a task.
+native/dispatch.c calls a handler with the fields of the request. A handler that is a coroutine is run up to
+its end there and then, without a task or a pass of the event loop; only if it has to wait is it given a task.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import struct
 import time
 from collections.abc import Callable, Coroutine
 from types import ModuleType
@@ -15,6 +16,7 @@ from typing import Any
 
 import trio
 
+from casfs.errors import FsError
 from casfs.fs.attributes import Changes
 from casfs.fs.content import Handle
 from casfs.fs.inodes import Inode
@@ -42,6 +44,8 @@ PASSTHROUGH = 1 << 7
 """FOPEN_* of linux/fuse.h: reads and writes go past the page cache; pages stay cached from one open to the
 next; close(2) sends no FLUSH; reads and mappings (with DIRECT_IO only mappings) go to the backing file."""
 
+_SIZE_OUT = struct.Struct("=II")
+
 COHERENT_MINOR = 40
 """Protocol of Linux 6.9, whose direct writes drop cached pages also after the write (fs/fuse/file.c)."""
 
@@ -66,6 +70,7 @@ OPCODES = {
     "write": (16,),
     "release": (18,),
     "fsync": (20,),
+    "getxattr": (22,),
     "flush": (25,),
     "readdir": (28,),
     "create": (35,),
@@ -113,6 +118,7 @@ class Accelerated:
             "flush": self._flush,
             "forget": self._forget,
             "getattr": self._verbs.inode,
+            "getxattr": self._getxattr,
             "setattr": self._setattr,
             "open": self._open,
             "create": self._create,
@@ -222,6 +228,15 @@ class Accelerated:
     async def _open(self, ino: int, flags: int, uid: int) -> tuple[int, int, int]:
         self._revoke(ino)
         return self._opened(await self._verbs.open(ino, flags, uid), flags)
+
+    async def _getxattr(self, ino: int, name: bytes, size: int) -> bytes:
+        """The value, or its size (struct fuse_getxattr_out) when that is all that is asked for."""
+        value = await self._verbs.getxattr(ino, name)
+        if not size:
+            return _SIZE_OUT.pack(len(value), 0)
+        if len(value) > size:
+            raise FsError(errno.ERANGE)
+        return value
 
     def _forget(self, inos: list[int]) -> Coroutine[Any, Any, None]:
         for ino in inos:

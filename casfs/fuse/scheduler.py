@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import types
 from collections.abc import Callable, Coroutine, Generator
@@ -9,6 +10,8 @@ from typing import Any, TypeVar
 
 import outcome
 import trio
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -47,19 +50,32 @@ class TrioScheduler:
     async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
         """As trio.to_thread.run_sync, but with the eventfd written after the result is on its way."""
         task = trio.lowlevel.current_task()
+        self._start(lambda: function(*args), lambda result: trio.lowlevel.reschedule(task, result))
+        result: T = await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
+        return result
+
+    def background(self, function: Callable[[], object], done: Callable[[], object]) -> None:
+        """Needs no task. An exception of `function` is logged."""
+
+        def ended(result: outcome.Outcome[object]) -> None:
+            if isinstance(result, outcome.Error):
+                log.error("a job in the background failed", exc_info=result.error)
+            done()
+
+        self._start(function, ended)
+
+    def _start(self, function: Callable[[], T], ended: Callable[[outcome.Outcome[T]], object]) -> None:
         token = trio.lowlevel.current_trio_token()
         wake_fd = self.wake_fd
 
         def deliver(result: outcome.Outcome[T]) -> None:
             try:
-                token.run_sync_soon(trio.lowlevel.reschedule, task, result)
+                token.run_sync_soon(ended, result)
             except trio.RunFinishedError:  # the daemon has ended meanwhile
                 return
             os.eventfd_write(wake_fd, 1)
 
-        trio.lowlevel.start_thread_soon(lambda: function(*args), deliver)
-        result: T = await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
-        return result
+        trio.lowlevel.start_thread_soon(function, deliver)
 
     async def pause(self) -> None:
         if self.direct:

@@ -357,7 +357,7 @@ def test_a_file_removed_while_it_is_sealed_goes(run: Run, monkeypatch: pytest.Mo
 
         monkeypatch.setattr(sealing, "hash_descriptor", slow)
         handle = mount.open(await mount.make(b"file"))
-        await mount.fs.files.write(handle, 1, LARGE)
+        await mount.fs.files.write(handle, 0, LARGE)
         await mount.fs.files.write(handle, 0, b"not in order")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(mount.release, handle)

@@ -159,7 +159,9 @@ bool casfs_dispatch(const struct fuse_in_header *in, size_t size)
 	case FUSE_INTERRUPT: /* what is served here is answered in time or waits for the disk */
 		return true;
 	case FUSE_GETXATTR:
-		return get_xattr(in, body, length);
+		if (get_xattr(in, body, length))
+			return true;
+		break;
 	case FUSE_OPENDIR: /* from then on the kernel opens directories by itself and caches their names */
 		casfs_send_reply(in->unique, ENOSYS, NULL, 0);
 		return true;
@@ -205,6 +207,11 @@ bool casfs_dispatch(const struct fuse_in_header *in, size_t size)
 		CALL(opcode, U(node), U(arg->valid), U(arg->fh), U(arg->size),
 		     I(nanoseconds(arg->atime, arg->atimensec)), I(nanoseconds(arg->mtime, arg->mtimensec)),
 		     U(arg->mode), U(arg->uid), U(arg->gid), U(in->uid));
+		return true;
+	}
+	case FUSE_GETXATTR: {
+		const struct fuse_getxattr_in *arg = body;
+		CALL(opcode, U(node), S((const char *)(arg + 1)), U(arg->size));
 		return true;
 	}
 	case FUSE_READLINK:

@@ -125,6 +125,7 @@ void casfs_answer(uint32_t opcode, uint64_t unique, PyObject *result)
 			break;
 		case FUSE_READ:
 		case FUSE_READLINK:
+		case FUSE_GETXATTR:
 			failed = PyObject_GetBuffer(result, &view, PyBUF_SIMPLE);
 			data = view.buf;
 			size = failed ? 0 : (size_t)view.len;
