@@ -279,9 +279,16 @@ class Files(Sealing):
         content = handle.content
         if handle.inherited or content.writers > 1 or self._seals_later(content):
             return
-        if answer is not None and content.dirty and self._is_certain(content):
+        answered = answer is not None and content.dirty and self._is_certain(content)
+        if answered and answer is not None:
             answer()
-        await self.seal(content)
+        try:
+            await self.seal(content)
+        except OSError as error:
+            if not answered:
+                raise
+            log.error("inode %d stays staged: %s", content.inode.ino, error)
+            return
         handle.wrote = False
 
     async def fsync(self, handle: Handle) -> None:

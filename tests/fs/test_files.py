@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -14,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from casfs.fs.attributes import Changes
+from casfs.fs.content import Handle
 from casfs.fs.scheduler import run_inline
+from casfs.types import Room
 from tests.faults import FaultyDurable
 from tests.kernel import Kernel, OpenFile
 from tests.limits import TIGHT, set_limits
@@ -254,3 +257,38 @@ def test_stopping_seals_what_is_open(session: Session, kernel: Kernel) -> None:
     assert kernel.read_file("small") == b"content"
     assert kernel.read_file("large") == LARGE
     assert kernel.inode("large").staged is None
+
+
+# Answering close(2) early
+
+
+def written(kernel: Kernel) -> Handle:
+    inode = kernel.make("file", stat.S_IFREG | 0o644)
+    handle = kernel.fs.files.open(inode, True, 0)
+    run_inline(kernel.fs.files.write(handle, 0, b"content"))
+    return handle
+
+
+def test_close_of_a_small_file_is_answered_before_the_seal(kernel: Kernel) -> None:
+    handle = written(kernel)
+    seen: list[bool] = []
+    run_inline(kernel.fs.files.flush(handle, lambda: seen.append(handle.content.dirty)))
+    assert seen == [True]
+    assert not handle.content.dirty
+    run_inline(kernel.fs.files.release(handle))
+
+
+def test_close_is_not_answered_before_it_is_known_that_there_is_room(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = written(kernel)
+    filestore = kernel.fs.store.filestore
+    with monkeypatch.context() as patch:
+        patch.setattr(filestore, "room", lambda: Room(1 << 30, 0, 0))
+        patch.setattr("casfs.filestore.filestore.CLAIM_SECONDS", -1)
+        with pytest.raises(OSError, match="full") as raised:
+            run_inline(kernel.fs.files.flush(handle, pytest.fail))
+    assert raised.value.errno == errno.ENOSPC
+    assert handle.content.dirty
+    run_inline(kernel.fs.files.release(handle))
+    assert kernel.read_file("file") == b"content"

@@ -1,0 +1,186 @@
+"""Which files have a backing file, and what becomes of it when somebody writes."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import trio
+import trio.testing
+
+from casfs.errors import FsError
+from casfs.fs.content import Handle
+from casfs.types import ROOT_INO
+from tests.fs.mount import Mount, Run
+
+CONTENT = os.urandom(300_000)
+
+
+class Registry:
+    """What the kernel does: keeps a registered file, whatever becomes of its name."""
+
+    def __init__(self) -> None:
+        self.files: dict[int, int] = {}
+        self.broken = 0
+
+    def backing_open(self, fd: int) -> int:
+        if self.broken:
+            raise OSError(self.broken, "refused")
+        number = len(self.files) + 100
+        self.files[number] = os.dup(fd)
+        return number
+
+    def backing_close(self, backing: int) -> None:
+        os.close(self.files.pop(backing))
+
+    def read(self, handle: Handle) -> bytes:
+        """What a passthrough reader sees."""
+        return os.pread(self.files[handle.content.backing], len(CONTENT) + 1, 0)
+
+
+async def opened(mount: Mount, name: bytes, *, write: bool = False) -> Handle:
+    inode = mount.fs.tree.lookup(ROOT_INO, name)
+    assert inode is not None
+    handle = mount.fs.files.open(inode, write, 0)
+    await mount.fs.files.join(handle)
+    return handle
+
+
+@pytest.fixture
+def registry() -> Registry:
+    return Registry()
+
+
+def finish(registry: Registry) -> None:
+    for fd in registry.files.values():
+        os.close(fd)
+
+
+def test_a_reader_is_passed_through_and_its_blob_for_one_inode_at_a_time(
+    run: Run, registry: Registry
+) -> None:
+    async def body(mount: Mount) -> None:
+        mount.fs.files.backings = registry
+        await mount.write_file(b"one", CONTENT)
+        await mount.write_file(b"two", CONTENT)
+        await mount.write_file(b"small", b"small")
+        one, again, two = [await opened(mount, name) for name in (b"one", b"one", b"two")]
+        small = await opened(mount, b"small")
+        assert [h.passthrough for h in (one, again, two, small)] == [True, True, False, False]
+        assert one.content.backing == again.content.backing
+        for handle in (one, again, two, small):
+            await mount.release(handle)
+        two = await opened(mount, b"two")
+        assert two.passthrough, "nobody has the blob any more"
+        assert len(registry.files) == 1, "it was still registered"
+        await mount.release(two)
+
+    run(body)
+    finish(registry)
+
+
+def test_a_writer_gets_the_readers_file_and_the_blob_keeps_its_bytes(run: Run, registry: Registry) -> None:
+    async def body(mount: Mount) -> None:
+        mount.fs.files.backings = registry
+        await mount.write_file(b"one", CONTENT)
+        await mount.write_file(b"two", CONTENT)
+        reader, writer = await opened(mount, b"one"), await opened(mount, b"one", write=True)
+        assert writer.passthrough
+        assert registry.read(reader) == CONTENT
+        await mount.fs.files.write(writer, 10, b"written")
+        assert registry.read(reader)[:20] == CONTENT[:10] + b"written" + CONTENT[17:20]
+        assert await mount.read_file(b"two") == CONTENT
+        await mount.close(writer)
+        assert reader.content.is_staged, "it is not sealed while readers have the staged file"
+        await mount.fs.group.durable()
+        await mount.release(reader)
+        assert await mount.read_file(b"one") == CONTENT[:10] + b"written" + CONTENT[17:]
+        assert await mount.read_file(b"two") == CONTENT
+
+    run(body)
+    finish(registry)
+
+
+def test_no_blob_without_bytes_when_the_last_reader_goes_while_an_emptied_file_is_persisted(
+    run: Run, registry: Registry
+) -> None:
+    async def body(mount: Mount) -> None:
+        mount.fs.files.backings = registry
+        await mount.write_file(b"one", CONTENT)
+        reader, writer = await opened(mount, b"one"), await opened(mount, b"one", write=True)
+        await mount.fs.files.truncate(writer.inode, 0, writer)
+        assert registry.read(reader) == b""
+        async with trio.open_nursery() as nursery:
+            with mount.held("fdatasync") as gate:
+                nursery.start_soon(mount.close, writer)
+                await gate.arrived()
+                nursery.start_soon(mount.release, reader)
+                await trio.testing.wait_all_tasks_blocked()
+        inode = mount.fs.tree.lookup(ROOT_INO, b"one")
+        assert inode is not None
+        assert (inode.size, inode.blob, inode.staged) == (0, None, None)
+
+    run(body)
+    finish(registry)
+
+
+def test_a_file_whose_last_reader_goes_while_it_is_persisted_is_sealed(run: Run, registry: Registry) -> None:
+    async def body(mount: Mount) -> None:
+        mount.fs.files.backings = registry
+        await mount.write_file(b"one", CONTENT)
+        reader, writer = await opened(mount, b"one"), await opened(mount, b"one", write=True)
+        await mount.fs.files.write(writer, 0, b"new")
+        async with trio.open_nursery() as nursery:
+            with mount.held("fdatasync") as gate:
+                nursery.start_soon(mount.close, writer)
+                await gate.arrived()
+                nursery.start_soon(mount.release, reader)
+                await trio.testing.wait_all_tasks_blocked()
+        inode = mount.fs.tree.lookup(ROOT_INO, b"one")
+        assert inode is not None
+        assert inode.blob is not None
+        assert inode.staged is None
+        assert await mount.read_file(b"one") == b"new" + CONTENT[3:]
+
+    run(body)
+    finish(registry)
+
+
+def test_a_kernel_that_registers_nothing_is_not_asked_again(run: Run, registry: Registry) -> None:
+    async def body(mount: Mount) -> None:
+        mount.fs.files.backings = registry
+        registry.broken = 1
+        await mount.write_file(b"one", CONTENT)
+        for _ in range(2):
+            reader = await opened(mount, b"one")
+            assert not reader.passthrough
+            await mount.release(reader)
+        assert mount.fs.files.backings is None
+
+    run(body)
+
+
+def test_a_writer_who_finds_no_room_for_the_copy_is_refused_and_the_readers_keep_theirs(
+    run: Run, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(mount: Mount) -> None:
+        mount.fs.files.backings = registry
+        await mount.write_file(b"one", CONTENT)
+        reader = await opened(mount, b"one")
+
+        def full(_size: int) -> None:
+            raise FsError(28)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(mount.fs.store.filestore, "claim", full)
+            inode = reader.inode
+            writer = mount.fs.files.open(inode, True, 0)
+            with pytest.raises(OSError, match="No space"):
+                await mount.fs.files.join(writer)
+            await mount.release(writer)
+        assert registry.read(reader) == CONTENT
+        await mount.release(reader)
+        assert await mount.read_file(b"one") == CONTENT
+
+    run(body)
+    finish(registry)
