@@ -7,6 +7,7 @@ store beforehand, is made anew for every trial from the trial's own seed.
 
 from __future__ import annotations
 
+import mmap
 import os
 import random
 import shutil
@@ -58,9 +59,14 @@ class Trial:
         """A generator that repeats itself only for the same trial and purpose."""
         return random.Random(f"{self.seed} {purpose}")
 
-    def block(self, size: int) -> bytearray:
-        """Random bytes to write repeatedly; block[:8] is for a number that makes each write another one."""
-        return bytearray(self.random("block").randbytes(size))
+    def block(self, size: int) -> mmap.mmap:
+        """Random bytes to write repeatedly; block[:8] is for a number that makes each write another one.
+
+        Aligned to a page, as the buffers of cp and dd are.
+        """
+        block = mmap.mmap(-1, size)
+        block[:] = self.random("block").randbytes(size)
+        return block
 
     def contents(self, count: int, size: int = SMALL_FILE, purpose: str = "") -> list[bytes]:
         """`count` contents of `size` bytes, each different from all others ever made."""
@@ -104,7 +110,7 @@ def create_files(paths: Sequence[str], contents: Sequence[bytes]) -> None:
         close(fd)
 
 
-def write_large(path: str, size: int, block: bytearray) -> None:
+def write_large(path: str, size: int, block: mmap.mmap) -> None:
     """Writes `size` bytes to a new file, one block at a time, each with its number at the start."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     for number in range(size // len(block)):

@@ -343,9 +343,10 @@ def test_a_claim_on_a_full_disk_is_refused_and_granted_when_there_is_room(
 
 
 def test_a_file_that_is_made_later_is_refused_when_others_have_filled_the_disk(
-    filestore: FileStore, disk: Disk
+    filestore: FileStore, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its close was told that all is well, on the ground of a look at the disk long before."""
+    monkeypatch.setattr(module, "CLAIM_SECONDS", -1.0)
     filestore.claim(4096)
     disk.free = 10 << 20
     filestore.claim(4096)
