@@ -11,7 +11,7 @@ import trio
 
 
 async def forget(names: Iterable[tuple[int, bytes]], inos: Iterable[int]) -> None:
-    """Drop names and attributes from the kernel's caches.
+    """Drop names, attributes and pages from the kernel's caches: the pages of a directory are its names.
 
     In threads: the kernel may have to wait for a request on the same directory, which this loop serves
     (pyfuse3.invalidate_entry).
@@ -19,7 +19,7 @@ async def forget(names: Iterable[tuple[int, bytes]], inos: Iterable[int]) -> Non
     for parent, name in names:
         await trio.to_thread.run_sync(_unless_unknown, pyfuse3.invalidate_entry, parent, name)
     for ino in inos:
-        await trio.to_thread.run_sync(_unless_unknown, pyfuse3.invalidate_inode, ino, True)
+        await trio.to_thread.run_sync(_unless_unknown, pyfuse3.invalidate_inode, ino, False)
 
 
 def _unless_unknown(invalidate: Callable[..., None], *args: Any) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from casfs.filestore.durable import Durable
+from casfs.fuse.accelerator import NativeDurable, missing, native
 
 
 @contextmanager
@@ -25,9 +26,10 @@ def file_size_limit(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.fixture
-def durable() -> Durable:
-    return Durable()
+@pytest.fixture(params=[Durable, NativeDurable])
+def durable(request: pytest.FixtureRequest) -> Durable:
+    assert native is not None, f"no native accelerator: {missing}"
+    return request.param()
 
 
 def test_create_is_exclusive_and_follows_no_link(durable: Durable, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 
 import pytest
@@ -30,6 +31,29 @@ def test_a_sound_store_is_clean(store: Damaged) -> None:
         report = check(str(store), deep)
         assert (report.problems, report.in_use, report.unchecked) == ((), None, ())
         assert report.clean
+
+
+def test_a_blob_whose_file_a_writer_gets_while_it_is_read_is_read_again(
+    store: Damaged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fsck --deep of a mounted store took the writer's bytes for damage (fs/passthrough.py)."""
+    real = os.readv
+    displaced: list[int] = []
+
+    def readv(fd: int, buffers: list[memoryview]) -> int:
+        if not displaced:
+            path = os.readlink(f"/proc/self/fd/{fd}")
+            shutil.copy(path, f"{path}.copy")
+            os.chmod(path, 0o600)
+            with open(path, "r+b") as file:
+                file.write(b"by the writer")
+            os.rename(f"{path}.copy", path)
+            displaced.append(fd)
+        return real(fd, buffers)
+
+    monkeypatch.setattr(os, "readv", readv)
+    assert check(str(store), deep=True).clean
+    assert displaced
 
 
 @pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.name)
