@@ -10,6 +10,7 @@ import trio.testing
 
 from casfs.errors import FsError
 from casfs.fs.content import Handle
+from casfs.fs.inodes import Inode
 from casfs.types import ROOT_INO
 from tests.fs.mount import Mount, Run
 
@@ -44,6 +45,17 @@ async def opened(mount: Mount, name: bytes, *, write: bool = False) -> Handle:
     handle = mount.fs.files.open(inode, write, 0)
     await mount.fs.files.join(handle)
     return handle
+
+
+async def persisted_while_the_reader_goes(mount: Mount, writer: Handle, reader: Handle) -> Inode:
+    """The writer closes, and what it wrote is being made durable when the last reader goes."""
+    async with trio.open_nursery() as nursery:
+        with mount.held("fdatasync") as gate:
+            nursery.start_soon(mount.close, writer)
+            await gate.arrived()
+            nursery.start_soon(mount.release, reader)
+            await trio.testing.wait_all_tasks_blocked()
+    return writer.inode
 
 
 @pytest.fixture
@@ -110,14 +122,7 @@ def test_no_blob_without_bytes_when_the_last_reader_goes_while_an_emptied_file_i
         reader, writer = await opened(mount, b"one"), await opened(mount, b"one", write=True)
         await mount.fs.files.truncate(writer.inode, 0, writer)
         assert registry.read(reader) == b""
-        async with trio.open_nursery() as nursery:
-            with mount.held("fdatasync") as gate:
-                nursery.start_soon(mount.close, writer)
-                await gate.arrived()
-                nursery.start_soon(mount.release, reader)
-                await trio.testing.wait_all_tasks_blocked()
-        inode = mount.fs.tree.lookup(ROOT_INO, b"one")
-        assert inode is not None
+        inode = await persisted_while_the_reader_goes(mount, writer, reader)
         assert (inode.size, inode.blob, inode.staged) == (0, None, None)
 
     run(body)
@@ -130,14 +135,7 @@ def test_a_file_whose_last_reader_goes_while_it_is_persisted_is_sealed(run: Run,
         await mount.write_file(b"one", CONTENT)
         reader, writer = await opened(mount, b"one"), await opened(mount, b"one", write=True)
         await mount.fs.files.write(writer, 0, b"new")
-        async with trio.open_nursery() as nursery:
-            with mount.held("fdatasync") as gate:
-                nursery.start_soon(mount.close, writer)
-                await gate.arrived()
-                nursery.start_soon(mount.release, reader)
-                await trio.testing.wait_all_tasks_blocked()
-        inode = mount.fs.tree.lookup(ROOT_INO, b"one")
-        assert inode is not None
+        inode = await persisted_while_the_reader_goes(mount, writer, reader)
         assert inode.blob is not None
         assert inode.staged is None
         assert await mount.read_file(b"one") == b"new" + CONTENT[3:]
