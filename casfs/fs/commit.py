@@ -71,6 +71,7 @@ class GroupCommit:
         self.errors = 0
         self.last_error = ""
         self.before_commit: Callable[[], Awaitable[None]] | None = None
+        self.before_durable: Callable[[], Awaitable[None]] | None = None
         self.wake: Callable[[], object] = lambda: None
         self._number = 0
         self._durable = 0
@@ -211,6 +212,12 @@ class GroupCommit:
 
         Callers that wait at the same time share one commit.
         """
+        left_out: OSError | None = None
+        if self.before_durable is not None:
+            try:
+                await self.before_durable()
+            except OSError as error:  # the rest is committed all the same
+                left_out = error
         wanted = self._number
         while self._durable < wanted:
             if self.failed:
@@ -219,6 +226,8 @@ class GroupCommit:
                 await self._running.wait()
             else:
                 await self._commit()
+        if left_out is not None:
+            raise left_out
 
     async def _commit(self) -> None:
         running = self._running = self._scheduler.event()

@@ -29,7 +29,8 @@ INLINE_WORK = 1 << 20
 class Contents:
     """The table of open contents. Owned by the thread that runs the file system.
 
-    `seals_at_close`: close(2) waits for the seal, always. `seals_due`: some closed content waits for one.
+    `seals_at_close`: close(2) waits for the seal, always. `seals_due`: what was closed while it had to wait
+    for a commit.
     """
 
     def __init__(self, store: Store, inodes: InodeTable, group: GroupCommit, scheduler: Scheduler) -> None:
@@ -48,7 +49,7 @@ class Contents:
         self._blob_threads: Counter[int] = Counter()
         self.handles = 0
         self.seals_at_close = False
-        self.seals_due = False
+        self.seals_due: set[Content] = set()
 
     def open(self, inode: Inode, writable: bool, uid: int) -> Handle:
         """A handle of a regular file. Raises OSError EIO when its staged file is gone."""

@@ -248,7 +248,7 @@ class Files(Sealing):
         so that nothing is left for close(2) to complain of."""
         if content.buffer is None or not content.dirty or not self._group.is_closing or self.seals_at_close:
             return False
-        self.seals_due = True
+        self.seals_due.add(content)
         return True
 
     def _is_certain(self, content: Content) -> bool:

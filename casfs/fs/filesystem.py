@@ -39,6 +39,7 @@ class FileSystem:
         self.group = GroupCommit(store, self.inodes, scheduler)
         self.files = Ranges(store, self.inodes, self.group, scheduler)
         self.group.before_commit = self.files.write_back
+        self.group.before_durable = self.files.seal_due
         self.xattrs = ExtendedAttributes(store, self.inodes, self.group, self.files)
         self.tree = Tree(store, self.inodes, self.group, self.files, self.xattrs)
         self.attributes = Attributes(self.inodes, self.group, self.files, self.xattrs)

@@ -160,6 +160,15 @@ class Sealing(Passthrough):
         if first:
             self._filestore.durable.fsync_path(self._staging.root)
 
+    async def seal_due(self) -> None:
+        """Seal what was closed while a commit let nobody publish: before anybody is told that all that came
+        before is durable. Raises OSError, which its close did not know."""
+        for content in list(self.seals_due):
+            if content.dirty and content.inode.nlink:
+                await self.seal(content)
+            self.seals_due.discard(content)
+            self._close_if_idle(content)
+
     async def seal_closed(self, inode: Inode) -> None:
         """Seal what nobody writes any more and a commit has kept from being sealed at its close."""
         content = inode.content
@@ -180,7 +189,6 @@ class Sealing(Passthrough):
     async def write_back(self) -> None:
         """Before a commit: long-dirty content becomes durable, what could not be sealed is tried again."""
         now = self._scheduler.now()
-        self.seals_due = False
         for number, content in enumerate(list(self._open.values())):
             if number % PAUSE_EVERY == PAUSE_EVERY - 1:
                 await self._scheduler.pause()
@@ -192,6 +200,7 @@ class Sealing(Passthrough):
                 async with content.mutex:
                     if content.dirty:
                         await self._persist(content)
+        self.seals_due = {due for due in self.seals_due if due.dirty and due.inode.nlink}
 
     async def _seal_late(self, content: Content) -> None:
         """Its close has told of the error already; the rest must not wait for it."""

@@ -46,8 +46,10 @@ class Committer:
             try:
                 if due:
                     await group.durable()
-                elif not group.active and self._fs.files.unsealed:
+                elif not group.active and (self._fs.files.unsealed or self._fs.files.seals_due):
                     await self._fs.files.write_back()
+                    if self._fs.files.seals_due:
+                        await trio.sleep(RETRY)
             except OSError:
                 await trio.sleep(RETRY)
             except Exception:
