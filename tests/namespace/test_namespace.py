@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import sqlite3
@@ -114,11 +113,11 @@ def test_reserved_room_is_enough_for_the_commit(database: Path, namespace: Names
 def test_no_room_for_the_log_leaves_the_transaction_open(
     namespace: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(fd: int, offset: int, length: int) -> None:
+    def full(fd: int, mode: int, offset: int, length: int) -> None:
         raise OSError(errno.ENOSPC, "full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_fallocate_keep_size", full)
+        patch.setattr(module, "fallocate", full)
         with pytest.raises(OSError, match="full"):
             fill(namespace, 0, 10)
     assert namespace.in_transaction
@@ -130,11 +129,10 @@ def test_no_room_for_the_log_leaves_the_transaction_open(
 def test_a_file_system_without_fallocate_will_do(
     namespace: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unsupported(*_: object) -> int:
-        ctypes.set_errno(errno.EOPNOTSUPP)
-        return -1
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "not supported")
 
-    monkeypatch.setattr(module._libc, "fallocate64", unsupported)
+    monkeypatch.setattr(module, "fallocate", unsupported)
     fill(namespace, 0, 10)
     namespace.commit()
 
