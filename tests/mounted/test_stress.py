@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-SECONDS = 1
+SECONDS = 2
 """How long each stressor works."""
 
 WITHOUT_FILES = {"bind-mount", "binderfs", "dup", "eventfd", "procfs", "fanotify", "dnotify", "inotify"}
