@@ -50,6 +50,12 @@ def store_path(scratch: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
+def seals_at_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions seal small files at their close(2), as with a commit interval of 0, not at the next commit."""
+    monkeypatch.setattr(Session, "seals_at_close", True)
+
+
+@pytest.fixture
 def session(store_path: Path) -> Iterator[Session]:
     """The store in use; stopped after the test, if the test has not done so."""
     session = Session(store_path)

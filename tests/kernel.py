@@ -19,6 +19,7 @@ from casfs.fs.content import Handle
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.inodes import Inode
 from casfs.fs.scheduler import run_inline
+from casfs.fs.xattrs import DIGEST
 from casfs.types import ROOT_INO
 
 Path = bytes | str
@@ -221,7 +222,10 @@ class Kernel:
         run_inline(self.fs.xattrs.set(ino, name, value, lambda gid: gid == self.gid or not self.uid))
 
     def getxattr(self, path: Path, name: bytes) -> bytes:
-        return self.fs.xattrs.get(self.inode(path, follow=False).ino, name)
+        inode = self.inode(path, follow=False)
+        if name == DIGEST:
+            run_inline(self.fs.files.seal_closed(inode))
+        return self.fs.xattrs.get(inode.ino, name)
 
     def removexattr(self, path: Path, name: bytes) -> None:
         run_inline(self.fs.xattrs.remove(self.inode(path, follow=False).ino, name))

@@ -17,6 +17,8 @@ from tests.kernel import Kernel
 class Session:
     """A `Store`, the `FileSystem` on it, and the `Kernel` that programs would talk to."""
 
+    seals_at_close = False
+
     def __init__(self, path: Path, durable: Durable | None = None) -> None:
         self.path = path
         self.running = False
@@ -28,6 +30,7 @@ class Session:
         if isinstance(durable, FaultyDurable):
             durable.watch(self.store.namespace)
         self.fs = FileSystem(self.store, InlineScheduler())
+        self.fs.files.seals_at_close = self.seals_at_close
         self.kernel = Kernel(self.fs)
         try:
             run_inline(self.fs.start())

@@ -55,7 +55,10 @@ class BlobFile:
 
 
 class FileStore:
-    """The blobs below `root`. Every method may be called from any thread, except those of `staging`."""
+    """The blobs below `root`. Every method may be called from any thread, except those of `staging`.
+
+    `promised`: bytes that staged content in memory will take on disk; owned by the file system's thread.
+    """
 
     def __init__(self, root: str, fan_out: int, durable: Durable | None = None) -> None:
         self.durable = durable or Durable()
@@ -67,6 +70,7 @@ class FileStore:
         self._pending_rows = 0
         self._pending: dict[bytes, bytes | bytearray] = {}
         self._pending_room = 0
+        self.promised = 0
         self._writing: set[bytes] = set()
         self._written = threading.Condition(threading.Lock())
         room = self.room()
@@ -117,6 +121,15 @@ class FileStore:
     def is_pending(self, digest: bytes) -> bool:
         """Was the blob accepted and not yet written?"""
         return digest in self._pending
+
+    @property
+    def has_pending(self) -> bool:
+        """Are there blobs that were accepted and not yet written?"""
+        return bool(self._pending)
+
+    def accepted(self, digest: bytes) -> bytes | bytearray | None:
+        """The content of a pending blob; None when it is not pending any more."""
+        return self._pending.get(digest)
 
     def write_pending(self, digests: list[bytes]) -> None:
         """Write those of the blobs that are pending. Not durable before `sync_each`. Blocks.
@@ -245,20 +258,27 @@ class FileStore:
 
     def claim(self, size: int) -> None:
         """Say that `size` bytes of new data or rows are coming. Raises OSError ENOSPC near a full disk."""
-        self._claimable -= size
-        if self._claimable < 0:
+        if size > self._claimable:
             self._looked = time.monotonic()
-            free = self.room().available - self._reserve - self._pending_rows - self._pending_room
-            if free < size:
+            free = self.room().available - self._reserve - self._pending_rows
+            free -= self._pending_room + self.promised
+            if size > free:
                 raise OSError(errno.ENOSPC, "the file system of the store is full")
-            self._claimable = min(free, CLAIM_CHECK) - size
+            self._claimable = max(size, min(free, CLAIM_CHECK))
+        self._claimable -= size
 
-    def claim_file(self, size: int) -> None:
-        """As `claim`, for a blob of `size` bytes whose file is made later. Does not rest on an old look at
-        the disk: what others have taken of it would come out only after close(2). Raises OSError ENOSPC."""
-        if time.monotonic() - self._looked > CLAIM_SECONDS:
-            self._claimable = 0
-        self.claim(size + FILE_ROOM)
+    def promise(self, size: int) -> None:
+        """As `claim`, for `size` more bytes (or fewer) of files that are made later; 0 for having a look
+        whether there is room for all that is promised.
+
+        Does not rest on an old look at the disk: what others have taken of it would come out only after
+        close(2). Raises OSError ENOSPC.
+        """
+        if size >= 0:
+            if time.monotonic() - self._looked > CLAIM_SECONDS:
+                self._claimable = -1
+            self.claim(size)
+        self.promised += size
 
     def claim_rows(self, size: int) -> None:
         """As `claim`, for rows, which take no room on disk before the commit. Raises OSError ENOSPC."""

@@ -304,8 +304,7 @@ class GroupCommit:
         except OSError as error:
             # None: some may have a file by now, so they are not to be dropped any more.
             self._published = dict.fromkeys(batch) | self._published
-            if error.errno not in PASSING:
-                self.stop(error)
+            self.stop_if_broken(error)
             raise
         self._written.update(batch)
 
@@ -353,6 +352,11 @@ class GroupCommit:
                 self._store.filestore.staging.remove(name)
             except OSError as error:
                 log.warning("staged file %s is left behind: %s", name, error)
+
+    def stop_if_broken(self, error: OSError) -> None:
+        """A file could not be made: write no more if that says something about the disk's health."""
+        if error.errno not in PASSING:
+            self.stop(error)
 
     def stop(self, error: OSError) -> None:
         """Write no more: what the disk holds is the last commit, and stays so."""

@@ -29,8 +29,8 @@ INLINE_WORK = 1 << 20
 class Contents:
     """The table of open contents. Owned by the thread that runs the file system.
 
-    `seals_at_close`: close(2) waits for the seal, always. `seals_due`: what was closed while it had to wait
-    for a commit.
+    `seals_at_close`: close(2) waits for the seal, always. `seals_due`: what was closed and is to be
+    sealed with the next commit.
     """
 
     def __init__(self, store: Store, inodes: InodeTable, group: GroupCommit, scheduler: Scheduler) -> None:
@@ -43,7 +43,6 @@ class Contents:
         self._group = group
         self._scheduler = scheduler
         self._open: dict[int, Content] = {}
-        self._buffered = 0
         self._slow_writes = 0
         self._with_blob_fd: list[Content] = []
         self._blob_threads: Counter[int] = Counter()
@@ -143,12 +142,12 @@ class Contents:
             return
         if keep == 0 or content.inode.blob is None:
             content.buffer = bytearray()
-        elif keep <= MEMORY_LIMIT and self._buffered + keep <= BUFFERED_LIMIT:
+        elif self._may_hold(content, keep):
             data = os.pread(self._blob_fd(content), keep, 0)
             if len(data) != keep:
                 raise OSError(errno.EIO, "blob is shorter than its row says")
+            self._will_hold(content, keep)
             content.buffer = bytearray(data)
-            self._buffered += keep
         else:
             self._filestore.claim(keep)
             staged = self._staging.create()
@@ -166,20 +165,42 @@ class Contents:
             content.prefix = None
         content.close_blob()
 
+    def _may_hold(self, content: Content, size: int) -> bool:
+        """May so much staged content be in memory?"""
+        if size > MEMORY_LIMIT:
+            return False
+        grown = _room(size) - _room(len(content.buffer or b""))
+        return self._filestore.promised + grown <= BUFFERED_LIMIT
+
+    def _will_hold(self, content: Content, size: int) -> None:
+        """Content in memory is going to be of that size. What it will take on disk is promised to it, so that
+        nothing is left for close(2) to complain of. Raises OSError ENOSPC."""
+        grown = _room(size) - _room(len(content.buffer or b""))
+        if grown:
+            self._filestore.promise(grown)
+
+    def _let_go(self, content: Content) -> None:
+        """The staged content is in memory no more."""
+        self._will_hold(content, 0)
+        content.buffer = None
+
     def _spill(self, content: Content) -> None:
         """Move staged content from memory to a staged file. Raises OSError."""
         buffer = content.buffer
         assert buffer is not None
-        self._filestore.claim(len(buffer) + FILE_ROOM)
-        staged = self._staging.create()
+        self._filestore.promise(0)
         try:
-            self._filestore.durable.write_whole(staged.fd, buffer)
-        except OSError:
-            self._staging.drop(staged)
+            staged = self._staging.create()
+            try:
+                self._filestore.durable.write_whole(staged.fd, buffer)
+            except OSError:
+                self._staging.drop(staged)
+                raise
+        except OSError as error:
+            self._group.stop_if_broken(error)
             raise
+        self._let_go(content)
         content.staged = staged
-        content.buffer = None
-        self._buffered -= len(buffer)
         content.prefix = PrefixHash(buffer)
 
     def _drop_staged(self, content: Content) -> None:
@@ -190,8 +211,7 @@ class Contents:
         """
         inode, staged = content.inode, content.staged
         if content.buffer is not None:
-            self._buffered -= len(content.buffer)
-            content.buffer = None
+            self._let_go(content)
         elif staged is not None and inode.staged == staged.name:
             os.close(staged.fd)
             if inode.nlink:
@@ -208,3 +228,8 @@ class Contents:
     def unsealed(self) -> int:
         """Files whose content is staged."""
         return sum(content.dirty for content in self._open.values())
+
+
+def _room(size: int) -> int:
+    """Bytes on disk that a blob of `size` bytes takes at the most; an empty file has none."""
+    return size + FILE_ROOM if size else 0

@@ -7,10 +7,9 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable
 
 from casfs.errors import FsError
-from casfs.fs.content import MEMORY_LIMIT, Content, Handle
+from casfs.fs.content import Content, Handle
 from casfs.fs.contents import BUFFERED_LIMIT
 from casfs.fs.inodes import Inode
 from casfs.fs.sealing import Sealing
@@ -33,6 +32,9 @@ Not those of smaller files: the way to a thread and back takes longer than most 
 WRITEBACK_STEP = 32 << 20
 """Bytes after which a thread that writes has the disk begin: few dirty pages keep fsyncs short."""
 
+DUE_LIMIT = BUFFERED_LIMIT // 2
+"""Bytes of staged content in memory up to which what is closed may wait to be sealed."""
+
 MAX_SIZE = (1 << 63) - 1
 
 CAPABILITY = b"security.capability"
@@ -50,9 +52,10 @@ class Files(Sealing):
         self.handles -= 1
         if content.backing and not content.handles:
             self._leave(content)
-        if content.writers == 0 and content.dirty and not self._seals_later(content):
+        if content.writers == 0 and content.dirty:
             try:
-                await self.seal(content)
+                if not self._seals_later(content):
+                    await self.seal(content)
             except OSError as error:
                 log.error("inode %d stays staged: %s", content.inode.ino, error)
         if content.mutex.busy:
@@ -74,6 +77,10 @@ class Files(Sealing):
         if size <= 0:
             return b""
         staged = content.staged
+        if staged is None and content.blob_fd < 0 and self._filestore.has_pending:
+            accepted = self._filestore.accepted(self._digest(content.inode))
+            if accepted is not None:
+                return bytes(memoryview(accepted)[offset : offset + size])
         fd = self._blob_fd(content) if staged is None else staged.fd
         data = bytearray(size)
         try:
@@ -183,11 +190,12 @@ class Files(Sealing):
             content.mark_dirty()
         buffer = content.buffer
         if buffer is not None:
-            grown = end - len(buffer)
-            if end > MEMORY_LIMIT or self._buffered + grown > BUFFERED_LIMIT:
+            if end <= len(buffer):
+                pass
+            elif self._may_hold(content, end):
+                self._will_hold(content, end)
+            else:
                 self._spill(content)
-            elif grown > 0:
-                self._buffered += grown
         if content.staged is not None:
             self._filestore.claim(len(data))
         return content.write(offset, data)
@@ -220,11 +228,10 @@ class Files(Sealing):
             return
         buffer = content.buffer
         if buffer is not None:
-            grown = size - len(buffer)
-            if size > MEMORY_LIMIT or self._buffered + grown > BUFFERED_LIMIT:
-                self._spill(content)
+            if self._may_hold(content, size):
+                self._will_hold(content, size)
             else:
-                self._buffered += grown
+                self._spill(content)
         content.truncate(size)
 
     async def truncate_at_open(self, handle: Handle) -> None:
@@ -244,28 +251,24 @@ class Files(Sealing):
         await self.drop_privileges(inode, handle.uid)
 
     def _seals_later(self, content: Content) -> bool:
-        """Leave content in memory to the next commit when this one lets nobody publish: its room is claimed,
-        so that nothing is left for close(2) to complain of."""
-        if content.buffer is None or not content.dirty or not self._group.is_closing or self.seals_at_close:
+        """Leave content in memory to the next commit, if it need not be sealed now and is not too much.
+
+        Looks whether there still is room for it. Raises OSError ENOSPC.
+        """
+        if content.buffer is None or self.seals_at_close or content.mutex.busy:
             return False
-        self.seals_due.add(content)
+        if self._filestore.promised > DUE_LIMIT and not self._group.is_closing:
+            return False
+        if content.dirty and content.inode.nlink:
+            self._filestore.promise(0)
+            self.seals_due.add(content)
         return True
 
-    def _is_certain(self, content: Content) -> bool:
-        """Will sealing neither wait nor find the disk full? Claims its room. Raises OSError ENOSPC."""
-        buffer, group = content.buffer, self._group
-        if not buffer or content.mutex.busy or not content.inode.nlink:
-            return False
-        if not group.can_publish or not group.defers_files:
-            return False
-        self._filestore.claim_file(len(buffer))
-        return True
-
-    async def flush(self, handle: Handle, answer: Callable[[], object] | None = None) -> None:
+    async def flush(self, handle: Handle) -> None:
         """What close(2) waits for: seal what this handle wrote. Raises OSError.
 
-        `answer` is called before that if it is certain to succeed: who waits may go on meanwhile, and what
-        comes next is served after it.
+        Small content is sealed with the next commit, at the latest, or when somebody wants to know its
+        digest: until then it may change or go without ever having been hashed.
 
         Not while another handle may still write: the last one seals. Nor again for a handle that went on
         writing after a flush: its descriptor is shared by several processes, each of whose ends flushes,
@@ -277,18 +280,10 @@ class Files(Sealing):
             raise FsError(errno.EROFS)
         handle.flushed = True
         content = handle.content
-        if handle.inherited or content.writers > 1 or self._seals_later(content):
+        if handle.inherited or content.writers > 1:
             return
-        answered = answer is not None and content.dirty and self._is_certain(content)
-        if answered and answer is not None:
-            answer()
-        try:
+        if not self._seals_later(content):
             await self.seal(content)
-        except OSError as error:
-            if not answered:
-                raise
-            log.error("inode %d stays staged: %s", content.inode.ino, error)
-            return
         handle.wrote = False
 
     async def fsync(self, handle: Handle) -> None:

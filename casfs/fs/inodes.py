@@ -157,24 +157,18 @@ class InodeTable:
         return inode if inode is not None else self._load(ino)
 
     def _load(self, ino: int) -> Inode:
-        return self._adopt(ino, self._namespace.inodes.get(ino) or (None,))
-
-    def joined(self, ino: int, row: tuple[Any, ...]) -> Inode:
-        """As `get`, for a row that came with the name: the one in memory is newer if there is one."""
-        inode = self._cache.get(ino)
-        return inode if inode is not None else self._adopt(ino, row)
-
-    def glimpse(self, ino: int, row: tuple[Any, ...]) -> Inode:
-        """As `joined`, to be looked at only: a long listing does not drive others out of memory."""
-        inode = self._cache.get(ino)
-        return Inode(*row) if inode is None and row[0] is not None else inode or self.get(ino)
-
-    def _adopt(self, ino: int, row: tuple[Any, ...]) -> Inode:
-        if row[0] is None or ino in self._deleted:
+        row = self._namespace.inodes.get(ino)
+        if row is None or ino in self._deleted:
             raise FsError(errno.ESTALE)
-        inode = Inode(*row)
+        inode = Inode(*row)  # type: ignore[arg-type]
         self._remember(inode)
         return inode
+
+    def glimpse(self, ino: int, row: tuple[Any, ...]) -> Inode:
+        """As `get`, for a row that came with the name, if the one in memory is not newer. To be looked at
+        only: a long listing does not drive others out of memory."""
+        inode = self._cache.get(ino)
+        return Inode(*row) if inode is None and row[0] is not None else inode or self.get(ino)
 
     def _remember(self, inode: Inode) -> None:
         cache = self._cache

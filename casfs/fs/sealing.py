@@ -6,7 +6,7 @@ import logging
 import os
 import time
 
-from casfs.filestore.filestore import FILE_ROOM, hash_bytes, hash_descriptor
+from casfs.filestore.filestore import hash_bytes, hash_descriptor
 from casfs.filestore.staging import StagedFile
 from casfs.fs.content import Content
 from casfs.fs.contents import INLINE_WORK
@@ -96,24 +96,25 @@ class Sealing(Passthrough):
         elif blob is not None:
             self._publish(content, digest, None)
         else:
-            with self._savepoint():
-                blob = self._blobs.insert(digest, size, time.time_ns())
-                self._publish(content, digest, blob)
+            blob = self._blobs.insert(digest, size, time.time_ns())
             self._inodes.add_refs(blob, -1)
+            try:
+                self._publish(content, digest, blob)
+            except BaseException:
+                self._inodes.drop_unused(blob)
+                raise
         self._sealed(content, blob)
 
     def _publish(self, content: Content, digest: bytes, new: int | None) -> None:
         """Hand the content over to the filestore; `new`: the row that was made for it."""
         inode, buffer, staged = content.inode, content.buffer, content.staged
         if buffer is not None:
+            self._filestore.promise(0)
             if self._group.defers_files:
-                self._filestore.claim_file(len(buffer))
                 self._filestore.accept(digest, buffer)
             else:
-                self._filestore.claim(len(buffer) + FILE_ROOM)
                 self._filestore.publish_bytes(digest, buffer)
-            self._buffered -= len(buffer)
-            content.buffer = None
+            self._let_go(content)
         else:
             assert staged is not None
             named = inode.staged == staged.name
@@ -161,9 +162,11 @@ class Sealing(Passthrough):
             self._filestore.durable.fsync_path(self._staging.root)
 
     async def seal_due(self) -> None:
-        """Seal what was closed while a commit let nobody publish: before anybody is told that all that came
-        before is durable. Raises OSError, which its close did not know."""
-        for content in list(self.seals_due):
+        """Seal what close(2) has left for later: before anybody is told that all that came before is durable.
+        Raises OSError, which its close did not know."""
+        for number, content in enumerate(list(self.seals_due)):
+            if number % PAUSE_EVERY == PAUSE_EVERY - 1:
+                await self._scheduler.pause()
             if content.dirty and content.inode.nlink:
                 await self.seal(content)
             self.seals_due.discard(content)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from casfs.errors import FsError
@@ -23,6 +23,9 @@ LINK_LIMIT = (1 << 31) - 1
 DT_DIR = stat.S_IFDIR >> 12
 """Type of a directory's entry for a directory, readdir(3)."""
 
+ABSENT_LIMIT = 1000
+"""Names that are remembered for not being there."""
+
 LIST_CHUNK = 128
 """Entries read from the directory at a time; about one READDIRPLUS reply."""
 
@@ -37,7 +40,13 @@ RENAME_EXCHANGE = 2
 
 
 class Tree:
-    """The namespace verbs. Owned by the thread that runs the file system."""
+    """The namespace verbs. Owned by the thread that runs the file system.
+
+    `answer` is called with a verb's result (None where it has none) as soon as nothing can refuse it any
+    more: who waits may go on while the rows are written. When that fails the group has failed, as if at its
+    COMMIT.
+    `_absent`: names looked up in vain that were not given since.
+    """
 
     def __init__(
         self,
@@ -54,18 +63,23 @@ class Tree:
         self._group = group
         self._files = files
         self._xattrs = xattrs
+        self.answer: Callable[[object], object] = lambda _: None
         self.unlinked: set[int] = set()
+        self._absent: set[tuple[int, bytes]] = set()
         self._forgotten: set[int] = set()
 
     def lookup(self, parent: int, name: bytes) -> Inode | None:
         """The inode under a name, or None. Raises FsError ENAMETOOLONG."""
-        row = self._dentries.find_inode(parent, name)
-        if row is not None:
-            return self._inodes.joined(row[0], row[1:])
+        ino = self._dentries.find(parent, name)
+        if ino is not None:
+            return self._inodes.get(ino)
         if name == b"." or name == b"..":
             return self._dot(parent, name)
         if len(name) > NAME_LIMIT:
             raise FsError(errno.ENAMETOOLONG)
+        if len(self._absent) >= ABSENT_LIMIT:
+            self._absent.clear()
+        self._absent.add((parent, name))
         return None
 
     def _dot(self, ino: int, name: bytes) -> Inode:
@@ -85,8 +99,11 @@ class Tree:
         rdev: int = 0,
         target: bytes | None = None,
         umask: int = 0,
+        made: Callable[[Inode], object] | None = None,
     ) -> Inode:
         """A new inode of any type under a new name. A default list of the directory goes before `umask`.
+
+        `made` is called instead of `answer`, and always.
 
         Raises FsError EEXIST, ENAMETOOLONG, ENOENT (the directory was removed), EINVAL, ENOSPC.
         """
@@ -107,6 +124,12 @@ class Tree:
         else:
             mode &= ~umask
         inode = self._inodes.create(mode, uid, gid, rdev, target)
+        if stat.S_ISDIR(mode):
+            inode.nlink = 2
+        made = made or self.answer
+        certain = self._takes_absent(parent, name)
+        if certain:
+            made(inode)
         named = False
         try:
             named = self._dentries.insert(parent, self._inodes.next_cookie(), name, inode.ino, mode >> 12)
@@ -120,12 +143,20 @@ class Tree:
             self._inodes.remove(inode)
             raise
         if stat.S_ISDIR(mode):
-            inode.nlink = 2
             directory.nlink += 1
         directory.mtime = directory.ctime = inode.ctime
         self._inodes.mark(directory)
         group.count()
+        if not certain:
+            made(inode)
         return inode
+
+    def _takes_absent(self, parent: int, name: bytes) -> bool:
+        """Was a name looked up in vain, and not given since? From now on it is not known to be absent."""
+        if (parent, name) not in self._absent:
+            return False
+        self._absent.discard((parent, name))
+        return True
 
     def _directory(self, ino: int, name: bytes) -> Inode:
         """A directory that may take a new name."""
@@ -143,6 +174,7 @@ class Tree:
     def attach(self, parent: int, name: bytes, inode: Inode) -> None:
         """Give a copied inode its first name. Inside a transaction. Raises FsError as `make`."""
         directory = self._directory(parent, name)
+        self._takes_absent(parent, name)
         if not self._dentries.insert(parent, self._inodes.next_cookie(), name, inode.ino, inode.mode >> 12):
             raise FsError(errno.EEXIST)
         directory.nlink += inode.is_directory
@@ -167,10 +199,15 @@ class Tree:
         if inode.nlink >= LINK_LIMIT:
             raise FsError(errno.EMLINK)
         self._filestore.claim_rows(ROW_BYTES)
-        if not self._dentries.insert(parent, self._inodes.next_cookie(), name, ino, inode.mode >> 12):
+        row = (parent, self._inodes.next_cookie(), name, ino, inode.mode >> 12)
+        certain = self._takes_absent(parent, name)
+        if not certain and not self._dentries.insert(*row):
             raise FsError(errno.EEXIST)
         inode.nlink += 1
         self._inodes.changed(inode)
+        self.answer(inode)
+        if certain and not self._dentries.insert(*row):
+            raise FsError(errno.EEXIST)
         self._touch(directory)
         self._group.count()
         return inode
@@ -189,6 +226,7 @@ class Tree:
         inode = self._existing(parent, name)
         if inode.is_directory:
             raise FsError(errno.EISDIR)
+        self.answer(None)
         self._dentries.delete(parent, name)
         self._drop_link(inode)
         self._touch(self._inodes.get(parent))
@@ -200,6 +238,7 @@ class Tree:
         await self._group.begin()
         inode = self._existing(parent, name)
         self._check_empty(inode)
+        self.answer(None)
         self._dentries.delete(parent, name)
         directory = self._inodes.get(parent)
         directory.nlink -= 1
@@ -286,11 +325,13 @@ class Tree:
             self._check_loop(source, new_parent)
             if target is not None and flags & RENAME_EXCHANGE:
                 self._check_loop(target, parent)
+        if target is not None and not flags:
+            self._check_replaceable(source, target)
+        self._takes_absent(new_parent, new_name)
+        self.answer(None)
         if target is None:
             self._dentries.rename(parent, name, new_parent, self._inodes.next_cookie(), new_name)
         else:
-            if not flags:
-                self._check_replaceable(source, target)
             with self._namespace.savepoint():
                 self._dentries.point(new_parent, new_name, source.ino, source.mode >> 12)
                 if flags:

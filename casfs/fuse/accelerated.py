@@ -101,7 +101,7 @@ class Accelerated:
         native.prepare(
             self._handlers(),
             self._suspended,
-            lambda error, opcode: unexpected(error, self._names[opcode]),
+            self._failed,
             Inode,
             verbs.fs.inodes.in_memory,
             verbs.tree.unlinked,
@@ -110,12 +110,21 @@ class Accelerated:
             native.stack_depth(verbs.fs.store.path),
         )
 
+        if not verbs.durable_each:
+            verbs.tree.answer = native.reply_early
+
+    def _failed(self, error: Exception, opcode: int, answered: bool) -> int:
+        """The errno for an exception that is not an OSError, or that comes after the answer."""
+        number = unexpected(error, self._names[opcode])
+        if answered:
+            self._verbs.group.stop(OSError(number, "what was answered could not be written"))
+        return number
+
     def _handlers(self) -> dict[int, Callable[..., Any]]:
         handlers: dict[str, Callable[..., Any]] = {
             name: getattr(self._verbs, name) for name in OPCODES if hasattr(self._verbs, name)
         }
         handlers |= {
-            "flush": self._flush,
             "forget": self._forget,
             "getattr": self._verbs.inode,
             "getxattr": self._getxattr,
@@ -246,8 +255,16 @@ class Accelerated:
     async def _create(
         self, parent: int, name: bytes, mode: int, umask: int, flags: int, uid: int, gid: int
     ) -> tuple[Inode, int, int, int]:
-        handle = await self._verbs.create(parent, name, mode, umask, flags, uid, gid)
-        return (handle.inode, *self._opened(handle, flags))
+        reply = None
+
+        def opened(handle: Handle) -> None:
+            nonlocal reply
+            reply = handle.inode, *self._opened(handle, flags)
+            self._verbs.tree.answer(reply)
+
+        await self._verbs.create(parent, name, mode, umask, flags, uid, gid, opened)
+        assert reply is not None
+        return reply
 
     def _leased(self, handle: Handle, how: int) -> int:
         """The number of a handle that the accelerator may give to others who only read; 0 when it may not.
@@ -299,9 +316,6 @@ class Accelerated:
         how |= KEEP_CACHE
         fh = 0 if handle.writable else self._leased(handle, how)
         return fh or self._verbs.opened(handle), how, 0
-
-    def _flush(self, fh: int) -> Coroutine[Any, Any, None]:
-        return self._verbs.flush(fh, self._native.reply_early)
 
     def _write(self, fh: int, offset: int, data: bytes, _flags: int) -> Coroutine[Any, Any, int]:
         return self._verbs.write(fh, offset, data)

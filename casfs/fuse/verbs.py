@@ -149,10 +149,26 @@ class Verbs:
 
     @mutating
     async def create(
-        self, parent: int, name: bytes, mode: int, umask: int, flags: int, uid: int, gid: int
+        self,
+        parent: int,
+        name: bytes,
+        mode: int,
+        umask: int,
+        flags: int,
+        uid: int,
+        gid: int,
+        opened: Callable[[Handle], object] = id,
     ) -> Handle:
-        inode = await self.tree.make(parent, name, stat.S_IFREG | mode & 0o7777, uid, gid, umask=umask)
-        return self.files.open(inode, flags & os.O_ACCMODE != os.O_RDONLY, uid)
+        """A handle, with which `opened` is called as soon as it is certain (Tree.answer)."""
+        handles = []
+
+        def made(inode: Inode) -> None:
+            handles.append(self.files.open(inode, flags & os.O_ACCMODE != os.O_RDONLY, uid))
+            opened(handles[0])
+
+        mode = stat.S_IFREG | mode & 0o7777
+        await self.tree.make(parent, name, mode, uid, gid, umask=umask, made=made)
+        return handles[0]
 
     def read(self, fh: int, offset: int, size: int) -> Coroutine[Any, Any, bytes | bytearray]:
         return self.files.read(self.handles[fh], offset, size)
@@ -160,16 +176,12 @@ class Verbs:
     def write(self, fh: int, offset: int, data: bytes) -> Coroutine[Any, Any, int]:
         return self.files.write(self.handles[fh], offset, data)
 
-    async def flush(self, fh: int, answer: Callable[[], object] | None = None) -> None:
-        """`answer` may be called as soon as nothing can fail any more that close(2) would tell of."""
+    async def flush(self, fh: int) -> None:
         handle = self.handles[fh]
-        if not handle.wrote:
-            return
-        if not self.durable_each:
-            await self.files.flush(handle, answer)
-        else:
+        if handle.wrote:
             await self.files.flush(handle)
-            await self.group.durable()
+            if self.durable_each:
+                await self.group.durable()
 
     async def release(self, fh: int) -> None:
         handle = self.handles.pop(fh)

@@ -33,20 +33,9 @@ class Dentries:
         ).get
         return ino
 
-    def find_inode(self, parent: int, name: bytes) -> tuple[Any, ...] | None:
-        """The inode number under a name and then its row (namespace/inodes.py), or None.
-
-        The row is all NULL for an inode that is not written yet.
-        """
-        row: tuple[Any, ...] | None = self._execute(
-            """SELECT d.ino, i.* FROM dentry AS d LEFT JOIN inode AS i ON i.ino = d.ino
-               WHERE d.parent = ? AND d.name = ?""",
-            (parent, name),
-        ).get
-        return row
-
     def list_inodes(self, parent: int, after: int, limit: int) -> list[tuple[Any, ...]]:
-        """As `children`, but (cookie, name, inode number) and then the row of the inode."""
+        """As `children`, but (cookie, name, inode number) and then the row of the inode
+        (namespace/inodes.py), which is all NULL for one that is not written yet."""
         rows: Any = self._execute(
             """SELECT d.cookie, d.name, d.ino, i.* FROM dentry AS d LEFT JOIN inode AS i ON i.ino = d.ino
                WHERE d.parent = ? AND d.cookie > ? ORDER BY d.cookie LIMIT ?""",

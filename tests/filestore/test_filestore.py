@@ -351,7 +351,7 @@ def test_a_file_that_is_made_later_is_refused_when_others_have_filled_the_disk(
     disk.free = 10 << 20
     filestore.claim(4096)
     with pytest.raises(OSError, match="full"):
-        filestore.claim_file(4096)
+        filestore.promise(4096)
 
 
 def test_some_room_is_always_kept_for_the_log(filestore: FileStore, disk: Disk) -> None:

@@ -14,8 +14,8 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from casfs.filestore.filestore import FILE_ROOM
 from casfs.fs.attributes import Changes
-from casfs.fs.content import Handle
 from casfs.fs.scheduler import run_inline
 from casfs.types import Room
 from tests.faults import FaultyDurable
@@ -108,6 +108,7 @@ def test_a_file_holds_what_was_written(
 # Truncating
 
 
+@pytest.mark.usefixtures("seals_at_close")
 def test_truncating_without_a_handle_seals(session: Session, kernel: Kernel) -> None:
     kernel.write_file("file", LARGE)
     kernel.truncate("file", 1000)
@@ -115,6 +116,7 @@ def test_truncating_without_a_handle_seals(session: Session, kernel: Kernel) -> 
     kernel.truncate("file", 2000)
     assert kernel.read_file("file") == LARGE[:1000] + bytes(1000)
     assert kernel.fs.activity().open_unsealed == 0
+    kernel.sync()
     assert session.blobs == 3
 
 
@@ -221,7 +223,7 @@ def test_writing_takes_suid_away(kernel: Kernel, uid: int, before: int, after: i
 def test_memory_for_unsealed_content_is_bounded(
     session: Session, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    set_limits(monkeypatch, BUFFERED_LIMIT=10_000)
+    set_limits(monkeypatch, BUFFERED_LIMIT=10 * (1000 + FILE_ROOM))
     opened = [kernel.open(f"file {number}", CREATE) for number in range(30)]
     for number, file in enumerate(opened):
         file.write(bytes([number]) * 1000)
@@ -230,7 +232,8 @@ def test_memory_for_unsealed_content_is_bounded(
     for number, file in enumerate(opened):
         assert file.read() == bytes([number]) * 1000
         file.close()
-    assert kernel.fs.files._buffered == 0
+    kernel.sync()
+    assert session.store.filestore.promised == 0
 
 
 def test_what_is_written_for_long_becomes_durable_as_it_is(
@@ -259,36 +262,65 @@ def test_stopping_seals_what_is_open(session: Session, kernel: Kernel) -> None:
     assert kernel.inode("large").staged is None
 
 
-# Answering close(2) early
+# Sealing small files with the commit
 
 
-def written(kernel: Kernel) -> Handle:
-    inode = kernel.make("file", stat.S_IFREG | 0o644)
-    handle = kernel.fs.files.open(inode, True, 0)
-    run_inline(kernel.fs.files.write(handle, 0, b"content"))
-    return handle
+def test_a_small_file_is_sealed_with_the_commit_after_its_close(kernel: Kernel, session: Session) -> None:
+    kernel.write_file("file", b"content")
+    assert kernel.fs.activity().open_unsealed == 1
+    assert session.store.filestore.promised == len(b"content") + FILE_ROOM
+    kernel.sync()
+    assert kernel.fs.activity().open_unsealed == 0
+    assert session.store.filestore.promised == 0
+    assert session.blobs == 1
 
 
-def test_close_of_a_small_file_is_answered_before_the_seal(kernel: Kernel) -> None:
-    handle = written(kernel)
-    seen: list[bool] = []
-    run_inline(kernel.fs.files.flush(handle, lambda: seen.append(handle.content.dirty)))
-    assert seen == [True]
-    assert not handle.content.dirty
-    run_inline(kernel.fs.files.release(handle))
+def test_a_file_that_is_removed_before_the_commit_never_was_a_blob(kernel: Kernel, session: Session) -> None:
+    kernel.write_file("file", b"content")
+    kernel.unlink("file")
+    assert session.store.filestore.promised == 0
+    kernel.sync()
+    assert session.store.namespace.blobs.totals() == (0, 0, 0, 0)
 
 
-def test_close_is_not_answered_before_it_is_known_that_there_is_room(
-    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+def test_closed_files_do_not_fill_the_memory(
+    kernel: Kernel, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handle = written(kernel)
-    filestore = kernel.fs.store.filestore
+    set_limits(monkeypatch, DUE_LIMIT=3 * FILE_ROOM)
+    for number in range(10):
+        kernel.write_file(str(number), b"content %d" % number)
+    assert kernel.fs.activity().open_unsealed == 2
+
+
+def test_a_full_disk_is_told_of_at_the_write(
+    kernel: Kernel, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is nothing that would hear of it later: a small file is sealed when it is closed already."""
+    filestore = session.store.filestore
+    file = kernel.open("file", CREATE)
     with monkeypatch.context() as patch:
         patch.setattr(filestore, "room", lambda: Room(1 << 30, 0, 0))
         patch.setattr("casfs.filestore.filestore.CLAIM_SECONDS", -1)
         with pytest.raises(OSError, match="full") as raised:
-            run_inline(kernel.fs.files.flush(handle, pytest.fail))
+            file.write(b"content")
     assert raised.value.errno == errno.ENOSPC
-    assert handle.content.dirty
-    run_inline(kernel.fs.files.release(handle))
+    assert filestore.promised == 0
+    file.write(b"content")
+    file.close()
     assert kernel.read_file("file") == b"content"
+
+
+def test_what_is_promised_to_small_files_is_not_promised_again(
+    kernel: Kernel, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two looks at the same free space, with a commit to come that would need it twice."""
+    filestore = session.store.filestore
+    reserve = filestore._reserve
+    monkeypatch.setattr("casfs.filestore.filestore.CLAIM_SECONDS", -1)
+    kernel.write_file("first", b"content")
+    needed = filestore.promised + filestore._pending_rows
+    monkeypatch.setattr(filestore, "room", lambda: Room(1 << 30, 1 << 20, reserve + needed + FILE_ROOM))
+    with pytest.raises(OSError, match="full"):
+        kernel.write_file("second", b"other content")
+    kernel.sync()
+    kernel.write_file("second", b"other content")

@@ -114,6 +114,7 @@ def test_a_blob_that_is_written_to_stays_as_it_is(session: Session, kernel: Kern
     assert session.blobs == 2
 
 
+@pytest.mark.usefixtures("seals_at_close")
 def test_flush_seals_what_the_only_writer_wrote(kernel: Kernel) -> None:
     file = kernel.open("file", CREATE)
     file.write(b"content")
@@ -126,6 +127,7 @@ def test_flush_seals_what_the_only_writer_wrote(kernel: Kernel) -> None:
     file.close()
 
 
+@pytest.mark.usefixtures("seals_at_close")
 def test_the_last_of_several_writers_seals(kernel: Kernel) -> None:
     first, second = kernel.open("file", CREATE), kernel.open("file", CREATE)
     first.write(b"first")
@@ -137,6 +139,7 @@ def test_the_last_of_several_writers_seals(kernel: Kernel) -> None:
     assert kernel.read_file("file") == b"firstsecond"
 
 
+@pytest.mark.usefixtures("seals_at_close")
 def test_a_writer_that_wrote_nothing_seals_for_the_others_when_it_goes(kernel: Kernel) -> None:
     first, idle = kernel.open("file", CREATE), kernel.open("file", CREATE)
     first.write(b"first")
@@ -262,6 +265,7 @@ def test_content_that_nobody_can_seal_does_not_keep_the_rest_from_the_disk(
     assert kernel.read_file("file") == b"content"
 
 
+@pytest.mark.usefixtures("seals_at_close")
 @pytest.mark.parametrize("content", [b"content", LARGE], ids=["small", "large"])
 def test_a_row_that_cannot_be_written_does_not_cost_the_content(
     session: Session, kernel: Kernel, monkeypatch: pytest.MonkeyPatch, content: bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import stat
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from casfs.errors import FsError
+from casfs.fs.copy import copy
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.inodes import Inode
 from casfs.fs.scheduler import run_inline
@@ -507,3 +509,83 @@ def test_rows_and_names_of_a_listing_go_on_behind_any_cookie(session: Session, k
 def attributes(inode: Inode) -> tuple[int, ...]:
     owner = (inode.uid, inode.gid, inode.rdev, inode.size, inode.allocated)
     return (inode.ino, inode.mode, inode.nlink, *owner, inode.atime, inode.mtime, inode.ctime)
+
+
+# Answering before the rows are written
+
+
+NAMES = ("file", "other", "directory", "full", "full/child")
+
+CHANGES: dict[str, Callable[[Kernel, tuple[int, bytes], tuple[int, bytes]], Any]] = {
+    "make": lambda kernel, at, _: kernel.fs.tree.make(*at, stat.S_IFREG | 0o644, 0, 0),
+    "mkdir": lambda kernel, at, _: kernel.fs.tree.make(*at, stat.S_IFDIR | 0o755, 0, 0),
+    "unlink": lambda kernel, at, _: kernel.fs.tree.unlink(*at),
+    "rmdir": lambda kernel, at, _: kernel.fs.tree.rmdir(*at),
+    "link": lambda kernel, at, to: kernel.fs.tree.link(kernel.fs.tree.lookup(*at).ino, *to),
+    "rename": lambda kernel, at, to: kernel.fs.tree.rename(*at, *to, 0),
+    "noreplace": lambda kernel, at, to: kernel.fs.tree.rename(*at, *to, RENAME_NOREPLACE),
+    "exchange": lambda kernel, at, to: kernel.fs.tree.rename(*at, *to, RENAME_EXCHANGE),
+}
+
+
+@pytest.mark.parametrize("looked_up", [False, True])
+@pytest.mark.parametrize("change", CHANGES)
+def test_only_what_succeeds_is_answered_and_once(kernel: Kernel, change: str, looked_up: bool) -> None:
+    answers: list[object] = []
+    pairs = itertools.product((*NAMES, "new"), (*NAMES, "new", "directory/new"))
+    for number, (source, target) in enumerate(pairs):
+        top = f"{number}/"
+        kernel.mkdir(top)
+        for name in NAMES[2:4]:
+            kernel.mkdir(top + name)
+        for name in ("file", "other", "full/child"):
+            kernel.write_file(top + name, b"content")
+        at, to = (kernel._walk(os.fsencode(top + name), follow=False) for name in (source, target))
+        for place in (at, to) if looked_up else ():
+            kernel.fs.tree.lookup(*place)
+        kernel.fs.tree.answer = answers.append
+        try:
+            run_inline(CHANGES[change](kernel, at, to))
+        except (FsError, AttributeError):
+            assert answers == [], (source, target)
+        else:
+            assert source == target or len(answers) == 1, (source, target)
+        answers.clear()
+        kernel.fs.tree.answer = id
+
+
+@pytest.mark.parametrize("given", ["make", "link", "rename", "attach"])
+def test_a_name_that_was_looked_up_in_vain_and_given_since_is_not_answered_for(
+    kernel: Kernel, given: str
+) -> None:
+    kernel.write_file("file", b"content")
+    tree, answers = kernel.fs.tree, list[object]()
+    assert tree.lookup(ROOT_INO, b"name") is None
+    if given == "make":
+        kernel.make("name", stat.S_IFREG)
+    elif given == "link":
+        kernel.link("file", "name")
+    elif given == "rename":
+        kernel.rename("file", "name")
+    else:
+        run_inline(copy(kernel.fs, b"file", b"name", recursive=False))
+    tree.answer = answers.append
+    fails(errno.EEXIST, lambda: run_inline(tree.make(ROOT_INO, b"name", stat.S_IFREG, 0, 0)))
+    assert answers == []
+
+
+def test_a_new_name_is_answered_before_its_row_is_written(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = kernel.fs.tree
+    rows: list[object] = []
+
+    def seen(_: object) -> None:
+        rows.append(tree._dentries.find(ROOT_INO, b"name"))
+
+    tree.answer = seen
+    tree.lookup(ROOT_INO, b"name")
+    run_inline(tree.make(ROOT_INO, b"name", stat.S_IFREG, 0, 0))
+    run_inline(tree.unlink(ROOT_INO, b"name"))
+    assert rows[0] is None
+    assert rows[1] is not None

@@ -13,7 +13,7 @@ PyDoc_STRVAR(prepare_doc,
 	"Say how the session that pyfuse3 mounts next is to be served.\n\n"
 	"handlers: dict, FUSE opcode (linux/fuse.h) -> callable with the request's fields (dispatch.c).\n"
 	"suspended(coroutine, opcode, unique): a handler has to wait; go on with it and call `finish`.\n"
-	"failed(exception, opcode) -> errno: for what is no OSError.\n"
+	"failed(exception, opcode, answered) -> errno: for what is no OSError, or comes after `reply_early`.\n"
 	"inodes, unlinked: the dict and the set of fs/inodes.py and fs/tree.py; they are looked into.\n"
 	"presentation: (uid, gid, umask), -1 for what is not given.\n"
 	"stack_depth: FUSE's max_stack_depth, 0 for no passthrough.");
@@ -183,8 +183,8 @@ static PyMethodDef methods[] = {
 	{"backing_open", backing_open, METH_O, backing_open_doc},
 	{"backing_close", backing_close, METH_O, backing_close_doc},
 	{"write_files", casfs_write_files, METH_O, write_files_doc},
-	{"reply_early", casfs_reply_early, METH_NOARGS,
-	 "reply_early()\n--\n\nThe request under way has succeeded, whatever it still does (serve.h)."},
+	{"reply_early", casfs_reply_early, METH_O,
+	 "reply_early(result)\n--\n\nThe request under way has succeeded, whatever it still does (serve.h)."},
 	{"lease", casfs_lease, METH_VARARGS, "lease(ino, flags)\n--\n\nKeep a handle that only reads (leases.h)."},
 	{"revoke", casfs_revoke, METH_O, "revoke(fh)\n--\n\nHand a leased handle out no more (leases.h)."},
 	{"idle_leases", casfs_idle_leases, METH_NOARGS, "idle_leases()\n--\n\nHow many nobody uses."},

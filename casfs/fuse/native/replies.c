@@ -18,7 +18,7 @@ int casfs_send_reply(uint64_t unique, int error, const void *data, size_t size)
 }
 
 /* The errno of the exception that is set; clears it. */
-static int take_error(uint32_t opcode)
+static int take_error(uint32_t opcode, bool answered)
 {
 	PyObject *type, *value, *trace;
 	int number = 0;
@@ -26,13 +26,13 @@ static int take_error(uint32_t opcode)
 	PyErr_NormalizeException(&type, &value, &trace);
 	if (trace)
 		PyException_SetTraceback(value, trace);
-	if (PyErr_GivenExceptionMatches(type, PyExc_OSError)) {
+	if (!answered && PyErr_GivenExceptionMatches(type, PyExc_OSError)) {
 		PyObject *held = PyObject_GetAttrString(value, "errno");
 		if (held && PyLong_Check(held))
 			number = (int)PyLong_AsLong(held);
 		Py_XDECREF(held);
 	} else {
-		PyObject *given = PyObject_CallFunction(python.failed, "OI", value, opcode);
+		PyObject *given = PyObject_CallFunction(python.failed, "OIO", value, opcode, answered ? Py_True : Py_False);
 		if (given && PyLong_Check(given))
 			number = (int)PyLong_AsLong(given);
 		Py_XDECREF(given);
@@ -152,14 +152,14 @@ void casfs_answer(uint32_t opcode, uint64_t unique, PyObject *result)
 		}
 	}
 	if (opcode != FUSE_FORGET && opcode != FUSE_BATCH_FORGET && unique) {
-		int refused = failed ? casfs_send_reply(unique, take_error(opcode), NULL, 0)
+		int refused = failed ? casfs_send_reply(unique, take_error(opcode, false), NULL, 0)
 				     : casfs_send_reply(unique, 0, data, size);
 		if (refused == ENOENT && !failed && opcode == FUSE_OPEN)
 			casfs_release_unanswered(out.open.fh);
 		else if (refused == ENOENT && !failed && opcode == FUSE_CREATE)
 			casfs_release_unanswered(out.create.open.fh);
 	} else if (failed) {
-		take_error(opcode);
+		take_error(opcode, false);
 	}
 	if (view.obj)
 		PyBuffer_Release(&view);
@@ -168,39 +168,39 @@ void casfs_answer(uint32_t opcode, uint64_t unique, PyObject *result)
 
 /* Calling Python */
 
-/* The request whose coroutine runs, and whether it has its answer already. */
-static uint64_t under_way;
-static bool answered;
+/* The request whose coroutine runs, 0 when it has its answer or none does. */
+static struct {
+	uint64_t unique;
+	uint32_t opcode;
+} under_way;
 
-PyObject *casfs_reply_early(PyObject *self, PyObject *none)
+PyObject *casfs_reply_early(PyObject *self, PyObject *result)
 {
 	(void)self;
-	(void)none;
-	if (under_way && !answered) {
-		casfs_send_reply(under_way, 0, NULL, 0);
-		answered = true;
-	}
+	uint64_t unique = under_way.unique;
+	under_way.unique = 0;
+	if (unique)
+		casfs_answer(under_way.opcode, unique, Py_NewRef(result));
 	Py_RETURN_NONE;
 }
 
 /* Run a handler's coroutine up to its end, or to its first wait, and then hand it to a task. */
 void casfs_start(uint32_t opcode, uint64_t unique, PyObject *result)
 {
-	answered = false;
 	if (!PyCoro_CheckExact(result)) {
 		casfs_answer(opcode, unique, result);
 		return;
 	}
 	PyObject *value = NULL;
-	under_way = unique;
+	under_way.unique = unique;
+	under_way.opcode = opcode;
 	PySendResult state = PyIter_Send(result, Py_None, &value);
-	under_way = 0;
-	if (answered)
-		unique = 0;
+	bool answered = unique && !under_way.unique;
+	under_way.unique = 0;
 	if (state == PYGEN_NEXT) {
 		Py_XDECREF(value);
 		PyObject *done = PyObject_CallFunction(
-			python.suspended, "OIK", result, opcode, (unsigned long long)unique);
+			python.suspended, "OIK", result, opcode, (unsigned long long)(answered ? 0 : unique));
 		if (!done)
 			casfs_answer(opcode, unique, NULL);
 		Py_XDECREF(done);
@@ -208,5 +208,10 @@ void casfs_start(uint32_t opcode, uint64_t unique, PyObject *result)
 		return;
 	}
 	Py_DECREF(result);
-	casfs_answer(opcode, unique, state == PYGEN_RETURN ? value : NULL);
+	if (!answered)
+		casfs_answer(opcode, unique, state == PYGEN_RETURN ? value : NULL);
+	else if (state == PYGEN_RETURN)
+		Py_DECREF(value);
+	else
+		take_error(opcode, true);
 }

@@ -33,7 +33,7 @@ enum casfs_field {
 struct casfs_python {
 	PyObject *handlers[CASFS_OPCODES]; /* opcode -> callable, or NULL: left to libfuse */
 	PyObject *suspended;               /* (coroutine, opcode, unique): go on with it in a task */
-	PyObject *failed;                  /* (exception, opcode) -> errno, for what is no OSError */
+	PyObject *failed;                  /* (exception, opcode, answered) -> errno, see module.c */
 	PyObject *inodes;                  /* dict: number -> Inode, what is in memory */
 	PyObject *buffer;                  /* bytes: what `session.buffer` lies in */
 	PyObject *unlinked;                /* set of inode numbers that wait for FORGET */
@@ -81,8 +81,8 @@ void casfs_release_unanswered(uint64_t fh);
 /* Serve the request in the buffer; false when libfuse has to. */
 bool casfs_dispatch(const struct fuse_in_header *in, size_t size);
 
-/* reply_early(): tell the kernel now that the request under way has succeeded; what it still does is nobody's to
- * wait for. For requests without data in their reply. */
-PyObject *casfs_reply_early(PyObject *self, PyObject *none);
+/* reply_early(result): answer the request under way now, as if its coroutine gave `result`; what that still does is
+ * nobody's to wait for. For a coroutine that goes on in a task it does nothing: its end answers. */
+PyObject *casfs_reply_early(PyObject *self, PyObject *result);
 
 #endif

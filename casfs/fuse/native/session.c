@@ -18,6 +18,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <fuse3/fuse_lowlevel.h>
 #include <string.h>
 #include <sys/uio.h>
@@ -146,7 +147,7 @@ __attribute__((visibility("default"))) int fuse_session_mount(struct fuse_sessio
 	if (result != 0 || !session.wanted || !use_io)
 		return result;
 	int fd = fuse_session_fd(se);
-	if (use_io(se, &custom_io, fd) == 0) {
+	if (use_io(se, &custom_io, fd) == 0 && fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0) {
 		session.fd = fd;
 		session.installed = true;
 	}
