@@ -128,6 +128,7 @@ def test_a_store_in_use_is_shown_as_of_its_last_commit(store: Damaged, busy: Fil
 
 def test_a_blob_of_an_open_unlinked_file_is_in_use(store: Damaged, busy: FileSystem) -> None:
     inode = busy.inodes.get(make_file(busy, 1, b"gone", b"still read"))
+    run_inline(busy.group.durable())
     handle = busy.files.open(inode, False, 0)
     run_inline(busy.tree.unlink(1, b"gone"))
     run_inline(busy.group.durable())
