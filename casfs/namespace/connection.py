@@ -16,7 +16,7 @@ from casfs.errors import FormatError, FormatTooNew
 APPLICATION_ID = 0x63617366
 """PRAGMA application_id of a casfs database, "casf"."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """PRAGMA user_version written by this release."""
 
 READ_TIMEOUT_MS = 10_000
@@ -24,7 +24,12 @@ READ_TIMEOUT_MS = 10_000
 
 Migration = Callable[[apsw.Connection], None]
 
-MIGRATIONS: dict[int, Migration] = {}
+
+def _add_maintenance(connection: apsw.Connection) -> None:
+    _drain(connection, _sql("maintenance.sql"))
+
+
+MIGRATIONS: dict[int, Migration] = {1: _add_maintenance}
 """version -> what turns a database of that version into one of the next; run inside one transaction."""
 
 _ERRNO: tuple[tuple[type[apsw.Error], int], ...] = (
@@ -87,7 +92,8 @@ def create(path: str, now_ns: int, uid: int, gid: int) -> None:
         _drain(connection, "PRAGMA journal_mode = WAL")
         _drain(connection, "PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")
-        _drain(connection, resources.files(__package__).joinpath("schema.sql").read_text())
+        _drain(connection, _sql("schema.sql"))
+        _add_maintenance(connection)
         _drain(connection, f"PRAGMA application_id = {APPLICATION_ID}")
         _drain(connection, f"PRAGMA user_version = {SCHEMA_VERSION}")
         for item in (("next_ino", 2), ("next_cookie", 3), ("uuid", uuid.uuid4().hex)):
@@ -142,6 +148,10 @@ def migrate(
             connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
+
+
+def _sql(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text()
 
 
 def _version(connection: apsw.Connection) -> int:

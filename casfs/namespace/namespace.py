@@ -8,8 +8,9 @@ from typing import Any
 
 import apsw
 
+from casfs.errors import FormatError
 from casfs.namespace.blobs import Blobs
-from casfs.namespace.connection import check_version, connect, migrate, translate
+from casfs.namespace.connection import SCHEMA_VERSION, check_version, connect, migrate, translate
 from casfs.namespace.dentries import Dentries
 from casfs.namespace.inodes import Inodes
 from casfs.namespace.xattrs import Xattrs
@@ -41,6 +42,9 @@ class Namespace:
             self.version = check_version(self._connection, path)
             if not readonly:
                 self._open_log()
+            elif self.version < SCHEMA_VERSION:
+                hint = "mount it once, which brings it to the present one"
+                raise FormatError(f"{path} has the older format {self.version}", hint=hint)
         except BaseException:
             self._connection.close()
             raise
@@ -53,6 +57,7 @@ class Namespace:
 
     def _open_log(self) -> None:
         migrate(self._connection, self.path)
+        self.version = SCHEMA_VERSION
         self._connection.set_wal_hook(self._count_pages)
         self._value("SELECT count(*) FROM meta")  # makes the log, if there is none
         self._log = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)

@@ -1,4 +1,5 @@
--- The namespace of a casfs store, format version 1 (PRAGMA user_version). This file is the format document.
+-- The namespace of a casfs store, format version 2 (PRAGMA user_version). This file and maintenance.sql, which
+-- came with version 2, are the format document.
 --
 -- One SQLite database in WAL mode, written by the process that holds run/lock. Times are nanoseconds since
 -- 1970-01-01 UTC. Names, link targets and attribute names are bytes, never decoded. Invariants:
