@@ -6,14 +6,18 @@ One batch of orphans goes in these steps, each a function here:
     begin             ... and from here on none has one: no blob is being published or found again
     recheck           still nothing refers to them, they are old enough, no pin holds them (I8)
     delete_rows
-    commit_rows       COMMIT
+    commit_rows       COMMIT, which others see once it is durable (Namespace, `shared`)
     sync_rows         fdatasync of the log: a row must not come back after its file has gone (I3)
     unlink_files      still in the turnstile: nobody can write these contents anew before they are gone
     leave_turnstile
 
 and one of strays, files that have no row (maintenance/strays.py), in these:
 
-    enter_turnstile, begin, recheck_strays, unlink_strays, end, leave_turnstile
+    enter_turnstile, begin, recheck_strays, commit_rows, sync_rows, unlink_strays, leave_turnstile
+
+What is committed there matters little (the record of the run), but that it is: a row may have gone, or have
+come, by a commit that is in the log and not yet durable, or that a SIGKILL has cut off there. Power would
+decide about it after its file has gone; a commit behind it, or in its place, settles it before.
 
 A crash after any of them leaves garbage at the most.
 """

@@ -328,7 +328,11 @@ class _Run:
         try:
             begin(store, self.stop)
             since = time.monotonic()
-            gone = unlink_strays(store, recheck_strays(store, found, cutoff_ns), self.failures)
+            old = recheck_strays(store, found, cutoff_ns)
+            self._record(Collecting(store.namespace))
+            commit_rows(store, 1)
+            sync_rows(store)
+            gone = unlink_strays(store, old, self.failures)
         finally:
             end(store)
             leave_turnstile(store)

@@ -32,7 +32,9 @@ class Namespace:
     Owned by one thread: the event loop's in the mount daemon. Exceptions: `sync_log` and `checkpoint`
     have a descriptor and a connection of their own and may run in another one at any time.
 
-    `shared`: another process may write too; then closing leaves the log to whoever closes last.
+    `shared`: another process may write too; then closing leaves the log to whoever closes last, and COMMIT
+    syncs the log before others see its rows: when the collector is killed behind a COMMIT, nobody may find a
+    digest free whose row power could still bring back (I1).
     """
 
     def __init__(self, path: str, *, readonly: bool = False, shared: bool = False) -> None:
@@ -62,6 +64,8 @@ class Namespace:
         migrate(self._connection, self.path)
         self.version = SCHEMA_VERSION
         self._connection.set_wal_hook(self._count_pages)
+        if self._shared:
+            self._connection.execute("PRAGMA synchronous = FULL")
         self._value("SELECT count(*) FROM meta")  # makes the log, if there is none
         self._connection.set_busy_timeout(0)
         self._log = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
