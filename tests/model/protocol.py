@@ -151,8 +151,7 @@ class Protocol:
             else:
                 yield "Sealing._seal", _begin(s, "find")
         if s.rows is None:
-            if refs:
-                yield "Tree.unlink", _begin(s, "")
+            yield "GroupCommit.begin", _begin(s, "")
         elif s.rows.refs:
             fewer = s.rows._replace(refs=s.rows.refs - 1)
             yield "Tree.unlink", s._replace(rows=fewer)
@@ -254,7 +253,7 @@ class Protocol:
         return after._replace(commit="rows" if late else "sync")
 
     def _after_sync(self) -> str:
-        return "log" if self.fault == "COMMIT before the blobs are synced" else "rows"
+        return "log" if self.fault.startswith("COMMIT before") else "rows"
 
     def _rows_visible(self, s: State) -> State:
         late = self.fault == "COMMIT before the blobs are written"
@@ -266,7 +265,7 @@ class Protocol:
         s = _visible(s)._replace(rows=None, lock="", gate=late, commit=after, log_synced=False)
         return s._replace(taken=s.published, published=False) if late else s
 
-    # maintenance/gc.py
+    # maintenance/batch.py
 
     def collector(self, s: State) -> Iterator[Move]:
         for label, after in self._collect(s):
@@ -324,7 +323,7 @@ class Protocol:
 
     def _after(self, at: str, kind: str) -> str:
         """What comes after a step: the one place that knows the collector's order."""
-        order = ["commit", "sync in commit", "visible", "unlink", "leave"]
+        order = ["commit", "sync in commit", "visible", "sync", "unlink", "leave"]
         match self.fault:
             case "files are unlinked before COMMIT":
                 order = ["unlink", "commit", "sync in commit", "visible", "leave"]
@@ -333,18 +332,22 @@ class Protocol:
             case "deleted rows are seen before the log is synced":
                 order = ["commit", "visible", "sync", "unlink", "leave"]
             case "the turnstile is left before files are unlinked":
-                order = ["commit", "sync in commit", "visible", "leave early", "unlink", "leave"]
+                order = ["commit", "sync in commit", "visible", "sync", "leave early", "unlink", "leave"]
+        if kind == "nothing":
+            order = [step for step in order if step not in ("unlink", "leave early")]
         if kind == "strays" and self.fault in _WITHOUT_COMMIT:
             order = ["unlink", "roll back", "leave"]
+        if kind == "nothing" and self.fault in _WITHOUT_COMMIT:
+            order = ["roll back", "leave"]
         return order[0] if at == "look" else order[order.index(at) + 1]
 
     def _check_stray(self, s: State) -> Iterator[Move]:
         """Who is not in a transaction sees what is committed."""
         blind = self.fault == "strays are not looked up again"
         if (s.committed.row and not blind) or not s.file:
-            yield "Blobs.find, there", s._replace(gc="strays roll back")
+            yield "recheck_strays, none", s._replace(gc=f"nothing {self._after('look', 'nothing')}")
         else:
-            yield "Blobs.find", s._replace(gc=f"strays {self._after('look', 'strays')}")
+            yield "recheck_strays", s._replace(gc=f"strays {self._after('look', 'strays')}")
 
     def _check_orphan(self, s: State) -> Iterator[Move]:
         assert s.gc_rows is not None
@@ -352,9 +355,9 @@ class Protocol:
         if s.gc_rows.row and (not s.gc_rows.refs or blind):
             after = self._after("look", "orphans")
             deleted = Rows(refs=s.gc_rows.refs)
-            yield "Blobs.delete_orphans", s._replace(gc=f"orphans {after}", gc_rows=deleted)
+            yield "recheck", s._replace(gc=f"orphans {after}", gc_rows=deleted)
         else:
-            yield "Blobs.delete_orphans, none", s._replace(gc="orphans roll back")
+            yield "recheck, none", s._replace(gc=f"nothing {self._after('look', 'nothing')}")
 
     # Whatever may happen at any time
 
