@@ -406,6 +406,7 @@ class Race:
         shutil.rmtree(place)  # what it holds could not die
         self.mount.stop()
         assert_sound(self.mount.store, crashed=True)
+        self.tally()
 
     def _killed(self) -> None:
         self.totals["kills"] += 1
@@ -429,23 +430,25 @@ class Race:
         for number in range(self.writers):
             self.problems += lost(place, self._record(place, number))
 
+    def tally(self) -> None:
+        """Count what the collectors have written down. One that was killed has not told of its last run."""
+        record = self.folder / "collected"
+        data = record.read_bytes() if record.exists() else b""
+        runs = [json.loads(line) for line in data.decode().splitlines()[: data.count(b"\n")]]
+        self.totals["collections"] = len(runs)
+        self.totals["removed"] = sum(run["blobs"] for run in runs)
+        self.totals["strays"] = sum(run["strays"] for run in runs)
+        # Each content can be removed once without having been made again.
+        self.totals["reborn"] = max(0, self.totals["removed"] - CONTENTS)
+        for what in ("missing", "miscounted", "failures"):
+            if number := sum(run[what] for run in runs):
+                self.problems.append(f"the collector reports {number} {what}")
+
     def finish(self) -> Totals:
         """Remove the rest, strays too, after which nothing is left to be excused, and count."""
         collect(self.mount.store, self.folder / "collected", forever=False, full=True)
-        removed = 0
-        data = (self.folder / "collected").read_bytes()
-        for line in data.decode().splitlines()[: data.count(b"\n")]:
-            run = json.loads(line)
-            self.totals["collections"] += 1
-            removed += run["blobs"]
-            self.totals["strays"] += run["strays"]
-            for what in ("missing", "miscounted", "failures"):
-                if run[what]:
-                    self.problems.append(f"a run of the collector reports {run[what]} {what}")
         self.mount.crashed = False
-        self.totals["removed"] = removed
-        # Each content, whole or half written in place, can be removed once without being made again.
-        self.totals["reborn"] = max(0, removed - CONTENTS)
+        self.tally()
         return self.totals
 
 
