@@ -12,7 +12,8 @@ does what every start does (fs/recovery.py), and checks again.
 from __future__ import annotations
 
 import contextlib
-import time
+import os
+import threading
 from collections.abc import Iterator
 
 from casfs.errors import StoreLocked
@@ -22,16 +23,15 @@ from casfs.maintenance.problems import PATHS, Findings, Kind, Problem, Report
 from casfs.maintenance.repair_files import FileRepair, repair_layout
 from casfs.maintenance.repair_rows import RowRepair
 from casfs.maintenance.rows import check_rows
-from casfs.maintenance.scrub import Scrub
+from casfs.maintenance.transaction import transaction
+from casfs.maintenance.verify import Batch, Verifier
 from casfs.namespace.checks import Affected, Checks
 from casfs.namespace.connection import DatabaseError
+from casfs.namespace.damage import BlobToRead
 from casfs.namespace.repairs import Repairs
 from casfs.store import Lock, Store
 
 __all__ = ["Problem", "Report", "check", "repair"]
-
-TURN_SECONDS = 10.0
-"""How long to wait for the collector, which holds the database for 20 ms at a time."""
 
 _IN_USE = (
     "files in staging/ that no inode names, and the length of the others: programs write them",
@@ -126,11 +126,36 @@ def _check_files(
     if not in_use and (unlinked := checks.unlinked()):
         findings.add(Kind.UNLINKED, f"{unlinked} inodes were unlinked and open, and wait for their removal")
     if deep:
-        for corrupt in Scrub(store.filestore, checks, tell).corrupt():
-            if corrupt.digest not in told:
-                findings.corrupt.append(corrupt.digest)
-                detail = f"{_inside(store, store.filestore.paths.blob(corrupt.digest))}: {corrupt.reason}"
-                findings.add(Kind.CORRUPT_BLOB, detail, _paths_of_blob, checks, corrupt.blob)
+        _read_blobs(store, checks, findings, told, tell)
+
+
+def _read_blobs(store: Store, checks: Checks, findings: Findings, told: set[bytes], tell: Tell) -> None:
+    """Compare each with its digest, shard by shard. A repair may follow only when all are read.
+
+    Missing ones, and those in `told`, whose size is wrong, are told of already.
+    """
+    total = checks.blob_bytes()
+    done = 0
+    lock = threading.Lock()
+
+    def read(count: int) -> None:
+        nonlocal done
+        with lock:
+            done += count
+            tell("reading blobs", done, total)
+
+    def shards() -> Iterator[Batch]:
+        for shard in store.filestore.paths.shards():
+            rows = checks.shard(os.path.basename(shard))
+            yield [BlobToRead(blob, digest, size) for digest, (blob, size) in rows.items()]
+
+    for _, bad in Verifier(store.filestore.paths, read).verified(shards()):
+        for each in bad:
+            if each.kind is Kind.MISSING_BLOB or each.blob.digest in told:
+                continue
+            findings.corrupt.append(each.blob.digest)
+            detail = f"{_inside(store, store.filestore.paths.blob(each.blob.digest))}: {each.reason}"
+            findings.add(Kind.CORRUPT_BLOB, detail, _paths_of_blob, checks, each.blob.id)
 
 
 def _paths_of_blob(checks: Checks, blob: int | None) -> Affected:
@@ -166,35 +191,13 @@ def repair(path: str, report: Report, tell: Tell = _silent) -> Report:
     return check(path, tell=tell, exclusive=True)
 
 
-@contextlib.contextmanager
-def _transaction(store: Store) -> Iterator[None]:
-    """A write transaction, durable at its end, undone by an exception. Raises StoreLocked, DatabaseError."""
-    assert store.turnstile is not None
-    deadline = time.monotonic() + TURN_SECONDS
-    store.turnstile.enter()
-    try:
-        while not store.namespace.try_begin():
-            if time.monotonic() > deadline:
-                raise StoreLocked(f"the database of {store.path} is in use by another process")
-            time.sleep(0.01)
-        try:
-            yield
-            store.namespace.commit()
-        except BaseException:
-            store.namespace.rollback()
-            raise
-        store.namespace.sync_log()
-    finally:
-        store.turnstile.leave()
-
-
 def _mend_database(store: Store) -> bool:
     """Rebuild the indexes if anything is wrong with the database; is it whole then?"""
     checks = Checks(store.namespace)
     try:
         if not checks.integrity(deep=True):
             return True
-        with _transaction(store):
+        with transaction(store):
             Repairs(store.namespace).reindex()
         return not checks.integrity(deep=True)
     except DatabaseError:
@@ -203,7 +206,7 @@ def _mend_database(store: Store) -> bool:
 
 def _mend(store: Store, corrupt: tuple[bytes, ...], tell: Tell) -> None:
     checks = Checks(store.namespace)
-    with _transaction(store):
+    with transaction(store):
         tell("repairing rows", 0, 1)
         rows = RowRepair(store.namespace, checks)
         rows.structure()

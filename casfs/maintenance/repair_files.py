@@ -22,8 +22,8 @@ class Quarantine:
         self.root = f"{root}/quarantine"
         self._durable = filestore.durable
 
-    def take(self, path: str) -> None:
-        """Move a file or folder in; if its name is taken, a number is put behind it. Durable."""
+    def take(self, path: str) -> str:
+        """Move a file or folder in, durable, a number behind its name if that is taken. Gives its new path."""
         if not os.path.isdir(self.root):
             os.mkdir(self.root, 0o700)
             self._durable.fsync_path(os.path.dirname(self.root))
@@ -34,6 +34,7 @@ class Quarantine:
             target = f"{name}.{number}"
         self._durable.rename(path, target)
         self._durable.fsync_path(self.root)
+        return target
 
 
 def repair_layout(root: str, filestore: FileStore) -> None:
