@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Iterator
 
 from casfs.errors import StoreLocked
@@ -24,12 +25,13 @@ from casfs.maintenance.repair_files import FileRepair, repair_layout
 from casfs.maintenance.repair_rows import RowRepair
 from casfs.maintenance.rows import check_rows
 from casfs.maintenance.transaction import transaction
-from casfs.maintenance.verify import Batch, Verifier
+from casfs.maintenance.verify import Bad, Batch, Verifier
 from casfs.namespace.checks import Affected, Checks
 from casfs.namespace.connection import DatabaseError
 from casfs.namespace.damage import BlobToRead
 from casfs.namespace.repairs import Repairs
 from casfs.store import Lock, Store
+from casfs.types import DIGEST_SIZE
 
 __all__ = ["Problem", "Report", "check", "repair"]
 
@@ -115,8 +117,13 @@ def _check_files(
     store: Store, checks: Checks, findings: Findings, *, deep: bool, in_use: bool, tell: Tell
 ) -> None:
     told: set[bytes] = set()
+    known = checks.damage()
+    healed = {blob: digest for blob, (digest, _, _) in known.items() if len(digest) == DIGEST_SIZE}
     for fault in BlobScan(store.filestore, checks, in_use=in_use, tell=tell).faults():
         detail = f"{_inside(store, fault.path)} {fault.detail}"
+        if fault.blob is not None and fault.kind is not Kind.BLOB_MODE and fault.blob in healed:
+            del healed[fault.blob]
+            detail += _known_since(known[fault.blob][1])
         findings.add(fault.kind, detail, _paths_of_blob, checks, fault.blob)
         if fault.kind is Kind.BLOB_SIZE and fault.digest is not None:
             told.add(fault.digest)
@@ -126,14 +133,28 @@ def _check_files(
     if not in_use and (unlinked := checks.unlinked()):
         findings.add(Kind.UNLINKED, f"{unlinked} inodes were unlinked and open, and wait for their removal")
     if deep:
-        _read_blobs(store, checks, findings, told, tell)
+        for bad in _bad_blobs(store, checks, tell):
+            if bad.kind is Kind.MISSING_BLOB or bad.blob.digest in told:
+                continue  # that is told of already
+            findings.corrupt.append(bad.blob.digest)
+            detail = f"{_inside(store, store.filestore.paths.blob(bad.blob.digest))}: {bad.reason}"
+            if bad.blob.id in healed:
+                del healed[bad.blob.id]
+                detail += _known_since(known[bad.blob.id][1])
+            findings.add(Kind.CORRUPT_BLOB, detail, _paths_of_blob, checks, bad.blob.id)
+    for blob, digest in healed.items():
+        path = store.filestore.paths.blob(digest)
+        if os.path.lexists(path):
+            detail = f"{_inside(store, path)} is there again, noted as damaged: {known[blob][2]}"
+            findings.add(Kind.HEALED_DAMAGE, detail, _paths_of_blob, checks, blob)
 
 
-def _read_blobs(store: Store, checks: Checks, findings: Findings, told: set[bytes], tell: Tell) -> None:
-    """Compare each with its digest, shard by shard. A repair may follow only when all are read.
+def _known_since(found_ns: int) -> str:
+    return f", known since {time.strftime('%Y-%m-%d', time.gmtime(found_ns // 10**9))}"
 
-    Missing ones, and those in `told`, whose size is wrong, are told of already.
-    """
+
+def _bad_blobs(store: Store, checks: Checks, tell: Tell) -> Iterator[Bad]:
+    """Compare each with its digest, shard by shard. A repair may follow only when all are read."""
     total = checks.blob_bytes()
     done = 0
     lock = threading.Lock()
@@ -149,13 +170,8 @@ def _read_blobs(store: Store, checks: Checks, findings: Findings, told: set[byte
             rows = checks.shard(os.path.basename(shard))
             yield [BlobToRead(blob, digest, size) for digest, (blob, size) in rows.items()]
 
-    for _, bad in Verifier(store.filestore.paths, read).verified(shards()):
-        for each in bad:
-            if each.kind is Kind.MISSING_BLOB or each.blob.digest in told:
-                continue
-            findings.corrupt.append(each.blob.digest)
-            detail = f"{_inside(store, store.filestore.paths.blob(each.blob.digest))}: {each.reason}"
-            findings.add(Kind.CORRUPT_BLOB, detail, _paths_of_blob, checks, each.blob.id)
+    for _, found in Verifier(store.filestore.paths, read).verified(shards()):
+        yield from found
 
 
 def _paths_of_blob(checks: Checks, blob: int | None) -> Affected:
