@@ -1,0 +1,109 @@
+"""Read every blob and compare it with its digest.
+
+Finds flipped bytes, truncated, oversized and missing blobs, while the store is
+mounted or not, and names every path that is affected. A bad file goes to
+STORE/quarantine: reading its content then gives an I/O error, not wrong bytes,
+until the same content is written again or 'casfs heal' puts it back.
+
+A run that was cut off is gone on with by the next one.
+
+Exit code 0: every blob that was read is whole; 5: there are damaged ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from casfs.cli.arguments import Commands, add_command, add_json, add_path
+from casfs.cli.output import print_json, printable, progress, size
+from casfs.cli.places import store_of
+from casfs.cli.quantities import byte_rate, duration
+from casfs.errors import ExitCode
+
+if TYPE_CHECKING:
+    from casfs.maintenance.scrub import BadBlob, ScrubReport
+
+
+def add(commands: Commands) -> None:
+    parser = add_command(commands, "scrub", run, __doc__)
+    add_path(parser, "STORE", "a store, or a path in the mount of one")
+    speed = parser.add_mutually_exclusive_group()
+    speed.add_argument(
+        "--rate", metavar="BYTES", type=byte_rate, help="read so much per second at the most, as 50M"
+    )
+    speed.add_argument(
+        "--period", metavar="DURATION", type=duration, help="take about so long for all blobs, as 30d"
+    )
+    parser.add_argument("--restart", action="store_true", help="begin with the first blob again")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from casfs.control.client import tell_damaged
+    from casfs.maintenance.scrub import scrub
+    from casfs.store import Store
+
+    store = Store(store_of(args.store), shared=True)
+    try:
+        with progress() as tell:
+            report = scrub(
+                store,
+                rate=args.rate,
+                period=args.period,
+                restart=args.restart,
+                tell=tell,
+                damaged=lambda blobs: tell_damaged(store.path, blobs),
+                stop=_stop_on_signals,
+            )
+    finally:
+        store.close()
+    if args.json:
+        print_json(_as_json(report))
+    else:
+        _print(report)
+    if report.bad:
+        return ExitCode.PROBLEMS
+    return ExitCode.OK if report.complete else ExitCode.INTERRUPTED
+
+
+def _stop_on_signals(stop: Callable[[], None]) -> None:
+    """End with what was done so far."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop())
+
+
+def _as_json(report: ScrubReport) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(report)
+
+
+def _print(report: ScrubReport) -> None:
+    for bad in report.bad:
+        print_bad(bad)
+    how = f"{report.blobs} blobs, {size(report.bytes)} in {report.seconds:.1f} s"
+    words = [f"{len(report.bad)} damaged" if report.bad else "all whole"]
+    if report.cleared:
+        words.append(f"{report.cleared} whole again")
+    if report.resumed:
+        words.append("went on with a run that was cut off")
+    if not report.complete:
+        words.append("stopped: the next run goes on here")
+    print(f"{printable(report.store)}: read {how}: {', '.join(words)}")
+    if report.bad:
+        print("'casfs heal --from DIR|STORE' puts them back from a copy")
+
+
+def print_bad(bad: BadBlob) -> None:
+    """A damaged blob with the paths that cannot be read any more."""
+    known = ", known" if bad.known else ""
+    print(f"{bad.kind} {bad.digest} ({size(bad.size)}){known}: {printable(bad.reason)}")
+    for path in bad.paths:
+        print(f"  {printable(path)}")
+    if bad.paths_total > len(bad.paths):
+        print(f"  and {bad.paths_total - len(bad.paths)} more")
+    if bad.quarantined is not None:
+        print(f"  file: {printable(bad.quarantined)}")
