@@ -6,7 +6,6 @@ STORE/
   blobs/ab/abcdef…      the filestore (filestore/paths.py); files 0400
   staging/              files being written (filestore/staging.py)
   quarantine/           damaged files that fsck took out of the way; only there if it had to
-  quarantine/           damaged files that fsck took out of the way; only there if it had to
   run/                  lock, turnstile, control socket: nothing in it outlives a reboot
 """
 
@@ -106,27 +105,49 @@ class Turnstile:
 
 
 class Store:
-    """An open store. `readonly` takes no lock and changes nothing."""
+    """An open store.
 
-    def __init__(self, path: str, *, readonly: bool = False, durable: Durable | None = None) -> None:
+    `readonly` takes no lock and changes nothing. `shared` takes no lock either, and works beside the mount
+    daemon as well as alone: whoever opens it so changes rows in short transactions of his own, each through
+    the turnstile, and nothing that the daemon has in memory: inodes, names, counts of references.
+    """
+
+    def __init__(
+        self, path: str, *, readonly: bool = False, shared: bool = False, durable: Durable | None = None
+    ) -> None:
         """Raises StoreNotFound, FormatError, FormatTooNew, StoreLocked, OSError."""
         self.path = os.path.realpath(path)
         self.config = read_config(self.path)
         self.readonly = readonly
+        self._shared = shared
         os.makedirs(f"{self.path}/run", mode=0o700, exist_ok=True) if not readonly else None
         self._lock = Lock(f"{self.path}/run/lock")
-        if not readonly and not self._lock.acquire():
+        if not readonly and not shared and not self._lock.acquire():
             raise StoreLocked(
                 f"{self.path} is in use by {self._lock.holder()}",
                 hint="unmount it first (casfs umount MOUNTPOINT) or wait for the command to end",
             )
+        self.turnstile: Turnstile | None = None
         try:
             self.filestore = FileStore(self.path, self.config.fan_out, durable)
-            self.namespace = Namespace(database_path(self.path), readonly=readonly)
-            self.turnstile = None if readonly else Turnstile(f"{self.path}/run/turnstile")
+            if not readonly:
+                self.turnstile = Turnstile(f"{self.path}/run/turnstile")
+            self.namespace = self._open_namespace()
         except BaseException:
+            if self.turnstile is not None:
+                self.turnstile.close()
             self._lock.release()
             raise
+
+    def _open_namespace(self) -> Namespace:
+        """In the turnstile: of two that open an older store at once, one migrates it."""
+        if self.turnstile is None:
+            return Namespace(database_path(self.path), readonly=True)
+        self.turnstile.enter()
+        try:
+            return Namespace(database_path(self.path), shared=self._shared)
+        finally:
+            self.turnstile.leave()
 
     def close(self) -> None:
         if not self.readonly:
@@ -143,6 +164,11 @@ def config_path(store: str) -> str:
 
 def database_path(store: str) -> str:
     return f"{store}/casfs.db"
+
+
+def collector_lock(store: str) -> Lock:
+    """What the collector holds while it works; its file says which process that is."""
+    return Lock(f"{store}/run/gc.lock")
 
 
 def control_path(store: str) -> str:
