@@ -14,7 +14,10 @@ import pytest
 from blake3 import blake3
 
 from casfs.errors import StoreLocked
+from casfs.fs.filesystem import FileSystem
+from casfs.fs.scheduler import InlineScheduler, run_inline
 from casfs.maintenance import scrub as scrubbing
+from casfs.maintenance import transaction as transactions
 from casfs.maintenance import verify
 from casfs.maintenance.fsck import check
 from casfs.maintenance.offline import opened
@@ -34,12 +37,12 @@ def silent(doing: str, done: int, total: int) -> None:
 
 
 def run(store: Damaged, told: list[int] | None = None, **options: Any) -> ScrubReport:
-    with closing(Store(str(store))) as used:
+    with closing(Store(str(store), shared=True)) as used:
         return scrub(used, tell=silent, damaged=(told if told is not None else []).extend, **options)
 
 
 def a_slice(store: Damaged, period: float) -> ScrubReport | None:
-    with closing(Store(str(store))) as used:
+    with closing(Store(str(store), shared=True)) as used:
         return scrub_slice(used, period=period, damaged=[].extend)
 
 
@@ -272,6 +275,54 @@ def test_no_descriptor_is_left_open(store: Damaged) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_a_store_in_use_is_scrubbed(store: Damaged) -> None:
+    """What was done since the last commit is not seen, and no damage."""
+    store.overwrite(store.blob(TWO), TWO[:-1] + b"!")
+    ino = store.ino("/a/deep/two")
+    used = Store(str(store))
+    fs = FileSystem(used, InlineScheduler())
+    run_inline(fs.start())
+    make_file(fs, 1, b"new", b"committed" * 1000)
+    run_inline(fs.group.durable())
+    (bad,) = run(store).bad
+    assert set(bad.paths) == TWOS
+    handle = fs.files.open(fs.inodes.get(ino), False, 0)
+    with pytest.raises(OSError, match="missing from the filestore"):
+        run_inline(fs.files.read(handle, 0, 10))
+    run_inline(fs.files.release(handle))
+    make_file(fs, 1, b"again", TWO)
+    run_inline(fs.group.durable())
+    assert used.namespace.damage.known() == {}
+    run_inline(fs.stop())
+    used.close()
+    assert store.files()[b"/a/deep/two"] == TWO
+    assert_clean(store.path)
+
+
+def test_who_writes_all_the_time_makes_a_scrub_wait_and_not_fail(
+    store: Damaged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transaction that is open when damage is to be noted."""
+    store.blob(TWO).unlink()
+    writer = Store(str(store))
+    assert writer.namespace.try_begin()
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            writer.namespace.commit()
+
+    monkeypatch.setattr(transactions.time, "sleep", sleep)
+    assert len(run(store).bad) == 1
+    assert len(waited) == 3
+    assert writer.namespace.try_begin()
+    monkeypatch.setattr(transactions, "TURN_SECONDS", -1.0)
+    with pytest.raises(StoreLocked, match="in use by another process"):
+        run(store)
+    writer.close()
+
+
 # --- passes ---
 
 
@@ -295,7 +346,7 @@ def killed(store: Damaged, after: int) -> None:
             seen += 1
 
         try:
-            with closing(Store(str(store))) as used:
+            with closing(Store(str(store), shared=True)) as used:
                 scrub(used, rate=1e9, tell=tell, damaged=[].extend)
         finally:
             os._exit(0)
@@ -328,7 +379,7 @@ def test_a_run_that_is_stopped_keeps_what_it_has_done(store: Damaged) -> None:
         if done > len(ONE):
             stops[0]()
 
-    with closing(Store(str(store))) as used:
+    with closing(Store(str(store), shared=True)) as used:
         report = scrub(used, rate=1e9, tell=tell, damaged=[].extend, stop=stops.append)
     assert (report.blobs, report.complete) == (1, False)
     assert (run(store).blobs, run(store).blobs) == (2, 3)
@@ -362,7 +413,7 @@ def test_a_rate_is_kept(store: Damaged, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_two_do_not_scrub_at_once(store: Damaged) -> None:
-    with closing(Store(str(store))) as used:
+    with closing(Store(str(store), shared=True)) as used:
         lock = scrub_lock(used)
         with pytest.raises(StoreLocked, match=f"is being scrubbed by process {os.getpid()}"):
             scrub(used, tell=silent, damaged=[].extend)
