@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from casfs.cli.arguments import Commands, add_command, add_json, add_path, path
 from casfs.cli.output import print_json, printable, progress, size
 from casfs.cli.places import store_of
-from casfs.cli.scrub import print_bad
+from casfs.cli.scrub import print_bad, print_paths
 from casfs.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -60,10 +60,7 @@ def run(args: argparse.Namespace) -> int:
 def _print(report: HealReport) -> None:
     for healed in report.healed:
         print(f"healed {healed.digest} ({size(healed.size)})")
-        for name in healed.paths:
-            print(f"  {printable(name)}")
-        if healed.paths_total > len(healed.paths):
-            print(f"  and {healed.paths_total - len(healed.paths)} more")
+        print_paths(healed.paths)
     for bad in report.left:
         print_bad(bad)
     for line in report.unreadable:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from casfs.cli.arguments import Commands, add_command, add_json, add_path
@@ -25,6 +25,9 @@ from casfs.errors import ExitCode
 
 if TYPE_CHECKING:
     from casfs.maintenance.scrub import BadBlob, ScrubReport
+
+PATHS = 20
+"""Paths that are printed of one blob."""
 
 
 def add(commands: Commands) -> None:
@@ -101,9 +104,13 @@ def print_bad(bad: BadBlob) -> None:
     """A damaged blob with the paths that cannot be read any more."""
     known = ", known" if bad.known else ""
     print(f"{bad.kind} {bad.digest} ({size(bad.size)}){known}: {printable(bad.reason)}")
-    for path in bad.paths:
-        print(f"  {printable(path)}")
-    if bad.paths_total > len(bad.paths):
-        print(f"  and {bad.paths_total - len(bad.paths)} more")
+    print_paths(bad.paths)
     if bad.quarantined is not None:
         print(f"  file: {printable(bad.quarantined)}")
+
+
+def print_paths(paths: Sequence[bytes]) -> None:
+    for path in paths[:PATHS]:
+        print(f"  {printable(path)}")
+    if len(paths) > PATHS:
+        print(f"  and {len(paths) - PATHS} more, which --json tells")

@@ -20,11 +20,9 @@ from casfs.filestore.filestore import hash_descriptor
 from casfs.filestore.paths import BlobPaths
 from casfs.filestore.staging import StagedFile
 from casfs.maintenance.files import Tell
-from casfs.maintenance.problems import PATHS
 from casfs.maintenance.scrub import BadBlob, Damaged, Settlement
 from casfs.maintenance.transaction import transaction
 from casfs.maintenance.verify import CHUNK, Verifier
-from casfs.namespace.checks import Checks
 from casfs.namespace.damage import BlobToRead
 from casfs.store import Store, config_path, read_config
 
@@ -34,12 +32,11 @@ LOOK = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Healed:
-    """A blob that is whole again; `paths`, the first ones of `paths_total`, can be read again."""
+    """A blob that is whole again; `paths` can be read again."""
 
     digest: str
     size: int
     paths: tuple[bytes, ...]
-    paths_total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +76,6 @@ class _Healing:
             raise FormatError(f"{source} is the store that shall be healed", hint="name a copy of it")
         self._tell = tell
         self._damage = store.namespace.damage
-        self._checks = Checks(store.namespace)
         self._verifier = Verifier(store.filestore.paths, lambda count: None, keep=True)
         self._settlement = Settlement(store, self._verifier, damaged)
         self._wanted: dict[bytes, BadBlob] = {}
@@ -259,8 +255,7 @@ class _Healing:
                 filestore.publish_staged(digest, staged, keep_name=False)
                 filestore.sync_each([digest])
             self._damage.clear(blob)
-            paths = self._checks.paths_of_blob(blob, PATHS)
-        self._healed.append(Healed(bad.digest, bad.size, *paths))
+        self._healed.append(Healed(bad.digest, bad.size, bad.paths))
 
 
 def _blobs_of(path: str) -> BlobPaths | None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from casfs.errors import StoreLocked
 from casfs.filestore.filestore import hash_descriptor
 from casfs.maintenance.files import Tell
-from casfs.maintenance.problems import PATHS, Kind
+from casfs.maintenance.problems import Kind
 from casfs.maintenance.repair_files import Quarantine
 from casfs.maintenance.transaction import transaction
 from casfs.maintenance.verify import Bad, Batch, Verifier
@@ -43,6 +43,9 @@ READ_AGAIN = 1 << 20
 """Bytes up to which a bad file is read once more while nobody can write: a blob that is published in place
 (filestore/filestore.py) may have been read half-written. Larger ones get their name when they are whole."""
 
+ALL_PATHS = -1
+"""No limit, as SQLite wants to be told."""
+
 SLICE_SPEED = 4.0
 """A daemon that is behind reads so many times as fast as the period asks for ..."""
 
@@ -59,8 +62,8 @@ class BadBlob:
     """A blob that is not what its name says, and what became of it.
 
     `kind`: slug of a kind of `problems`. `known`: it was noted before. `quarantined`: where its file is
-    now, below the store; None when there is none to be moved. `paths`: names it has, from the root of the
-    mount, the first ones of `paths_total`.
+    now, below the store; None when there is none to be moved. `paths`: every name it has, from the root of
+    the mount.
     """
 
     digest: str
@@ -70,7 +73,6 @@ class BadBlob:
     known: bool
     quarantined: str | None
     paths: tuple[bytes, ...]
-    paths_total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +112,17 @@ class Settlement:
                     if self._store.namespace.blobs.find(found.blob.digest) != found.blob.id:
                         return None
                     if self._is_as_it_was(found):
-                        settled = self._take(found)
+                        known, place = self._take(found)
                         break
             finally:
                 found.close()
             found = self._verifier.verify(found.blob)
         else:
             return None
-        self._damaged([bad.blob.id])
-        return settled
+        blob = found.blob
+        self._damaged([blob.id])
+        paths = self._checks.paths_of_blob(blob.id, ALL_PATHS).paths
+        return BadBlob(blob.digest.hex(), blob.size, found.kind.slug, found.reason, known, place, paths)
 
     def _is_as_it_was(self, bad: Bad) -> bool:
         """Inside the transaction: nobody publishes, collects or heals now."""
@@ -134,16 +138,15 @@ class Settlement:
             return True
         return hash_descriptor(bad.fd, there.st_size) != bad.blob.digest
 
-    def _take(self, bad: Bad) -> BadBlob:
-        """The file goes first: a note without it would say too much, and it alone is found again."""
+    def _take(self, bad: Bad) -> tuple[bool, str | None]:
+        """Quarantine and note; was it known, and where its file is now. The file goes first: when it ends
+        here, the next scrub finds that it is missing."""
         blob, place = bad.blob, None
         if bad.kind is not Kind.MISSING_BLOB:
             path = self._store.filestore.paths.blob(blob.digest)
             place = self._quarantine.take(path).removeprefix(f"{self._store.path}/")
             self._store.filestore.durable.fsync_path(os.path.dirname(path))
-        new = self._store.namespace.damage.note(blob.id, bad.reason, time.time_ns())
-        paths = self._checks.paths_of_blob(blob.id, PATHS)
-        return BadBlob(blob.digest.hex(), blob.size, bad.kind.slug, bad.reason, not new, place, *paths)
+        return not self._store.namespace.damage.note(blob.id, bad.reason, time.time_ns()), place
 
 
 class Scrub:

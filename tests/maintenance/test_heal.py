@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +21,7 @@ from casfs.maintenance.offline import opened
 from casfs.maintenance.scrub import scrub
 from casfs.store import Store, create_store
 from tests.invariants import assert_clean
+from tests.maintenance.cut_off import CutOff, cut_at
 from tests.maintenance.stores import ONE, ORPHAN, TWO, Damaged, make_file
 
 ONES = {b"/a/one", b"/b/link"}
@@ -233,3 +236,37 @@ def test_what_happens_while_a_copy_is_made(
     assert report.left == ()
     assert os.listdir(store.path / "staging") == []
     assert_clean(store.path)
+
+
+def test_scrub_and_heal_that_are_cut_off_are_finished_by_the_next(
+    store: Damaged, source: Path, template: Path
+) -> None:
+    """At each durable step: nothing is lost, and no bad byte is left in a blob's place."""
+    sound, bad = store.files(), ONE[:-1] + b"!"
+    store.overwrite(store.blob(ONE), bad)
+    store.blob(TWO).unlink()
+    last = 0
+    while True:
+        with tempfile.TemporaryDirectory(dir=template.parent) as folder:
+            cut = Damaged(Path(folder) / "store")
+            shutil.copytree(store.path, cut.path)
+            with pytest.MonkeyPatch.context() as patch:
+                calls = cut_at(patch, last)
+                with contextlib.suppress(CutOff), closing(Store(str(cut), shared=True)) as used:
+                    scrub(used, tell=silent, damaged=[].extend)
+                    heal(used, str(source), tell=silent, damaged=[].extend)
+            assert cut.files().items() <= sound.items() or cut.blob(ONE).read_bytes() == bad
+            with opened(str(cut)):
+                assert os.listdir(cut.path / "staging") == []
+            with closing(Store(str(cut), shared=True)) as used:
+                scrub(used, tell=silent, damaged=[].extend, restart=True)
+            assert run(cut, source).left == ()
+            with closing(Store(str(cut), shared=True)) as used:
+                assert scrub(used, tell=silent, damaged=[].extend).bad == ()
+            assert cut.files() == sound
+            assert cut.quarantine() == {bad}
+            assert_clean(cut.path)
+        if len(calls) < last:
+            break
+        last += 1
+    assert {"create", "rename", "fdatasync", "fsync_path", "commit", "sync_log"} <= set(calls)
