@@ -28,6 +28,9 @@ THREADS = max(1, min(4, os.cpu_count() or 1))
 CHUNK = 1 << 20
 """Bytes read at a time."""
 
+CREDIT_SECONDS = 0.1
+"""So much of the time that a rate would have given and nobody used may be made up for."""
+
 MEDIUM_ERRORS = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.EILSEQ, errno.ENODATA})
 """What reading ends with when the disk, or the file system on it, is to blame."""
 
@@ -184,12 +187,12 @@ class Verifier:
         return hasher.digest()
 
     def _wait(self, count: int) -> None:
-        """Take the time that `count` bytes may take; what was not used cannot be saved up."""
+        """Take the time that `count` bytes may take, the reading included."""
         if not self._rate:
             return
         with self._lock:
             now = time.monotonic()
-            self._free_at = max(self._free_at, now) + count / self._rate
+            self._free_at = max(self._free_at, now - CREDIT_SECONDS) + count / self._rate
             delay = self._free_at - now
         self._stopped.wait(delay)
 
