@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import signal
 import time
 import tomllib
 from typing import Literal
@@ -68,6 +69,29 @@ class Lock:
         except OSError:
             return "another process"
         return f"process {pid} ({command})" if pid else "another process"
+
+    def signal(self, number: int) -> int:
+        """Send a signal to the process that holds the lock. Gives its id; 0 when nobody holds it.
+
+        Through a pidfd that was opened while it held it: an id may be that of another process by now.
+        Raises OSError.
+        """
+        if not os.path.exists(self._path) or self.acquire(shared=True):
+            self.release()
+            return 0
+        with open(self._path, encoding="utf-8", errors="replace") as file:
+            pid, _, _ = file.read(4096).partition(" ")
+        if not pid.isdecimal():
+            return 0
+        pidfd = os.pidfd_open(int(pid))
+        try:
+            if self.acquire(shared=True):
+                self.release()
+                return 0
+            signal.pidfd_send_signal(pidfd, number)
+        finally:
+            os.close(pidfd)
+        return int(pid)
 
     def release(self) -> None:
         if self._fd >= 0:
@@ -169,6 +193,11 @@ def database_path(store: str) -> str:
 def collector_lock(store: str) -> Lock:
     """What the collector holds while it works; its file says which process that is."""
     return Lock(f"{store}/run/gc.lock")
+
+
+def collector_daemon_lock(store: str) -> Lock:
+    """What the collector's daemon holds as long as it is there."""
+    return Lock(f"{store}/run/gcd.lock")
 
 
 def control_path(store: str) -> str:

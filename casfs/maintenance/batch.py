@@ -145,7 +145,7 @@ def unlink_files(store: Store, orphans: list[Orphan], failures: Failures) -> Amo
             store.filestore.durable.unlink(path)
             size += orphan.size
         except FileNotFoundError:
-            log.warning("%s was gone before it was collected", path)
+            log.debug("%s was gone before it was collected", path)
         except OSError as error:
             failures.add(Stray(path, orphan.digest, orphan.size), error)
             if failures.too_many:

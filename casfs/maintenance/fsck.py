@@ -30,7 +30,7 @@ from casfs.namespace.checks import Affected, Checks
 from casfs.namespace.connection import DatabaseError
 from casfs.namespace.damage import BlobToRead
 from casfs.namespace.repairs import Repairs
-from casfs.store import Lock, Store
+from casfs.store import Lock, Store, collector_lock
 from casfs.types import DIGEST_SIZE
 
 __all__ = ["Problem", "Report", "check", "repair"]
@@ -69,16 +69,18 @@ def check(path: str, deep: bool = False, tell: Tell = _silent, *, exclusive: boo
 
 @contextlib.contextmanager
 def _alone(store: Store) -> Iterator[str | None]:
-    """Hold the store's lock. Gives None, or who has it, when it is not to be had."""
-    lock = Lock(f"{store.path}/run/lock")
-    try:
-        holder = None if lock.acquire() else lock.holder()
-    except OSError as error:
-        holder = f"nobody who is known: run/lock cannot be taken ({error.strerror})"
-    try:
+    """Hold the store's lock, and the collector's. Gives None, or who has one, when it is not to be had."""
+    holder = None
+    with contextlib.ExitStack() as held:
+        for lock in (Lock(f"{store.path}/run/lock"), collector_lock(store.path)):
+            held.callback(lock.release)
+            try:
+                holder = holder or (None if lock.acquire() else lock.holder())
+            except OSError as error:
+                holder = f"nobody who is known: its lock in run/ cannot be taken ({error.strerror})"
+            if holder is not None:
+                break
         yield holder
-    finally:
-        lock.release()
 
 
 def _locked(store: Store, holder: str) -> StoreLocked:

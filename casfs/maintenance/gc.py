@@ -41,7 +41,7 @@ from casfs.maintenance.batch import (
     unlink_strays,
 )
 from casfs.maintenance.strays import Stray
-from casfs.namespace.collecting import Amount, Collecting
+from casfs.namespace.collecting import Amount, Collecting, Run
 from casfs.store import Store, collector_lock, read_config
 
 log = logging.getLogger(__name__)
@@ -128,12 +128,24 @@ def opened(path: str, durable: Durable | None = None) -> Iterator[Store]:
     os.makedirs(f"{path}/run", mode=0o700, exist_ok=True)
     lock = collector_lock(path)
     if not lock.acquire():
-        raise StoreLocked(f"{path} is being collected by {lock.holder()}", "wait for it, or stop it")
+        raise StoreLocked(f"{path} is being collected or checked by {lock.holder()}", "wait for it to end")
     try:
         with contextlib.closing(Store(path, shared=True, durable=durable)) as store:
             yield store
     finally:
         lock.release()
+
+
+def look(path: str, *, grace_ns: int = GRACE_NS, full: bool = False) -> Plan:
+    """What a run on a store would do, without waiting for anybody. Raises as `Store` does."""
+    with contextlib.closing(Store(path, readonly=True)) as store:
+        return plan(store, grace_ns=grace_ns, full=full, survey=True)
+
+
+def history(path: str, limit: int) -> list[Run]:
+    """The newest runs of the collector on a store, newest first. Raises as `Store` does."""
+    with contextlib.closing(Store(path, readonly=True)) as store:
+        return Collecting(store.namespace).runs(limit)
 
 
 def plan(

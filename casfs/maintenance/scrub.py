@@ -20,7 +20,7 @@ from casfs.maintenance.files import Tell
 from casfs.maintenance.problems import Kind
 from casfs.maintenance.repair_files import Quarantine
 from casfs.maintenance.transaction import transaction
-from casfs.maintenance.verify import Bad, Batch, Verifier
+from casfs.maintenance.verify import Bad, Batch, Verifier, never
 from casfs.namespace.checks import Checks
 from casfs.namespace.damage import Pass
 from casfs.store import Lock, Store
@@ -153,7 +153,14 @@ class Scrub:
     """One run over the blobs of a store. Whoever makes it holds `scrub_lock`."""
 
     def __init__(
-        self, store: Store, *, rate: float | None = None, tell: Tell, damaged: Damaged, restart: bool = False
+        self,
+        store: Store,
+        *,
+        rate: float | None,
+        tell: Tell,
+        damaged: Damaged,
+        stop: Callable[[], bool],
+        restart: bool = False,
     ) -> None:
         """`rate`: bytes per second at the most. Raises DatabaseError."""
         self._store = store
@@ -162,7 +169,7 @@ class Scrub:
         self._tell = tell
         self._count = 0
         self._counting = threading.Lock()
-        self._verifier = Verifier(store.filestore.paths, self._read, rate=rate, keep=True)
+        self._verifier = Verifier(store.filestore.paths, self._read, rate=rate, keep=True, stop=stop)
         self._settlement = Settlement(store, self._verifier, damaged)
         self._total = self._damage.blob_bytes()
         last = None if restart else self._damage.last_pass()
@@ -171,12 +178,8 @@ class Scrub:
         self._read_until = self._pass.read_bytes
         self._saved_at = time.monotonic()
 
-    def stop(self) -> None:
-        """Let `run` return soon. May be called from a signal handler."""
-        self._verifier.stop()
-
     def run(self, limit: int | None = None) -> ScrubReport:
-        """Read to the end of the pass, or until about `limit` bytes are read, or `stop`. Raises StoreLocked,
+        """Read to the end of the pass, until about `limit` bytes are read, or a stop. Raises StoreLocked,
         OSError; what was read before is not read again."""
         started = time.monotonic()
         known = set(self._damage.known())
@@ -282,19 +285,18 @@ def scrub(
     restart: bool = False,
     tell: Tell,
     damaged: Damaged,
-    stop: Callable[[Callable[[], None]], object] = lambda stop: None,
+    stop: Callable[[], bool] = never,
 ) -> ScrubReport:
     """Go on with the pass that is under way, or make a new one, to its end.
 
-    `rate`: bytes per second at the most; `period`: seconds that a whole pass shall take. `stop` is called
-    with what ends the run early. Raises StoreLocked, DatabaseError, OSError.
+    `rate`: bytes per second at the most; `period`: seconds that a whole pass shall take. `stop` is asked
+    often whether to end early, by any thread. Raises StoreLocked, DatabaseError, OSError.
     """
     lock = scrub_lock(store)
     try:
         if period is not None:
             rate = max(1.0, store.namespace.damage.blob_bytes() / period)
-        run = Scrub(store, rate=rate, tell=tell, damaged=damaged, restart=restart)
-        stop(run.stop)
+        run = Scrub(store, rate=rate, tell=tell, damaged=damaged, stop=stop, restart=restart)
         return run.run()
     finally:
         lock.release()
@@ -305,7 +307,7 @@ def scrub_slice(
     *,
     period: float = PERIOD,
     damaged: Damaged,
-    stop: Callable[[Callable[[], None]], object] = lambda stop: None,
+    stop: Callable[[], bool] = never,
 ) -> ScrubReport | None:
     """What a daemon does now and then, so that a pass is done `period` seconds after the last one began.
 
@@ -325,8 +327,7 @@ def scrub_slice(
         if last is not None and due <= 0 and elapsed < period:
             return None
         rate = max(SLICE_SPEED * total / period, SLICE_RATE)
-        run = Scrub(store, rate=rate, tell=lambda doing, done, total: None, damaged=damaged)
-        stop(run.stop)
+        run = Scrub(store, rate=rate, tell=lambda doing, done, total: None, damaged=damaged, stop=stop)
         return run.run(limit=max(due, 1) if elapsed < period else None)
     finally:
         lock.release()

@@ -28,6 +28,9 @@ THREADS = max(1, min(4, os.cpu_count() or 1))
 CHUNK = 1 << 20
 """Bytes read at a time."""
 
+STOP_SECONDS = 0.25
+"""So long a stop may take to be noticed by who waits for a rate."""
+
 CREDIT_SECONDS = 0.1
 """So much of the time that a rate would have given and nobody used may be made up for."""
 
@@ -59,12 +62,18 @@ class Bad(NamedTuple):
 
 
 class Interrupted(Exception):
-    """`Verifier.stop` was called."""
+    """It was to stop."""
+
+
+def never() -> bool:
+    """For those who read to the end."""
+    return False
 
 
 class Verifier:
     """Reads blobs in threads. `rate`: bytes per second at the most; `read` is called with the bytes of each
-    read(2), by any of the threads; `keep`: leave the files of bad blobs open for whoever gets them."""
+    read(2), `stop` often, to know whether to end, both by any of the threads; `keep`: leave the files of bad
+    blobs open for whoever gets them."""
 
     def __init__(
         self,
@@ -73,6 +82,7 @@ class Verifier:
         *,
         rate: float | None = None,
         keep: bool = False,
+        stop: Callable[[], bool] = never,
     ) -> None:
         self._paths = paths
         self._read = read
@@ -80,14 +90,14 @@ class Verifier:
         self._keep = keep
         self._lock = threading.Lock()
         self._free_at = 0.0
-        self._stopped = threading.Event()
+        self._stop = stop
+        self._ended = threading.Event()
 
-    def stop(self) -> None:
-        """Let threads that read end soon. May be called from a signal handler."""
-        self._stopped.set()
+    def _is_stopped(self) -> bool:
+        return self._ended.is_set() or self._stop()
 
     def verified(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, list[Bad]]]:
-        """Each batch with those of its blobs that are bad, in their order, to its end or until `stop`.
+        """Each batch with those of its blobs that are bad, in their order, to its end or a stop.
 
         A batch is read by one thread, and taken from `batches` by the caller's own. Raises OSError for what
         is not the blob's fault, as too many open files.
@@ -105,7 +115,7 @@ class Verifier:
             except Interrupted:
                 return
             finally:
-                self._stopped.set()
+                self._ended.set()
                 for _, future in running:
                     if not future.cancel() and not future.exception():
                         for bad in future.result():
@@ -135,7 +145,7 @@ class Verifier:
         """Read one blob; None when it is whole. Raises OSError, Interrupted."""
         buffer = memoryview(bytearray(CHUNK)) if buffer is None else buffer
         while True:
-            if self._stopped.is_set():
+            if self._is_stopped():
                 raise Interrupted
             fd = -1
             try:
@@ -182,7 +192,7 @@ class Verifier:
             offset += count
             self._read(count)
             self._wait(count)
-            if self._stopped.is_set():
+            if self._is_stopped():
                 raise Interrupted
         return hasher.digest()
 
@@ -194,7 +204,9 @@ class Verifier:
             now = time.monotonic()
             self._free_at = max(self._free_at, now - CREDIT_SECONDS) + count / self._rate
             delay = self._free_at - now
-        self._stopped.wait(delay)
+        while delay > 0 and not self._is_stopped():
+            self._ended.wait(min(delay, STOP_SECONDS))
+            delay -= STOP_SECONDS
 
     def _is_still_there(self, digest: bytes, fd: int) -> bool:
         try:

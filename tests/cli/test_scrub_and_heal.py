@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
 
+from casfs.cli.scrub import byte_rate
 from casfs.errors import ExitCode
 from casfs.maintenance.offline import opened
 from casfs.store import create_store
@@ -78,7 +82,8 @@ def test_as_json(casfs, store: Damaged, tmp_path: Path) -> None:
     ("words", "code", "complaint"),
     [
         (("scrub", "{store}", "--rate", "fast"), ExitCode.USAGE, "'fast' is no rate"),
-        (("scrub", "{store}", "--period", "0d"), ExitCode.USAGE, "'0d' is no duration"),
+        (("scrub", "{store}", "--period", "0d"), ExitCode.USAGE, "more than no time"),
+        (("scrub", "{store}", "--period", "soon"), ExitCode.USAGE, "'soon' is no duration"),
         (("scrub", "{store}", "--rate", "1M", "--period", "1d"), ExitCode.USAGE, "not allowed with"),
         (("scrub", "{store}/nowhere"), ExitCode.STORE, "does not exist"),
         (("heal", "{store}"), ExitCode.USAGE, "--from"),
@@ -90,3 +95,43 @@ def test_what_cannot_be_done_is_one_line(casfs, store: Damaged, words, code, com
     outcome = casfs(*(word.format(store=store) for word in words))
     assert outcome.code == code
     assert complaint in outcome.complaint
+
+
+def test_a_signal_ends_it_and_the_next_goes_on(casfs, store: Damaged, monkeypatch) -> None:
+    from casfs.maintenance import scrub as scrubbing
+
+    monkeypatch.setattr(scrubbing, "BATCH_BLOBS", 1)
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    real, read = os.readv, list[int]()
+
+    def readv(fd: int, buffers: list[memoryview]) -> int:
+        read.append(real(fd, buffers))
+        if len(read) == 3:  # of the second blob; the first took two to its end
+            signal.raise_signal(signal.SIGTERM)
+        return read[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "readv", readv)
+        outcome = casfs("scrub", str(store), "--rate", "1G", "--json")
+    assert outcome.code == ExitCode.INTERRUPTED
+    first = json.loads(outcome.out)
+    assert not first["complete"]
+    assert 0 < first["blobs"] < 3
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    outcome = casfs("scrub", str(store))
+    assert (outcome.code, f"read {3 - first['blobs']} blobs" in outcome.out) == (ExitCode.OK, True)
+    assert "went on with a run that was cut off" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [("1", 1), ("500K", 500 << 10), ("20MiB/s", 20 << 20), ("1.5gb", 3 << 29), ("7 kib", 7 << 10), ("9B", 9)],
+)
+def test_a_rate(word: str, expected: int) -> None:
+    assert byte_rate(word) == expected
+
+
+@pytest.mark.parametrize("word", ["", "0", "0M", "-1", "M", "1X", "1 2", "1e3", "nan", "inf", "٣M", "1M/h"])
+def test_what_is_no_rate(word: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="is no rate"):
+        byte_rate(word)

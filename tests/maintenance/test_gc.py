@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from casfs.maintenance import gc
 from casfs.maintenance.gc import Outcome
-from casfs.namespace.collecting import Collecting
 from tests.session import Session
 
 

@@ -387,15 +387,15 @@ def test_a_pass_can_be_begun_again(store: Damaged) -> None:
 
 @pytest.mark.usefixtures("one_by_one")
 def test_a_run_that_is_stopped_keeps_what_it_has_done(store: Damaged) -> None:
-    stops: list[Callable[[], None]] = []
+    stops: list[int] = []
     first = in_order(store)[0]
 
     def tell(doing: str, done: int, total: int) -> None:
         if done > len(first):
-            stops[0]()
+            stops.append(done)
 
     with closing(Store(str(store), shared=True)) as used:
-        report = scrub(used, rate=1e9, tell=tell, damaged=[].extend, stop=stops.append)
+        report = scrub(used, rate=1e9, tell=tell, damaged=[].extend, stop=lambda: bool(stops))
     assert (report.blobs, report.complete) == (1, False)
     assert (run(store).blobs, run(store).blobs) == (2, 3)
 
@@ -421,7 +421,7 @@ def test_a_rate_is_kept(store: Damaged, monkeypatch: pytest.MonkeyPatch) -> None
 
     rate = 1000.0
     verifier = verify.Verifier(None, lambda count: None, rate=rate)  # type: ignore[arg-type]
-    monkeypatch.setattr(type(verifier._stopped), "wait", wait)
+    monkeypatch.setattr(type(verifier._ended), "wait", wait)
     for count in (100, 1_000_000, 5, 0, 300):
         verifier._wait(count)
     assert clock[0] == pytest.approx(1_000_405 / rate)
