@@ -5,7 +5,7 @@ STORE/
   casfs.db  -wal -shm   the namespace (namespace/schema.sql)
   blobs/ab/abcdef…      the filestore (filestore/paths.py); files 0400
   staging/              files being written (filestore/staging.py)
-  quarantine/           damaged files that fsck took out of the way; only there if it had to
+  quarantine/           damaged files that fsck or scrub took out of the way; only there if they had to
   run/                  lock, turnstile, control socket: nothing in it outlives a reboot
 """
 

@@ -121,9 +121,17 @@ class RowRepair:
         self._checks.read_tree()
         self.repairs.set_links(list(self._checks.link_faults()))
         self.count_references()
+        self.repairs.delete_stray_pins()
+        self._namespace.damage.clear_strays()
         if not self._checks.has_uuid():
             self.repairs.new_uuid()
         self.lost.save_numbers()
+
+    def note_damage(self, blob: int, reason: str) -> None:
+        self._namespace.damage.note(blob, reason, time.time_ns())
+
+    def clear_damage(self, blob: int) -> None:
+        self._namespace.damage.clear(blob)
 
     def adopt(self, digest: bytes, size: int, mtime_ns: int) -> None:
         """Give a blob file that has no row one, and a name in lost+found."""

@@ -11,6 +11,7 @@ import apsw
 from casfs.errors import FormatError
 from casfs.namespace.blobs import Blobs
 from casfs.namespace.connection import SCHEMA_VERSION, check_version, connect, migrate, translate
+from casfs.namespace.damage import Damage
 from casfs.namespace.dentries import Dentries
 from casfs.namespace.inodes import Inodes
 from casfs.namespace.xattrs import Xattrs
@@ -59,6 +60,7 @@ class Namespace:
         self.dentries = Dentries(self._connection)
         self.blobs = Blobs(self._connection)
         self.xattrs = Xattrs(self._connection)
+        self.damage = Damage(self._connection)
 
     def _open_log(self) -> None:
         migrate(self._connection, self.path)

@@ -23,7 +23,13 @@ class Requests:
         self._since = time.time()
 
     def operations(self) -> dict[str, Any]:
-        return {"status": self.status, "sync": self.sync, "cp": self.cp, "mv": self.mv}
+        return {
+            "status": self.status,
+            "sync": self.sync,
+            "cp": self.cp,
+            "mv": self.mv,
+            "damaged": self.damaged,
+        }
 
     async def status(self) -> dict[str, Any]:
         store = self._fs.store
@@ -52,4 +58,8 @@ class Requests:
     async def mv(self, src: str, dst: str) -> dict[str, Any]:
         moved = await copy.move(self._fs, os.fsencode(src), os.fsencode(dst))
         await caches.forget(moved.names, moved.inos)
+        return {}
+
+    async def damaged(self, blobs: list[int]) -> dict[str, Any]:
+        await self._session.damaged(frozenset(blobs))
         return {}
