@@ -13,6 +13,7 @@ from casfs.namespace.blobs import Blobs
 from casfs.namespace.connection import SCHEMA_VERSION, check_version, connect, migrate, translate
 from casfs.namespace.dentries import Dentries
 from casfs.namespace.inodes import Inodes
+from casfs.namespace.trash import TrashRows
 from casfs.namespace.xattrs import Xattrs
 from casfs.syscalls import KEEP_SIZE, fallocate
 
@@ -54,6 +55,7 @@ class Namespace:
         self.dentries = Dentries(self._connection)
         self.blobs = Blobs(self._connection)
         self.xattrs = Xattrs(self._connection)
+        self.trash = TrashRows(self._connection)
 
     def _open_log(self) -> None:
         migrate(self._connection, self.path)

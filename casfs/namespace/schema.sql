@@ -13,6 +13,8 @@
 --   next_ino     no inode number >= this one was ever given out
 --   next_cookie  no directory cookie >= this one was ever given out
 --   uuid         identity of the store, 32 hex characters
+--   casfs_directory  inode number of /.casfs, once there is one: it is not listed, and not counted in the
+--                root's nlink
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY NOT NULL,
     value ANY NOT NULL
