@@ -1,11 +1,11 @@
 """The trash can: what is removed, replaced or cut to nothing stays reachable below /.casfs/trash for a while.
 
 A regular file whose last name goes, or that is truncated to nothing, leaves a new inode with the same
-blob in /.casfs/trash/YYYY-MM-DD/<path it had>, if its content was sealed, it was there for a while, and no rule is
-against it (`trash_rule`). The inode that was removed dies as it would without the trash.
+blob in /.casfs/trash/YYYY-MM-DD/<path it had>, if its content was sealed, it was there for a while, and no
+rule is against it (`trash_rule`). The inode that was removed dies as it would without the trash.
 
 Whoever removes does not wait for that: it is noted in memory, with a reference to the blob (I4), and the rows
-are written in bulk before the COMMIT of the same group, so that the file is where it was or in the trash (I5).
+are written in bulk before the COMMIT of the same group: the file is where it was, or in the trash (I5).
 """
 
 from __future__ import annotations

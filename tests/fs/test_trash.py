@@ -12,7 +12,9 @@ import pytest
 
 from casfs.errors import FsError
 from casfs.fs.scheduler import run_inline
+from casfs.fs.trash import DAY_NS
 from casfs.fs.tree import RENAME_EXCHANGE
+from casfs.fs.undelete import change_rule, expire, undelete
 from casfs.namespace.trash import RuleRow
 from casfs.types import ROOT_INO
 from tests.kernel import Kernel
@@ -331,3 +333,71 @@ def test_many_removals_in_one_group(kernel: Kernel) -> None:
     assert len(kernel.names(bin_path("d"))) == 400
     assert kernel.fs.trash.pending == 0
     assert kernel.read_file(bin_path("d/399")) == b"399"
+
+
+def test_undelete_brings_the_newest_version_back_with_its_directories(
+    session: Session, kernel: Kernel
+) -> None:
+    kernel.mkdir("d", 0o710)
+    kernel.mkdir("d/sub", 0o700)
+    kernel.chown("d/sub", 3, 4)
+    for content in (b"old", b"new"):
+        put(kernel, "d/sub/file", content)
+        kernel.unlink("d/sub/file")
+        kernel.sync()
+    kernel.rmdir("d/sub")
+    kernel.rmdir("d")
+    changed = run_inline(undelete(kernel.fs, b"/d/sub/file", 0, 1 << 62))
+    assert (changed.files, changed.skipped) == (1, 0)
+    assert kernel.read_file("d/sub/file") == b"new"
+    assert kernel.inode("d").mode == 0o40710
+    sub = kernel.inode("d/sub")
+    assert (sub.mode, sub.uid, sub.gid) == (0o40700, 3, 4)
+    fails(errno.EEXIST, run_inline, undelete(kernel.fs, b"d/sub/file", 0, 1 << 62))
+    kernel.unlink("d/sub/file")
+    kernel.sync()
+    rows = sorted(kernel.fs.store.namespace.trash.sized(), key=lambda row: row[0].deleted_ns)
+    run_inline(undelete(kernel.fs, b"d/sub/file", 0, rows[0][0].deleted_ns + 1))
+    assert kernel.read_file("d/sub/file") == b"old"
+    fails(errno.ENOENT, run_inline, undelete(kernel.fs, b"d/other", 0, 1 << 62))
+    session.reopen()
+
+
+def test_undelete_of_a_directory_brings_all_back_and_overwrites_nothing(kernel: Kernel) -> None:
+    kernel.mkdir("d")
+    kernel.mkdir("d/sub")
+    for name in ("d/a", "d/b", "d/sub/c", "dx"):
+        put(kernel, name, name.encode())
+        kernel.unlink(name)
+    put(kernel, "d/a", b"another")
+    changed = run_inline(undelete(kernel.fs, b"d/", 0, 1 << 62))
+    assert (changed.files, changed.skipped) == (2, 1)
+    assert kernel.read_file("d/a") == b"another"
+    assert kernel.read_file("d/sub/c") == b"d/sub/c"
+    assert in_trash(kernel) == [(b"d/a", "removed"), (b"dx", "removed")]
+
+
+def test_what_is_old_leaves_the_trash_and_its_empty_directories_go(session: Session, kernel: Kernel) -> None:
+    now = time.time_ns()
+    for top in ("long", "short", "off"):
+        kernel.mkdir(top)
+        kernel.mkdir(f"{top}/sub")
+        put(kernel, f"{top}/sub/file", top.encode())
+        kernel.unlink(f"{top}/sub/file")
+    for directory, days in ((b"long", 30), (b"short", 2), (b"off", 0)):
+        rule = change_rule(kernel.fs, directory, days, None)
+        run_inline(rule)
+    kernel.tree()
+    kernel.names(bin_path("short"))
+    kernel.names(bin_path("short/sub"))
+    assert run_inline(expire(kernel.fs, now + 1 * DAY_NS)).files == 0
+    changed = run_inline(expire(kernel.fs, now + 3 * DAY_NS))
+    assert (changed.files, changed.size) == (1, 5)
+    assert [name for _, name, _ in changed.names] == [b"file", b"sub", b"short"]
+    kernel._forget()
+    assert [path for path, _ in in_trash(kernel)] == [b"long/sub/file", b"off/sub/file"]
+    assert run_inline(expire(kernel.fs, now + 15 * DAY_NS)).files == 1
+    assert run_inline(expire(kernel.fs, time.time_ns() + DAY_NS, 0)).files == 1
+    kernel = session.reopen()
+    assert kernel.names(".casfs/trash") == []
+    assert kernel.fs.store.namespace.blobs.totals()[:2] == (0, 0)
