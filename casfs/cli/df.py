@@ -4,7 +4,8 @@ One row per top-level directory, one for the files in the root itself (/), and
 TOTAL: the files and their size, the distinct contents (blobs) they have and
 the size of those, and how much less that is. A file with several names counts
 for each of them; a blob that several directories share counts in each, in
-TOTAL once. Below: orphans (blobs no file has any more), files being written,
+TOTAL once. Below: the trash and the blobs only it has (neither counts above),
+orphans (blobs no file has any more), files being written,
 the database, and the room on the file system that holds the store. A mounted
 store is shown as of its last commit.
 """
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     print()
     print_facts(
         {
+            "trash": _trash(usage),
             "orphans": f"{usage.orphans} blobs, {size(usage.orphan_bytes)}",
             "staging": f"{usage.staged} files, {size(usage.staged_bytes)}",
             "database": size(usage.database_bytes),
@@ -49,6 +51,11 @@ def run(args: argparse.Namespace) -> int:
         }
     )
     return 0
+
+
+def _trash(usage: Usage) -> str:
+    freed = f"; emptying it frees {size(usage.trash_blob_bytes)}" if usage.trash_files else ""
+    return f"{usage.trash_files} files, {size(usage.trash_bytes)}{freed}"
 
 
 def _room(room: Room) -> str:

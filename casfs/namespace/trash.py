@@ -100,10 +100,14 @@ class TrashRows:
         ):
             yield TrashRow(*row), size
 
-    def totals(self) -> tuple[int, int]:
-        """(files in the trash, their bytes)."""
-        row: tuple[int, int] = self._execute(
-            "SELECT count(*), coalesce(sum(i.size), 0) FROM trash AS t JOIN inode AS i ON i.ino = t.ino"
+    def totals(self) -> tuple[int, int, int, int]:
+        """(files in the trash, their bytes, blobs that nothing else has, their bytes)."""
+        row: tuple[int, int, int, int] = self._execute(
+            """SELECT (SELECT count(*) FROM trash),
+                (SELECT coalesce(sum(i.size), 0) FROM trash AS t JOIN inode AS i ON i.ino = t.ino),
+                count(*), coalesce(sum(size), 0)
+               FROM (SELECT b.size FROM trash AS t JOIN inode AS i ON i.ino = t.ino
+                     JOIN blob AS b ON b.id = i.blob_id GROUP BY b.id HAVING count(*) = b.refs)"""
         ).get
         return row
 
