@@ -1,4 +1,4 @@
-"""Show, set up and empty the trash.
+"""Show, set up and empty the trash of a store.
 
 What is removed, replaced by a rename or truncated to nothing stays reachable
 below .casfs/trash/DAY/ in the mount, 14 days if nothing else is set, if it was

@@ -18,7 +18,6 @@ import stat
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 from casfs.errors import FsError
 from casfs.fs import acl
@@ -51,6 +50,8 @@ ROW_BYTES = 1536
 
 NAME_LIMIT = 255
 
+_FILE = stat.S_IFREG >> 12
+
 
 class Reason:
     """Why a file is in the trash (maintenance.sql)."""
@@ -73,16 +74,11 @@ class _Place:
         self.excluded = re.compile(patterns).match if patterns else None
 
 
-class _Removed(NamedTuple):
-    """A file as it was. `row`: from mode on, as an inode's row without `nlink` and `ctime_ns`."""
-
-    place: _Place
-    name: bytes
-    row: tuple[int, int, int, int, int, int, int, int, int]
-    xattrs: dict[bytes, bytes]
-    deleted_ns: int
-    uid: int
-    reason: str
+_Removed = tuple[
+    _Place, bytes, int, int, str, dict[bytes, bytes], int, int, int, int, int, int | None, int, int, int
+]
+"""A file as it was: place, name, time of removal, uid of who did it, reason, attributes; then as in the row
+of an inode mode, uid, gid, size, allocated, blob, atime, mtime, btime. Plain: it is made while others wait."""
 
 
 class Trash:
@@ -174,21 +170,27 @@ class Trash:
             return  # on a full disk what is removed must go
         if inode.xattrs is None:
             inode.xattrs = self._xattrs.of(inode.ino)
-        row = (
-            inode.mode,
-            inode.uid,
-            inode.gid,
-            inode.size,
-            inode.allocated,
-            blob,
-            inode.atime,
-            inode.mtime,
-            inode.btime,
-        )
-        xattrs = dict(inode.xattrs) if inode.xattrs else inode.xattrs
+        xattrs = inode.xattrs
         self._inodes.add_refs(blob, 1)
-        self._removed.append(_Removed(place, name, row, xattrs, now, uid, reason))
-        self._group.count()
+        self._removed.append(
+            (
+                place,
+                name,
+                now,
+                uid,
+                reason,
+                xattrs.copy() if xattrs else xattrs,
+                inode.mode,
+                inode.uid,
+                inode.gid,
+                inode.size,
+                inode.allocated,
+                blob,
+                inode.atime,
+                inode.mtime,
+                inode.btime,
+            )
+        )
 
     def keep_truncated(self, inode: Inode, uid: int) -> None:
         """As `keep`, for a file that is cut to nothing: under the oldest of its names."""
@@ -241,48 +243,46 @@ class Trash:
         batch = self._removed[:limit]
         if not batch:
             return
-        directories: dict[tuple[str, int], Inode] = {}
+        directories: dict[tuple[int, int], Inode] = {}
         inodes: list[tuple[object, ...]] = []
-        rows: list[TrashRow] = []
-        for removed in batch:
-            date = datetime.fromtimestamp(removed.deleted_ns / 1e9, UTC).strftime("%Y-%m-%d")
-            key = date, id(removed.place)
+        names: list[tuple[int, int, bytes, int, int]] = []
+        rows: list[tuple[int, int, int, str, bytes]] = []
+        cookie, number = self._inodes.next_cookie, self._inodes.next_number
+        for place, name, at, by, reason, xattrs, mode, uid, gid, size, allocated, blob, *times in batch:
+            key = at // DAY_NS, id(place)
             directory = directories.get(key)
             if directory is None:
-                directory = directories[key] = self._counterpart(date.encode(), removed.place)
-            ino = self._inodes.next_number()
-            mode, uid, gid, size, allocated, blob, atime, mtime, btime = removed.row
-            at = removed.deleted_ns
+                date = datetime.fromtimestamp(at // 10**9, UTC).strftime("%Y-%m-%d")
+                directory = directories[key] = self._counterpart(date.encode(), place)
+            ino = number()
+            atime, mtime, btime = times
             inodes.append(
                 (ino, mode, 1, uid, gid, 0, size, allocated, blob, None, None, atime, mtime, at, btime)
             )
-            self._add_name(directory, removed.name, ino, stat.S_IFREG >> 12)
-            for name, value in removed.xattrs.items():
-                self._xattrs.set(ino, name, value)
-            path = removed.place.path + removed.name
-            rows.append(TrashRow(ino, at, removed.uid, removed.reason, path))
+            names.append((directory.ino, cookie(), name, ino, _FILE))
+            rows.append((ino, at, by, reason, place.path + name))
+            for key_, value in xattrs.items():
+                self._xattrs.set(ino, key_, value)
+        for row in self._dentries.insert_new(names):
+            self._add_name(*row)
         self._inode_rows.write(inodes)
         self._rows.add(rows)
         del self._removed[: len(batch)]
+        self._group.count(len(batch))
         for directory in directories.values():
             self._touch(directory)
         if self.stale:
             self.changed()
 
-    def _add_name(self, directory: Inode, name: bytes, ino: int, type_: int) -> bytes:
-        """Give an inode a name in the trash, with ~2, ~3, ... behind it if it is taken; gives the name."""
-        key = directory.ino, name
-        number = self._copies.get(key, 1)
-        while True:
-            taken = _numbered(name, number)
-            if self._dentries.insert(directory.ino, self._inodes.next_cookie(), taken, ino, type_):
-                break
+    def _add_name(self, directory: int, cookie: int, name: bytes, ino: int, type_: int) -> None:
+        """Give an inode a name in the trash that is taken, with ~2, ~3, ... behind it."""
+        key = directory, name
+        number = self._copies.get(key, 1) + 1
+        while not self._dentries.insert(directory, cookie, _numbered(name, number), ino, type_):
             number += 1
-        if number > 1:
-            if len(self._copies) >= PLACES:
-                self._copies.clear()
-            self._copies[key] = number
-        return taken
+        if len(self._copies) >= PLACES:
+            self._copies.clear()
+        self._copies[key] = number
 
     def _touch(self, directory: Inode) -> None:
         directory.mtime = directory.ctime = time.time_ns()

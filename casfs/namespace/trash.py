@@ -55,7 +55,7 @@ class TrashRows:
 
     # What lies there
 
-    def add(self, rows: Iterable[TrashRow]) -> None:
+    def add(self, rows: Iterable[tuple[int, int, int, str, bytes]]) -> None:
         self._cursor.executemany("INSERT INTO trash VALUES (?, ?, ?, ?, ?)", rows)
 
     def get(self, ino: int) -> TrashRow | None:

@@ -98,7 +98,7 @@ def test_programs_cannot_write_in_the_trash(aged: Mount) -> None:
         lambda: os.open(file, os.O_RDWR),
         lambda: os.truncate(file, 0),
         lambda: (file.parent / "new").write_text("x"),
-        lambda: (file.parent / "new").mkdir(),
+        (file.parent / "new").mkdir,
         lambda: os.symlink("x", file.parent / "new"),
         lambda: os.link(file, aged.path / "linked"),
         lambda: os.link(aged.path / "repo" / "b", file.parent / "linked"),
