@@ -78,7 +78,7 @@ _Removed = tuple[
     _Place, bytes, int, int, str, dict[bytes, bytes], int, int, int, int, int, int | None, int, int, int
 ]
 """A file as it was: place, name, time of removal, uid of who did it, reason, attributes; then as in the row
-of an inode mode, uid, gid, size, allocated, blob, atime, mtime, btime. Plain: it is made while others wait."""
+of an inode mode, uid, gid, size, allocated, blob, atime, mtime, btime. Plain: made while others wait."""
 
 
 class Trash:
