@@ -37,6 +37,14 @@ class Rows:
             self.inodes = {row["ino"]: row for row in connection.execute("SELECT * FROM inode")}
             self.dentries = connection.execute("SELECT * FROM dentry").fetchall()
             self.xattrs = connection.execute("SELECT * FROM xattr").fetchall()
+            self.trash = {row["ino"]: row for row in connection.execute("SELECT * FROM trash")}
+        self.hidden = [
+            row["ino"]
+            for row in self.dentries
+            if (row["parent"], row["name"]) == (ROOT, b".casfs")
+            and row["ino"] == self.meta.get("casfs_directory")
+        ]
+        """The directory of the trash: not counted in the root's nlink."""
 
 
 def problems(path: Path, *, strays: bool = False, unlinked: bool = False) -> list[str]:
@@ -50,6 +58,7 @@ def problems(path: Path, *, strays: bool = False, unlinked: bool = False) -> lis
     found += _blobs(rows)
     found += _inodes(rows, unlinked=unlinked)
     found += _tree(rows)
+    found += _trash(rows)
     found += _files(path, rows, strays=strays)
     found += _staging(path, rows)
     return found
@@ -97,7 +106,7 @@ def _inodes(rows: Rows, *, unlinked: bool) -> Iterator[str]:
         if stat.S_ISDIR(inode["mode"]):
             if links != (ino != ROOT):
                 yield f"directory {what} has {links} names"
-            links = 2 + directories[ino]
+            links = 2 + directories[ino] - (len(rows.hidden) if ino == ROOT else 0)
         if inode["nlink"] != links:
             yield f"{what} has nlink {inode['nlink']}, should be {links}"
         yield from (f"{what} {problem}" for problem in _content(rows, inode))
@@ -153,6 +162,24 @@ def _tree(rows: Rows) -> Iterator[str]:
             above = parents[above]
         if above != ROOT:
             yield f"directory {ino} is not below the root"
+
+
+def _trash(rows: Rows) -> Iterator[str]:
+    below = set(rows.hidden)
+    files: set[int] = set()
+    children: dict[int, list[sqlite3.Row]] = {}
+    for dentry in rows.dentries:
+        children.setdefault(dentry["parent"], []).append(dentry)
+    todo = list(below)
+    while todo:
+        for dentry in children.get(todo.pop(), []):
+            if dentry["type"] == DIRECTORY and dentry["ino"] not in below:
+                below.add(dentry["ino"])
+                todo.append(dentry["ino"])
+            elif dentry["type"] != DIRECTORY:
+                files.add(dentry["ino"])
+    yield from (f"inode {ino} is in the trash and has no row there" for ino in files - rows.trash.keys())
+    yield from (f"a row of the trash is for inode {ino}, not there" for ino in rows.trash.keys() - files)
 
 
 def _files(path: Path, rows: Rows, *, strays: bool) -> Iterator[str]:

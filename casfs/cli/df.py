@@ -4,9 +4,10 @@ One row per top-level directory, one for the files in the root itself (/), and
 TOTAL: the files and their size, the distinct contents (blobs) they have and
 the size of those, and how much less that is. A file with several names counts
 for each of them; a blob that several directories share counts in each, in
-TOTAL once. Below: orphans (blobs no file has any more), the last collection of
-such, files being written, the database, and the room on the file system that
-holds the store. A mounted store is shown as of its last commit.
+TOTAL once. Below: the trash and the blobs only it has (neither counts above),
+orphans (blobs no file has any more), the last collection of such, files being
+written, the database, and the room on the file system that holds the store. A
+mounted store is shown as of its last commit.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     print()
     print_facts(
         {
+            "trash": _trash(usage),
             "orphans": f"{usage.orphans} blobs, {size(usage.orphan_bytes)}",
             "last collection": _collection(runs[0]) if runs else "none yet",
             "staging": f"{usage.staged} files, {size(usage.staged_bytes)}",
@@ -63,6 +65,11 @@ def _collection(run: Run) -> str:
         return f"{text}, not ended"
     text += f" in {span(run.ended_ns - run.started_ns)}"
     return f"{text}, ended early: {run.error}" if run.error else text
+
+
+def _trash(usage: Usage) -> str:
+    freed = f"; emptying it frees {size(usage.trash_blob_bytes)}" if usage.trash_files else ""
+    return f"{usage.trash_files} files, {size(usage.trash_bytes)}{freed}"
 
 
 def _room(room: Room) -> str:

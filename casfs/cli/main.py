@@ -27,6 +27,8 @@ COMMANDS = (
     "heal",
     "gc",
     "pin",
+    "trash",
+    "undelete",
     "completion",
 )
 """Each is a module beside this one: its docstring is its help, `add(commands)` makes its parser."""

@@ -72,5 +72,5 @@ class Attributes:
             raise FsError(errno.EISDIR)
         if not inode.is_regular or size < 0:
             raise FsError(errno.EINVAL)
-        await self._files.truncate(inode, size, handle)
+        await self._files.truncate(inode, size, handle, uid)
         await self._files.drop_privileges(inode, uid)

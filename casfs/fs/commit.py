@@ -72,6 +72,7 @@ class GroupCommit:
         self.last_error = ""
         self.before_commit: Callable[[], Awaitable[None]] | None = None
         self.before_durable: Callable[[], Awaitable[None]] | None = None
+        self.before_rows: Callable[[], object] = lambda: None
         self.wake: Callable[[], object] = lambda: None
         self._number = 0
         self._durable = 0
@@ -267,6 +268,7 @@ class GroupCommit:
             self._gate = self._scheduler.event()
             await self._write_blobs()
             await self._sync_blobs()
+            self.before_rows()
             self._inodes.flush()
             self._namespace.reserve_log(self.operations + self._inodes.dirty)
             number = self._number

@@ -137,7 +137,7 @@ async def _copy_file(fs: FileSystem, inode: Inode, target: Place) -> None:
     copied = _duplicate(fs, inode)
     if there is not None:
         fs.store.namespace.dentries.point(target.parent, target.name, copied.ino, copied.mode >> 12)
-        fs.tree.detach(there)
+        fs.tree.detach(there, target.parent, target.name)
         return
     try:
         fs.tree.attach(target.parent, target.name, copied)

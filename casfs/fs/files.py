@@ -13,6 +13,7 @@ from casfs.fs.content import Content, Handle
 from casfs.fs.contents import BUFFERED_LIMIT
 from casfs.fs.inodes import Inode
 from casfs.fs.sealing import Sealing
+from casfs.fs.trash import Trash
 from casfs.syscalls import start_writeback
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,18 @@ CAPABILITY = b"security.capability"
 
 
 class Files(Sealing):
-    """File verbs. Owned by the thread that runs the file system."""
+    """File verbs. Owned by the thread that runs the file system.
+
+    `trash` is set by who puts the file system together.
+    """
+
+    trash: Trash
+
+    def open(self, inode: Inode, writable: bool, uid: int) -> Handle:
+        """As `Contents.open`. Raises FsError EPERM for who wants to write in the trash."""
+        if writable:
+            self.trash.check_unchanged(inode.ino)
+        return super().open(inode, writable, uid)
 
     async def release(self, handle: Handle) -> None:
         """The last reference to a handle is gone; nobody is left to hear of an error."""
@@ -200,10 +212,17 @@ class Files(Sealing):
             self._filestore.claim(len(data))
         return content.write(offset, data)
 
-    async def truncate(self, inode: Inode, size: int, handle: Handle | None) -> None:
-        """Set the size of a regular file. Raises OSError (ENOSPC, EFBIG, EIO)."""
+    async def truncate(self, inode: Inode, size: int, handle: Handle | None, uid: int = 0) -> None:
+        """Set the size of a regular file on behalf of user `uid`.
+
+        Raises OSError (ENOSPC, EFBIG, EIO), FsError EPERM in the trash.
+        """
         if self._group.failed:
             raise FsError(errno.EROFS)
+        self.trash.check_unchanged(inode.ino)
+        if size == 0 and inode.blob is not None:
+            await self._group.begin()
+            self.trash.keep_truncated(inode, uid)
         content = self._content(inode)
         try:
             async with content.mutex:
@@ -239,6 +258,9 @@ class Files(Sealing):
         content = handle.content
         inode = content.inode
         if inode.size or content.is_staged:
+            if inode.blob is not None:
+                await self._group.begin()
+                self.trash.keep_truncated(inode, handle.uid)
             async with content.mutex:
                 await self._truncate(content, 0)
                 content.close_blob()

@@ -10,6 +10,7 @@ from casfs.fs.inodes import InodeTable
 from casfs.fs.ranges import Ranges
 from casfs.fs.recovery import recover
 from casfs.fs.scheduler import Scheduler
+from casfs.fs.trash import STEP, Trash
 from casfs.fs.tree import Tree
 from casfs.fs.xattrs import ExtendedAttributes
 from casfs.store import Store
@@ -37,16 +38,26 @@ class FileSystem:
         self.scheduler = scheduler
         self.inodes = InodeTable(store.namespace)
         self.group = GroupCommit(store, self.inodes, scheduler)
+        self.trash = Trash(store, self.inodes, self.group)
         self.files = Ranges(store, self.inodes, self.group, scheduler)
-        self.group.before_commit = self.files.write_back
+        self.files.trash = self.trash
+        self.group.before_commit = self._before_commit
+        self.group.before_rows = self.trash.flush
         self.group.before_durable = self.files.seal_due
-        self.xattrs = ExtendedAttributes(store, self.inodes, self.group, self.files)
-        self.tree = Tree(store, self.inodes, self.group, self.files, self.xattrs)
+        self.xattrs = ExtendedAttributes(store, self.inodes, self.group, self.files, self.trash)
+        self.tree = Tree(store, self.inodes, self.group, self.files, self.xattrs, self.trash)
         self.attributes = Attributes(self.inodes, self.group, self.files, self.xattrs)
 
     async def start(self) -> None:
         """Clean up after a crash. Raises OSError."""
         await recover(self.store, self.inodes, self.group, self.files)
+
+    async def _before_commit(self) -> None:
+        """What can be done while operations go on."""
+        await self.files.write_back()
+        while self.trash.pending > STEP and self.group.active:
+            self.trash.flush(STEP)
+            await self.scheduler.pause()
 
     async def stop(self) -> None:
         """Seal what is open and make everything durable. Raises OSError when that is not possible."""

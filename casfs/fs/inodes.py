@@ -192,10 +192,7 @@ class InodeTable:
 
     def create(self, mode: int, uid: int, gid: int, rdev: int = 0, target: bytes | None = None) -> Inode:
         """A new inode with one link, dirty. Its number was never used before (I7)."""
-        ino = self._next_ino
-        if ino + NUMBER_BLOCK // 2 > self._ino_limit:
-            self.reserve_numbers()
-        self._next_ino = ino + 1
+        ino = self.next_number()
         now = time.time_ns()
         size = 0 if target is None else len(target)
         inode = Inode(ino, mode, 1, uid, gid, rdev, size, 0, None, None, target, now, now, now, now)
@@ -204,6 +201,14 @@ class InodeTable:
         self._dirty[ino] = inode
         self._remember(inode)
         return inode
+
+    def next_number(self) -> int:
+        """An inode number that was never used before (I7)."""
+        ino = self._next_ino
+        if ino + NUMBER_BLOCK // 2 > self._ino_limit:
+            self.reserve_numbers()
+        self._next_ino = ino + 1
+        return ino
 
     def next_cookie(self) -> int:
         """A directory cookie that was never used before."""

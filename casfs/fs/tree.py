@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +13,7 @@ from casfs.errors import FsError
 from casfs.fs.commit import GroupCommit
 from casfs.fs.files import Files
 from casfs.fs.inodes import Inode, InodeTable
+from casfs.fs.trash import CASFS, Reason, Trash
 from casfs.fs.xattrs import ExtendedAttributes
 from casfs.store import Store
 from casfs.types import ROOT_INO
@@ -55,6 +57,7 @@ class Tree:
         group: GroupCommit,
         files: Files,
         xattrs: ExtendedAttributes,
+        trash: Trash,
     ) -> None:
         self._filestore = store.filestore
         self._namespace = store.namespace
@@ -63,6 +66,8 @@ class Tree:
         self._group = group
         self._files = files
         self._xattrs = xattrs
+        self._trash = trash
+        self._in_trash = trash.known
         self.answer: Callable[[object], object] = lambda _: None
         self.unlinked: set[int] = set()
         self._absent: set[tuple[int, bytes]] = set()
@@ -72,15 +77,23 @@ class Tree:
         """The inode under a name, or None. Raises FsError ENAMETOOLONG."""
         ino = self._dentries.find(parent, name)
         if ino is not None:
+            if parent in self._in_trash:
+                self._in_trash.add(ino)
             return self._inodes.get(ino)
         if name == b"." or name == b"..":
             return self._dot(parent, name)
         if len(name) > NAME_LIMIT:
             raise FsError(errno.ENAMETOOLONG)
+        if parent in self._in_trash:
+            return None
         if len(self._absent) >= ABSENT_LIMIT:
             self._absent.clear()
         self._absent.add((parent, name))
         return None
+
+    def may_appear(self, parent: int, name: bytes) -> bool:
+        """May a name that is not there come without a request for it? Others do not."""
+        return parent in self._in_trash or (parent == ROOT_INO and name == CASFS)
 
     def _dot(self, ino: int, name: bytes) -> Inode:
         above = None if name == b"." else self._dentries.parent_of(ino)
@@ -164,6 +177,7 @@ class Tree:
             raise FsError(errno.ENAMETOOLONG)
         if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
             raise FsError(errno.EINVAL)
+        self._trash.check_name(ino, name)
         directory = self._inodes.get(ino)
         if not directory.is_directory:
             raise FsError(errno.ENOTDIR)
@@ -182,9 +196,9 @@ class Tree:
         self._touch(directory)
         self._group.count()
 
-    def detach(self, inode: Inode) -> None:
+    def detach(self, inode: Inode, parent: int, name: bytes) -> None:
         """A name of a file now stands for another one. Inside a transaction."""
-        self._drop_link(inode)
+        self._drop_link(inode, parent, name, os.geteuid(), Reason.REPLACED)
         self._group.count()
 
     async def link(self, ino: int, parent: int, name: bytes) -> Inode:
@@ -192,6 +206,7 @@ class Tree:
         await self._group.begin()
         directory = self._directory(parent, name)
         inode = self._inodes.get(ino)
+        self._trash.check_unchanged(ino)
         if inode.is_directory:
             raise FsError(errno.EPERM)
         if not inode.nlink:
@@ -218,8 +233,9 @@ class Tree:
 
     # Removing
 
-    async def unlink(self, parent: int, name: bytes) -> Inode:
-        """unlink(2). The inode lives on until its last handle is gone. Raises FsError ENOENT, EISDIR."""
+    async def unlink(self, parent: int, name: bytes, uid: int = 0) -> Inode:
+        """unlink(2) by user `uid`. The inode lives on until its last handle is gone. Raises FsError ENOENT,
+        EISDIR."""
         group = self._group
         if not group.active:
             await group.begin()
@@ -228,7 +244,7 @@ class Tree:
             raise FsError(errno.EISDIR)
         self.answer(None)
         self._dentries.delete(parent, name)
-        self._drop_link(inode)
+        self._drop_link(inode, parent, name, uid, Reason.REMOVED)
         self._touch(self._inodes.get(parent))
         group.count()
         return inode
@@ -238,6 +254,7 @@ class Tree:
         await self._group.begin()
         inode = self._existing(parent, name)
         self._check_empty(inode)
+        self._trash.check_own(inode.ino)
         self.answer(None)
         self._dentries.delete(parent, name)
         directory = self._inodes.get(parent)
@@ -261,7 +278,12 @@ class Tree:
         if not self._dentries.is_empty(inode.ino):
             raise FsError(errno.ENOTEMPTY)
 
-    def _drop_link(self, inode: Inode) -> None:
+    def _drop_link(self, inode: Inode, parent: int, name: bytes, uid: int, reason: str) -> None:
+        """A name of a file is gone, by what `uid` did: the last one brings it to the trash, or out of it."""
+        if parent in self._in_trash:
+            self._trash.gone(inode)
+        elif inode.nlink == 1:
+            self._trash.keep(inode, parent, name, uid, reason)
         inode.nlink -= 1
         if not inode.nlink:
             self.unlinked.add(inode.ino)
@@ -269,6 +291,7 @@ class Tree:
 
     def _drop_directory(self, inode: Inode) -> None:
         inode.nlink = 0
+        self._trash.directory_gone(inode.ino)
         self.unlinked.add(inode.ino)
         self._inodes.changed(inode)
 
@@ -293,10 +316,13 @@ class Tree:
 
     # Renaming
 
-    async def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int) -> None:
-        """rename(2) and renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE. No bytes move.
+    async def rename(
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, uid: int = 0
+    ) -> None:
+        """rename(2) and renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE by user `uid`. No bytes move.
 
-        Raises FsError ENOENT, EEXIST, EISDIR, ENOTDIR, ENOTEMPTY, EINVAL (into itself), ENAMETOOLONG.
+        Raises FsError ENOENT, EEXIST, EISDIR, ENOTDIR, ENOTEMPTY, EINVAL (into itself), ENAMETOOLONG, EPERM
+        (into the trash).
         """
         if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
             raise FsError(errno.EINVAL)
@@ -314,6 +340,9 @@ class Tree:
                 source = self._existing(parent, name)
                 target_ino = self._dentries.find(new_parent, new_name)
         to = self._directory(new_parent, new_name)
+        self._trash.check_own(source.ino)
+        if flags & RENAME_EXCHANGE and parent in self._in_trash:
+            raise FsError(errno.EPERM)
         target = None if target_ino is None else self._inodes.get(target_ino)
         if target is not None and flags & RENAME_NOREPLACE:
             raise FsError(errno.EEXIST)
@@ -338,6 +367,12 @@ class Tree:
                     self._dentries.point(parent, name, target.ino, target.mode >> 12)
                 else:
                     self._dentries.delete(parent, name)
+        if target is not None and not flags and not target.is_directory:
+            self._drop_link(target, new_parent, new_name, uid, Reason.REPLACED)
+        if source.is_directory or (target is not None and target.is_directory):
+            self._trash.directory_moved()
+        if parent in self._in_trash:
+            self._trash.restored(source)
         self._settle_links(source, target, self._inodes.get(parent), to, bool(flags & RENAME_EXCHANGE))
         group.count()
 
@@ -374,8 +409,6 @@ class Tree:
         elif target is not None and target.is_directory:
             to.nlink -= 1
             self._drop_directory(target)
-        elif target is not None:
-            self._drop_link(target)
         self._inodes.changed(source)
         self._touch(origin)
         if to is not origin:
@@ -394,9 +427,14 @@ class Tree:
             yield 2, b"..", self._dot(ino, b"..")
         glimpse = self._inodes.glimpse
         after = max(after, 2)
+        hidden = self._hidden(ino)
         while True:
             rows = self._dentries.list_inodes(ino, after, LIST_CHUNK)
+            if ino in self._in_trash:
+                self._in_trash.update(row[2] for row in rows)
             for row in rows:
+                if row[2] == hidden:
+                    continue
                 yield row[0], row[1], glimpse(row[2], row[3:])
             if len(rows) < LIST_CHUNK:
                 return
@@ -404,12 +442,26 @@ class Tree:
 
     def names(self, ino: int, after: int, limit: int) -> Rows:
         """As `list`, but (cookie, name, inode number, type), up to `limit` rows besides "." and ".."."""
-        return [*self._dots(ino, after), *self._dentries.children(ino, max(after, 2), limit)]
+        hidden = self._hidden(ino)
+        listed = self._dentries.children(ino, max(after, 2), limit + bool(hidden))
+        if hidden:
+            listed = [row for row in listed if row[2] != hidden][:limit]
+        return [*self._dots(ino, after), *listed]
 
     def rows(self, ino: int, after: int, limit: int) -> Rows:
         """As `names`, but those besides "." and ".." are rows of `Dentries.list_attributes`: an inode in
         memory is newer, and one that is only there has NULL for attributes."""
-        return [*self._dots(ino, after), *self._dentries.list_attributes(ino, max(after, 2), limit)]
+        hidden = self._hidden(ino)
+        listed = self._dentries.list_attributes(ino, max(after, 2), limit + bool(hidden))
+        if hidden:
+            listed = [row for row in listed if row[2] != hidden][:limit]
+        if ino in self._in_trash:
+            self._in_trash.update(row[2] for row in listed)
+        return [*self._dots(ino, after), *listed]
+
+    def _hidden(self, ino: int) -> int:
+        """The inode number that a listing of that directory leaves out, 0 for none."""
+        return self._trash.base if ino == ROOT_INO else 0
 
     def _dots(self, ino: int, after: int) -> Rows:
         if after >= 2:

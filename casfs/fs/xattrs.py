@@ -11,6 +11,7 @@ from casfs.fs import acl
 from casfs.fs.commit import GroupCommit
 from casfs.fs.files import Files
 from casfs.fs.inodes import Inode, InodeTable
+from casfs.fs.trash import ATTRIBUTES, Trash
 from casfs.store import Store
 
 DIGEST = b"user.casfs.blake3"
@@ -28,7 +29,10 @@ _PREFIXES = (b"user.", b"trusted.", b"security.")
 class ExtendedAttributes:
     """The xattr verbs. Owned by the thread that runs the file system."""
 
-    def __init__(self, store: Store, inodes: InodeTable, group: GroupCommit, files: Files) -> None:
+    def __init__(
+        self, store: Store, inodes: InodeTable, group: GroupCommit, files: Files, trash: Trash
+    ) -> None:
+        self._trash = trash
         self._filestore = store.filestore
         self._rows = store.namespace.xattrs
         self._inodes = inodes
@@ -49,6 +53,11 @@ class ExtendedAttributes:
             if digest is None:
                 raise FsError(errno.ENODATA)
             return digest.hex().encode()
+        if name in ATTRIBUTES:
+            computed = self._trash.attribute(ino, name)
+            if computed is None:
+                raise FsError(errno.ENODATA)
+            return computed
         value = self.all(inode).get(name)
         if value is None:
             if not name.startswith(_PREFIXES) and name not in (acl.ACCESS, acl.DEFAULT):

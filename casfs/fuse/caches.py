@@ -10,21 +10,27 @@ import pyfuse3
 import trio
 
 
-async def forget(names: Iterable[tuple[int, bytes]], inos: Iterable[int]) -> None:
+async def forget(names: Iterable[tuple[int, bytes]], inos: Iterable[int]) -> set[tuple[int, bytes]]:
     """Drop names, attributes and pages from the kernel's caches: the pages of a directory are its names.
 
-    In threads: the kernel may have to wait for a request on the same directory, which this loop serves
-    (pyfuse3.invalidate_entry).
+    Gives the names the kernel did not know. In threads: the kernel may have to wait for a request on the same
+    directory, which this loop serves (pyfuse3.invalidate_entry).
     """
+    unknown = set()
     for parent, name in names:
-        await trio.to_thread.run_sync(_unless_unknown, pyfuse3.invalidate_entry, parent, name)
+        if not await trio.to_thread.run_sync(_unless_unknown, pyfuse3.invalidate_entry, parent, name):
+            unknown.add((parent, name))
     for ino in inos:
         await trio.to_thread.run_sync(_unless_unknown, pyfuse3.invalidate_inode, ino, False)
+    return unknown
 
 
-def _unless_unknown(invalidate: Callable[..., None], *args: Any) -> None:
+def _unless_unknown(invalidate: Callable[..., None], *args: Any) -> bool:
+    """False when the kernel knows nothing of it."""
     try:
         invalidate(*args)
     except OSError as error:
         if error.errno != errno.ENOENT:
             raise
+        return False
+    return True

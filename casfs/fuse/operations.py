@@ -138,11 +138,11 @@ class Operations(pyfuse3.Operations):
 
     @translated
     async def unlink(self, parent: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        await self._verbs.unlink(parent, name)
+        await self._verbs.unlink(parent, name, ctx.uid)
 
     @translated
     async def rmdir(self, parent: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        await self._verbs.rmdir(parent, name)
+        await self._verbs.rmdir(parent, name, ctx.uid)
 
     @translated
     async def rename(
@@ -154,7 +154,7 @@ class Operations(pyfuse3.Operations):
         flags: int,
         ctx: pyfuse3.RequestContext,
     ) -> None:
-        await self._verbs.rename(parent, name, new_parent, new_name, flags)
+        await self._verbs.rename(parent, name, new_parent, new_name, flags, ctx.uid)
 
     @translated
     async def readlink(self, ino: int, ctx: pyfuse3.RequestContext) -> bytes:

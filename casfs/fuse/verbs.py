@@ -62,7 +62,10 @@ class Verbs:
     # Names
 
     def lookup(self, parent: int, name: bytes) -> Inode | None:
-        return self.tree.lookup(parent, name)
+        inode = self.tree.lookup(parent, name)
+        if inode is None and self.tree.may_appear(parent, name):
+            raise FsError(errno.ENOENT)  # which the kernel does not remember
+        return inode
 
     @mutating
     async def mknod(
@@ -83,16 +86,18 @@ class Verbs:
         return await self.tree.link(ino, parent, name)
 
     @mutating
-    async def unlink(self, parent: int, name: bytes) -> None:
-        await self.tree.unlink(parent, name)
+    async def unlink(self, parent: int, name: bytes, uid: int) -> None:
+        await self.tree.unlink(parent, name, uid)
 
     @mutating
-    async def rmdir(self, parent: int, name: bytes) -> None:
+    async def rmdir(self, parent: int, name: bytes, _uid: int) -> None:
         await self.tree.rmdir(parent, name)
 
     @mutating
-    async def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int) -> None:
-        await self.tree.rename(parent, name, new_parent, new_name, flags)
+    async def rename(
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, uid: int
+    ) -> None:
+        await self.tree.rename(parent, name, new_parent, new_name, flags, uid)
 
     def readlink(self, ino: int) -> bytes:
         target = self.inode(ino).target

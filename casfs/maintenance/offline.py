@@ -1,12 +1,14 @@
-"""`casfs cp` and `casfs mv` on a store that is not mounted."""
+"""`casfs cp`, `mv`, `undelete` and `trash` on a store that is not mounted."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 
 from casfs.fs import copy as trees
+from casfs.fs import undelete as trash
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import InlineScheduler, run_inline
 from casfs.store import Store
@@ -35,3 +37,24 @@ def move(store: str, source: str, destination: str) -> None:
     """As `fs.copy.move`, by paths from the root of the store."""
     with opened(store) as fs:
         run_inline(trees.move(fs, os.fsencode(source), os.fsencode(destination)))
+
+
+def undelete(store: str, path: str, since_ns: int, before_ns: int) -> tuple[int, int]:
+    """As `fs.undelete.undelete`: how many files were restored, and how many names were taken."""
+    with opened(store) as fs:
+        changed = run_inline(trash.undelete(fs, os.fsencode(path), since_ns, before_ns))
+    return changed.files, changed.skipped
+
+
+def empty_trash(store: str, older_seconds: float | None) -> tuple[int, int]:
+    """As `fs.undelete.expire`: how many files went, and their bytes."""
+    older_ns = None if older_seconds is None else int(older_seconds * 1e9)
+    with opened(store) as fs:
+        changed = run_inline(trash.expire(fs, time.time_ns(), older_ns))
+    return changed.files, changed.size
+
+
+def set_trash_rule(store: str, directory: str, days: int | None, exclude: list[str] | None) -> None:
+    """As `fs.undelete.change_rule`."""
+    with opened(store) as fs:
+        run_inline(trash.change_rule(fs, os.fsencode(directory), days, exclude))

@@ -57,6 +57,13 @@ class Kind(Enum):
     WRONG_LINKS = ("wrong-links", _ERROR, "", "recounted")
     UNLINKED = ("unlinked", _NOTE, "", "removed, as at the next start")
     STRAY_XATTR = ("stray-xattr", _GARBAGE, "", "removed")
+    STRAY_TRASH = ("stray-trash", _ERROR, "", "the row is removed")
+    UNTOLD_TRASH = (
+        "untold-trash",
+        _ERROR,
+        "",
+        "counts as removed now, from where its path in the trash says",
+    )
 
     BAD_MODE = ("bad-mode", _ERROR, "", "the type is told from what belongs to the inode")
     STRAY_CONTENT = ("stray-content", _ERROR, "", "becomes a file in lost+found")

@@ -14,6 +14,7 @@ from casfs.maintenance.lost_found import LostAndFound
 from casfs.namespace.checks import Checks, ContentFault
 from casfs.namespace.namespace import Namespace
 from casfs.namespace.repairs import Repairs, directory_row
+from casfs.namespace.trash import TrashRow
 
 
 class RowRepair:
@@ -120,6 +121,7 @@ class RowRepair:
                 self.repairs.set_size(fault.ino, fault.expected)
         self._checks.read_tree()
         self.repairs.set_links(list(self._checks.link_faults()))
+        self._mend_trash()
         self.count_references()
         self.repairs.delete_stray_pins()
         self._namespace.damage.clear_strays()
@@ -132,6 +134,15 @@ class RowRepair:
 
     def clear_damage(self, blob: int) -> None:
         self._namespace.damage.clear(blob)
+
+    def _mend_trash(self) -> None:
+        self._namespace.trash.remove(list(self._checks.stray_trash()))
+        rows = []
+        for ino in list(self._checks.untold_trash()):
+            path = self._checks.paths_of_inode(ino, 1).paths[0]
+            was = path.lstrip(b"/").split(b"/", 3)[-1]  # behind .casfs, trash and the date
+            rows.append(TrashRow(ino, time.time_ns(), 0, "removed", was))
+        self._namespace.trash.add(rows)
 
     def adopt(self, digest: bytes, size: int, mtime_ns: int) -> None:
         """Give a blob file that has no row one, and a name in lost+found."""

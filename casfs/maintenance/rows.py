@@ -80,6 +80,11 @@ def _check_inodes(checks: Checks, findings: Findings) -> None:
         findings.add(kind, f"inode {ino} {what}", paths, ino, PATHS)
     for ino, count in checks.stray_xattrs():
         findings.add(Kind.STRAY_XATTR, f"{count} extended attributes of inode {ino}, which is missing")
+    for ino in checks.stray_trash():
+        findings.add(Kind.STRAY_TRASH, f"a row of the trash is for inode {ino}, which does not lie there")
+    for ino in checks.untold_trash():
+        detail = f"inode {ino} lies in the trash, and nothing says since when"
+        findings.add(Kind.UNTOLD_TRASH, detail, paths, ino, PATHS)
 
 
 def _check_blobs(checks: Checks, findings: Findings) -> None:

@@ -31,8 +31,9 @@ class Usage:
     """`rows`: the top-level directories by name, then the files in the root itself as `/` if there are any.
 
     `total` has the sums of `files` and `bytes`, and every blob in use once: those that several rows share,
-    and those of files that are unlinked and still open. `orphans` are blobs no file has any more, `staged`
-    the files being written that take room on disk already. Sizes in bytes.
+    and those of files that are unlinked and still open. The trash does not count: it has `trash_files`
+    of `trash_bytes`, and `trash_blob_bytes` of blobs that nothing else has. `orphans` are blobs no file has,
+    `staged` the files being written that take room on disk already. Sizes in bytes.
     """
 
     rows: tuple[UsageRow, ...]
@@ -43,6 +44,9 @@ class Usage:
     staged_bytes: int
     database_bytes: int
     room: Room
+    trash_files: int = 0
+    trash_bytes: int = 0
+    trash_blob_bytes: int = 0
 
 
 def summarize(path: str) -> Usage:
@@ -52,7 +56,9 @@ def summarize(path: str) -> Usage:
     """
     store = Store(path, readonly=True)
     try:
-        directories, in_root, (blobs, blob_bytes, orphans, orphan_bytes) = usage(store.namespace)
+        directories, in_root, in_store, in_trash = usage(store.namespace)
+        blobs, blob_bytes, orphans, orphan_bytes = in_store
+        trash_files, trash_bytes, trash_blobs, trash_blob_bytes = in_trash
         database_bytes = _database_bytes(database_path(store.path))
         staged, staged_bytes = store.filestore.staging.usage()
         room = store.filestore.room()
@@ -62,8 +68,11 @@ def summarize(path: str) -> Usage:
     if in_root.files:
         rows.append(UsageRow(b"/", *in_root))
     files, shown = sum(row.files for row in rows), sum(row.bytes for row in rows)
-    total = UsageRow(b"", files, shown, blobs, blob_bytes)
-    return Usage(tuple(rows), total, orphans, orphan_bytes, staged, staged_bytes, database_bytes, room)
+    total = UsageRow(b"", files, shown, blobs - trash_blobs, blob_bytes - trash_blob_bytes)
+    trash = trash_files, trash_bytes, trash_blob_bytes
+    return Usage(
+        tuple(rows), total, orphans, orphan_bytes, staged, staged_bytes, database_bytes, room, *trash
+    )
 
 
 def _database_bytes(path: str) -> int:

@@ -28,13 +28,14 @@ TYPES = "(1, 2, 4, 6, 8, 10, 12)"
 # directory: every directory. edge: every name of one, and every name that says it is one of an inode that is
 # missing. headless: directories nobody names. reached: directories below the root, below a headless one, and
 # below something that is no directory, which is a fault of its own. unlinked: below a headless one that waits
-# for its removal.
+# for its removal. casfs_directory: the one row is /.casfs, if there is one that is not somebody's own.
 _TREE = """
 DROP TABLE IF EXISTS temp.directory;
 DROP TABLE IF EXISTS temp.edge;
 DROP TABLE IF EXISTS temp.headless;
 DROP TABLE IF EXISTS temp.reached;
 DROP TABLE IF EXISTS temp.unlinked;
+DROP TABLE IF EXISTS temp.casfs_directory;
 CREATE TEMP TABLE directory (ino INTEGER PRIMARY KEY, nlink INTEGER);
 INSERT INTO directory SELECT ino, nlink FROM inode WHERE mode >> 12 = 4;
 CREATE TEMP TABLE edge (parent INTEGER, ino INTEGER);
@@ -63,6 +64,14 @@ INSERT INTO unlinked
         SELECT ino FROM headless WHERE nlink = 0
         UNION SELECT e.ino FROM below AS b JOIN edge AS e ON e.parent = b.ino)
     SELECT ino FROM below;
+CREATE TEMP TABLE casfs_directory (ino INTEGER PRIMARY KEY);
+INSERT INTO casfs_directory SELECT d.ino FROM dentry AS d JOIN meta AS m ON m.value = d.ino
+    WHERE m.key = 'casfs_directory' AND d.parent = 1 AND d.name = CAST('.casfs' AS BLOB) AND d.type = 4;
+"""
+
+_TRASH = """
+WITH RECURSIVE below (ino) AS (
+    SELECT ino FROM casfs_directory UNION SELECT e.ino FROM below AS b JOIN edge AS e ON e.parent = b.ino)
 """
 
 
@@ -288,7 +297,8 @@ class Checks:
     def link_faults(self) -> Iterator[LinkFault]:
         """Inodes with a name, and the root, whose nlink is wrong."""
         for row in self._rows(
-            """SELECT i.ino, i.nlink, 2 + (SELECT count(*) FROM edge AS e WHERE e.parent = i.ino) AS counted
+            """SELECT i.ino, i.nlink, 2 + (SELECT count(*) FROM edge AS e WHERE e.parent = i.ino)
+                - (i.ino = 1 AND EXISTS (SELECT 1 FROM casfs_directory)) AS counted
                FROM directory AS i
                WHERE i.nlink <> counted AND NOT EXISTS (SELECT 1 FROM unlinked AS u WHERE u.ino = i.ino)
                UNION ALL
@@ -297,6 +307,23 @@ class Checks:
                WHERE i.mode >> 12 <> 4 GROUP BY i.ino HAVING count(d.ino) > 0 AND i.nlink <> count(d.ino)"""
         ):
             yield LinkFault(*row)
+
+    def stray_trash(self) -> Iterator[int]:
+        """Inode numbers of rows of the trash that stand for no file in it. After `read_tree`."""
+        for (ino,) in self._rows(
+            f"""{_TRASH} SELECT t.ino FROM trash AS t WHERE NOT EXISTS (
+                SELECT 1 FROM dentry AS d INDEXED BY dentry_ino
+                WHERE d.ino = t.ino AND d.type <> 4 AND d.parent IN (SELECT ino FROM below))"""
+        ):
+            yield ino
+
+    def untold_trash(self) -> Iterator[int]:
+        """Inode numbers of files in the trash that have no row there. After `read_tree`."""
+        for (ino,) in self._rows(
+            f"""{_TRASH} SELECT DISTINCT d.ino FROM below AS b JOIN dentry AS d ON d.parent = b.ino
+                WHERE d.type <> 4 AND NOT EXISTS (SELECT 1 FROM trash AS t WHERE t.ino = d.ino)"""
+        ):
+            yield ino
 
     def unlinked(self) -> int:
         """How many inodes wait for their removal at the next start."""

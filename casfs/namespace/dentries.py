@@ -24,7 +24,8 @@ Names = list[tuple[int, bytes]]
 class Dentries:
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
-        self._execute = connection.cursor().execute
+        self._cursor = connection.cursor()
+        self._execute = self._cursor.execute
 
     def find(self, parent: int, name: bytes) -> int | None:
         """The inode number under a name, or None."""
@@ -62,6 +63,18 @@ class Dentries:
             (parent, cookie, name, ino, type_),
         )
         return self._connection.changes() == 1
+
+    def insert_new(
+        self, rows: list[tuple[int, int, bytes, int, int]]
+    ) -> list[tuple[int, int, bytes, int, int]]:
+        """As `insert` for many at once; gives those whose name their directory had already."""
+        before = self._connection.total_changes()
+        self._cursor.executemany(
+            "INSERT INTO dentry VALUES (?, ?, ?, ?, ?) ON CONFLICT (parent, name) DO NOTHING", rows
+        )
+        if self._connection.total_changes() - before == len(rows):
+            return []
+        return [row for row in rows if self.find(row[0], row[2]) != row[3]]
 
     def delete(self, parent: int, name: bytes) -> None:
         self._execute("DELETE FROM dentry WHERE parent = ? AND name = ?", (parent, name))

@@ -14,6 +14,7 @@ from casfs.namespace.connection import SCHEMA_VERSION, check_version, connect, m
 from casfs.namespace.damage import Damage
 from casfs.namespace.dentries import Dentries
 from casfs.namespace.inodes import Inodes
+from casfs.namespace.trash import TrashRows
 from casfs.namespace.xattrs import Xattrs
 from casfs.syscalls import KEEP_SIZE, fallocate
 
@@ -61,6 +62,7 @@ class Namespace:
         self.blobs = Blobs(self._connection)
         self.xattrs = Xattrs(self._connection)
         self.damage = Damage(self._connection)
+        self.trash = TrashRows(self._connection)
 
     def _open_log(self) -> None:
         migrate(self._connection, self.path)

@@ -42,9 +42,12 @@ class Figures(NamedTuple):
     blob_bytes: int
 
 
-def usage(namespace: Namespace) -> tuple[dict[bytes, Figures], Figures, tuple[int, int, int, int]]:
+def usage(
+    namespace: Namespace,
+) -> tuple[dict[bytes, Figures], Figures, tuple[int, int, int, int], tuple[int, int, int, int]]:
     """All of one commit: the figures of each directory in the root by name, those of the files in the root
-    itself, and (blobs in use, their bytes, orphans, their bytes). Takes a read-only namespace of its own.
+    itself, (blobs in use, their bytes, orphans, their bytes), and (files in the trash, their bytes, blobs
+    only they have, their bytes). Takes a read-only namespace of its own.
 
     Raises DatabaseError.
     """
@@ -53,8 +56,10 @@ def usage(namespace: Namespace) -> tuple[dict[bytes, Figures], Figures, tuple[in
         namespace.query("BEGIN")
         tops = namespace.query("SELECT name, ino FROM dentry WHERE parent = 1 AND type = 4 ORDER BY name")
         found: Any = tops.fetchall()
-        rows = {name: _below(namespace, ino) for name, ino in found}
-        return rows, _below(namespace, ROOT_INO), namespace.blobs.totals()
+        trash = namespace.trash.directory()
+        rows = {name: _below(namespace, ino) for name, ino in found if ino != trash}
+        totals = namespace.blobs.totals(), namespace.trash.totals()
+        return rows, _below(namespace, ROOT_INO), *totals
     except apsw.Error as error:
         raise translate(error) from error
 

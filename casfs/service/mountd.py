@@ -24,6 +24,7 @@ from casfs.service import background
 from casfs.service.mounts import detach, is_dead, read_ahead
 from casfs.service.notify import notify
 from casfs.service.requests import Requests
+from casfs.service.trash import TrashService
 from casfs.store import Store, control_path, read_config
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,8 @@ async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Call
     fs = FileSystem(store, scheduler)
     await fs.start()
     session = Session(fs, scheduler, mountpoint, options)
-    server = Server(control_path(store.path), Requests(fs, mountpoint, session).operations())
+    trash = TrashService(fs, empties=not options.read_only)
+    server = Server(control_path(store.path), Requests(fs, mountpoint, session, trash).operations())
     _allow_many_files()
     session.mount()
     try:
@@ -96,6 +98,7 @@ async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Call
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.serve)
             nursery.start_soon(session.commit)
+            nursery.start_soon(trash.run)
             nursery.start_soon(_unmount_on_signal, session, mountpoint)
             log.info("%s is mounted on %s", store.path, mountpoint)
             ready()

@@ -11,15 +11,17 @@ from casfs.fs import copy
 from casfs.fs.filesystem import FileSystem
 from casfs.fuse import caches
 from casfs.fuse.session import Session
+from casfs.service.trash import TrashService
 
 
 class Requests:
     """The operations of the control socket. Runs on the event loop's thread."""
 
-    def __init__(self, fs: FileSystem, mountpoint: str, session: Session) -> None:
+    def __init__(self, fs: FileSystem, mountpoint: str, session: Session, trash: TrashService) -> None:
         self._fs = fs
         self._mountpoint = mountpoint
         self._session = session
+        self._trash = trash
         self._since = time.time()
 
     def operations(self) -> dict[str, Any]:
@@ -29,7 +31,7 @@ class Requests:
             "cp": self.cp,
             "mv": self.mv,
             "damaged": self.damaged,
-        }
+        } | self._trash.operations()
 
     async def status(self) -> dict[str, Any]:
         store = self._fs.store
@@ -42,7 +44,7 @@ class Requests:
             "seconds_mounted": int(time.time() - self._since),
             "log_bytes": store.namespace.log_pages * 4096,
             "activity": activity,
-            "features": self._session.features(),
+            "features": self._session.features() | {"trash": self._trash.state},
         }
 
     async def sync(self) -> dict[str, Any]:

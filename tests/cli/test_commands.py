@@ -154,6 +154,7 @@ def test_df_shows_what_deduplication_saves(casfs, mounted, usage):
         "empty          0       0 B      0       0 B   0.0 %\n"
         "TOTAL          4  4.00 KiB      1  1.00 KiB  75.0 %\n"
         "\n"
+        "trash: 0 files, 0 B\n"
         "orphans: 2 blobs, 2.00 KiB\n"
         "staging: 1 files, 10 B\n"
         "database: 64.0 KiB\n"

@@ -51,6 +51,13 @@ def _missing_directory(store: Damaged) -> None:
     store.sql("DELETE FROM inode WHERE ino = ?", store.ino("/a/deep"))
 
 
+def _untold_trash(store: Damaged) -> None:
+    ino = store.ino("/a/deep")
+    store.add_links("/a", -1)
+    store.sql("UPDATE dentry SET parent = 1, name = x'2e6361736673' WHERE ino = ?", ino)
+    store.sql("INSERT INTO meta VALUES ('casfs_directory', ?)", ino)
+
+
 def _missing_nameless_directory(store: Damaged) -> None:
     ino = store.ino("/a/deep")
     store.remove_name("/a/deep")
@@ -365,6 +372,18 @@ DEFECTS = (
         "bad-staged-name",
         lambda store: store.set("/a", "staged", "../casfs.toml"),
         (b"/a",),
+    ),
+    Defect(
+        "row of the trash for nothing",
+        "stray-trash",
+        lambda store: store.sql("INSERT INTO trash VALUES (999, 1, 0, 'removed', x'61')"),
+    ),
+    Defect(
+        "file in the trash without a row",
+        "untold-trash",
+        _untold_trash,
+        (b"/.casfs/two",),
+        moved={b"/a/deep/two": b"/.casfs/two"},
     ),
     Defect("stray staged file", "stray-staged", _write("staging/0123", b"torn"), severity=GARBAGE),
     Defect("too many references", "wrong-refs", lambda store: store.set_blob(ONE, "refs", 5), ONES),

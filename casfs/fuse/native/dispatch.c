@@ -236,7 +236,7 @@ bool casfs_dispatch(const struct fuse_in_header *in, size_t size)
 	}
 	case FUSE_UNLINK:
 	case FUSE_RMDIR:
-		CALL(opcode, U(node), S(body));
+		CALL(opcode, U(node), S(body), U(in->uid));
 		return true;
 	case FUSE_RENAME:
 	case FUSE_RENAME2: {
@@ -244,7 +244,8 @@ bool casfs_dispatch(const struct fuse_in_header *in, size_t size)
 		const char *old = opcode == FUSE_RENAME2 ? (const char *)(arg + 1)
 							  : (const char *)body + sizeof(struct fuse_rename_in);
 		uint32_t flags = opcode == FUSE_RENAME2 ? arg->flags : 0;
-		CALL(opcode, U(node), S(old), U(arg->newdir), S(old + strlen(old) + 1), U(flags));
+		CALL(opcode, U(node), S(old), U(arg->newdir), S(old + strlen(old) + 1), U(flags),
+		     U(in->uid));
 		return true;
 	}
 	case FUSE_LINK: {

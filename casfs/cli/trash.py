@@ -1,0 +1,154 @@
+"""Show, set up and empty the trash of a store.
+
+What is removed, replaced by a rename or truncated to nothing stays reachable
+below .casfs/trash/DAY/ in the mount, 14 days if nothing else is set, if it was
+there for a minute and its content was complete. mv(1) out of there or
+'casfs undelete' brings it back. DURATION: 90s, 15m, 4h, 30d, 2w.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fnmatch
+import os
+from itertools import islice
+
+from casfs.cli.arguments import Commands, Parser, add_command, add_json, add_path
+from casfs.cli.output import print_json, print_table, printable, size
+from casfs.cli.places import store_of
+from casfs.cli.quantities import duration
+from casfs.errors import NotMounted, UsageError
+
+LIMIT = 1000
+"""Files that are listed as text if no other number is asked for."""
+
+DAYS_LIMIT = 36500
+
+
+def add(commands: Commands) -> None:
+    parser = add_command(commands, "trash", _missing, __doc__)
+    actions = parser.add_subparsers(metavar="ACTION", parser_class=Parser)
+
+    listing = add_command(actions, "list", _list, "Show what is in the trash, the newest first.")
+    add_path(listing, "STORE", "a store, or a path in the mount of one")
+    listing.add_argument(
+        "pattern", metavar="PATTERN", nargs="?", help="only paths like that, as in fnmatch(3)"
+    )
+    add_json(listing)
+
+    empty = add_command(actions, "empty", _empty, "Remove for good what is in the trash.")
+    add_path(empty, "STORE", "a store, or a path in the mount of one")
+    empty.add_argument("--older", metavar="DURATION", type=duration, help="only what was removed so long ago")
+
+    show = add_command(actions, "show", _show, "Show what goes to the trash, and how long it is kept.")
+    add_path(show, "STORE", "a store, or a path in the mount of one")
+    add_json(show)
+
+    setting = add_command(actions, "set", _set, "Set what goes to the trash, and how long it is kept.")
+    add_path(setting, "STORE", "a store, or a path in the mount of one")
+    setting.add_argument("--repository", metavar="NAME", help="a directory in the root (default: the store)")
+    setting.add_argument("--days", metavar="N", type=_days, help="keep it so long; 0: nothing goes there")
+    setting.add_argument(
+        "--exclude",
+        metavar="PATTERN",
+        action="append",
+        help="paths that do not go there, as in fnmatch(3); replaces those there were, '' by none",
+    )
+
+
+def _missing(args: argparse.Namespace) -> int:
+    raise UsageError("no action given", "see 'casfs trash --help'")
+
+
+def _days(word: str) -> int:
+    if not word.isascii() or not word.isdigit() or int(word) > DAYS_LIMIT:
+        raise argparse.ArgumentTypeError(f"'{word}' is no number of days from 0 to {DAYS_LIMIT}")
+    return int(word)
+
+
+def _list(args: argparse.Namespace) -> int:
+    from casfs.control.client import Client
+    from casfs.fs.trash import iso_time
+    from casfs.maintenance.trash import entries
+
+    store = store_of(args.store)
+    with contextlib.suppress(NotMounted):
+        Client(store).call("sync")
+    with entries(store) as found:
+        wanted = (
+            (row, size_)
+            for row, size_ in found
+            if args.pattern is None or fnmatch.fnmatchcase(os.fsdecode(row.path), args.pattern)
+        )
+        if args.json:
+            print_json({"files": [row._asdict() | {"size": size_} for row, size_ in wanted]})
+            return 0
+        rows = [
+            (iso_time(row.deleted_ns), str(row.uid), row.reason, size(size_), printable(row.path))
+            for row, size_ in islice(wanted, LIMIT)
+        ]
+        more = sum(1 for _ in wanted)
+    if rows:
+        print_table(("removed", "by uid", "how", "size", "path"), rows)
+    else:
+        print("nothing of that kind is in the trash" if args.pattern else "the trash is empty")
+    if more:
+        print(f"and {more} more; --json lists all")
+    return 0
+
+
+def _empty(args: argparse.Namespace) -> int:
+    from casfs.control.client import Client
+    from casfs.maintenance import offline
+
+    store = store_of(args.store)
+    older = args.older or 0.0
+    try:
+        answer = Client(store).call("trash_empty", older_seconds=older)
+        files, freed = answer["files"], answer["bytes"]
+    except NotMounted:
+        files, freed = offline.empty_trash(store, older)
+    print(f"{files} file{'s' * (files != 1)} removed for good, {size(freed)}")
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    from casfs.maintenance.trash import rules
+
+    found = rules(store_of(args.store))
+    if args.json:
+        print_json({"rules": [rule._asdict() for rule in found]})
+        return 0
+    rows = [
+        (
+            printable(rule.directory) or "(the store)",
+            f"{rule.days} days" if rule.days else "off",
+            printable(", ".join(rule.exclude)) or "-",
+        )
+        for rule in found
+    ]
+    print_table(("repository", "kept", "but not"), rows)
+    return 0
+
+
+def _set(args: argparse.Namespace) -> int:
+    from casfs.control.client import Client
+    from casfs.maintenance import offline
+
+    if args.days is None and args.exclude is None:
+        raise UsageError("nothing to set", "give --days or --exclude")
+    directory = args.repository or ""
+    if args.repository is not None and (
+        not directory or "/" in directory or len(os.fsencode(directory)) > 255
+    ):
+        raise UsageError(f"'{directory}' is no name of a directory in the root")
+    exclude = None if args.exclude is None else [pattern for pattern in args.exclude if pattern]
+    if exclude and any("\n" in pattern for pattern in exclude):
+        raise UsageError("a pattern cannot have a line break")
+    store = store_of(args.store)
+    try:
+        Client(store).call("trash_set", directory=directory, days=args.days, exclude=exclude)
+    except NotMounted:
+        offline.set_trash_rule(store, directory, args.days, exclude)
+    return 0

@@ -1,0 +1,195 @@
+"""What comes back out of the trash, and what leaves it for good, in short steps between other requests."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from dataclasses import dataclass, field
+
+from casfs.errors import FsError
+from casfs.fs.filesystem import FileSystem
+from casfs.fs.inodes import Inode
+from casfs.fs.trash import DAY_NS, DEFAULT_DAYS, STEP
+from casfs.fs.tree import RENAME_NOREPLACE
+from casfs.namespace.trash import RuleRow, TrashRow
+from casfs.types import ROOT_INO
+
+
+@dataclass(slots=True)
+class Changed:
+    """What was restored or emptied, and what the kernel's caches have to be told.
+
+    `files`, `size`: how many, and their bytes. `skipped`: their names are taken. `names`: (directory, name,
+    inode number) of what is gone; `added`: (directory, name) of what is new; `inos`: whose attributes, or
+    for directories names, have changed.
+    """
+
+    files: int = 0
+    size: int = 0
+    skipped: int = 0
+    names: list[tuple[int, bytes, int]] = field(default_factory=list)
+    added: list[tuple[int, bytes]] = field(default_factory=list)
+    inos: set[int] = field(default_factory=set)
+
+
+async def undelete(fs: FileSystem, path: bytes, since_ns: int, before_ns: int) -> Changed:
+    """Restore what had that path, in its newest version removed in [since_ns, before_ns), durable.
+
+    A path of no file stands for all files that were below it, each in its newest version; those whose
+    name is taken are skipped. Missing directories are made, with mode and owner of those that were there.
+    Raises FsError ENOENT (nothing of it is in the trash), EEXIST (the name is taken), ENOTDIR.
+    """
+    path = b"/".join(part for part in path.split(b"/") if part not in (b"", b"."))
+    await fs.group.durable()
+    rows = fs.store.namespace.trash.newest(path, since_ns, before_ns) if path else []
+    rows = [row for row in rows if row.path == path] or rows
+    if not rows:
+        raise FsError(errno.ENOENT, f"{os.fsdecode(path) or '/'}: nothing of that name is in the trash")
+    changed = Changed()
+    for number, row in enumerate(rows):
+        if number % STEP == STEP - 1:
+            await fs.scheduler.pause()
+        await _restore(fs, row, changed)
+    if not changed.files:
+        raise FsError(errno.EEXIST, f"{os.fsdecode(path)} exists already; move it away first")
+    await fs.group.durable()
+    return changed
+
+
+async def _restore(fs: FileSystem, row: TrashRow, changed: Changed) -> None:
+    await fs.group.begin()
+    names = fs.store.namespace.dentries.names_of(row.ino)
+    if not names:
+        return  # restored or removed by somebody else meanwhile
+    origin, there = names[0]
+    *parts, name = row.path.split(b"/")
+    counterparts: list[Inode] = []
+    above: int | None = origin
+    for _ in parts:
+        assert above is not None
+        counterparts.append(fs.inodes.get(above))
+        above = fs.store.namespace.dentries.parent_of(above)
+    parent = fs.inodes.get(ROOT_INO)
+    for part, counterpart in zip(parts, reversed(counterparts), strict=True):
+        parent = await _directory(fs, parent, part, counterpart, changed)
+    if fs.tree.lookup(parent.ino, name) is not None:
+        changed.skipped += 1
+        return
+    inode = fs.inodes.get(row.ino)
+    fs.trash.known.add(origin)
+    await fs.tree.rename(origin, there, parent.ino, name, RENAME_NOREPLACE)
+    changed.files += 1
+    changed.size += inode.size
+    changed.names.append((origin, there, 0))
+    changed.added.append((parent.ino, name))
+    changed.inos |= {origin, parent.ino, inode.ino}
+    _prune(fs, origin, changed)
+
+
+async def _directory(
+    fs: FileSystem, parent: Inode, name: bytes, counterpart: Inode, changed: Changed
+) -> Inode:
+    """The directory of that name, made like its counterpart in the trash if it is missing."""
+    found = fs.tree.lookup(parent.ino, name)
+    if found is not None:
+        if not found.is_directory:
+            raise FsError(errno.ENOTDIR, f"{os.fsdecode(name)} is not a directory any more")
+        return found
+    made = await fs.tree.make(parent.ino, name, stat.S_IFDIR | 0o700, counterpart.uid, counterpart.gid)
+    made.mode, made.gid = counterpart.mode, counterpart.gid
+    for key, value in fs.xattrs.all(counterpart).items():
+        fs.store.namespace.xattrs.set(made.ino, key, value)
+        fs.xattrs.all(made)[key] = value
+    fs.inodes.mark(made)
+    changed.added.append((parent.ino, name))
+    changed.inos.add(parent.ino)
+    return made
+
+
+async def expire(fs: FileSystem, now_ns: int, older_ns: int | None = None) -> Changed:
+    """Remove for good what the rules keep no longer; with `older_ns`, all that was removed so long ago.
+
+    Of a directory whose rule says 0 days, what came to the trash before is kept as long as without a rule.
+    Raises OSError.
+    """
+    changed = Changed()
+    if not fs.trash.directory:
+        return changed
+    if fs.trash.pending:
+        await fs.group.durable()
+    rules = fs.trash.rules
+    kept = min(map(_kept_ns, rules)) if older_ns is None else older_ns
+    after = (-1, -1)
+    while True:
+        await fs.group.begin()
+        rows = fs.store.namespace.trash.oldest(now_ns - kept, after, STEP)
+        if not rows:
+            return changed
+        after = (rows[-1].deleted_ns, rows[-1].ino)
+        if older_ns is None:
+            rows = [row for row in rows if row.deleted_ns < now_ns - _kept_ns(fs.trash.rule(row.path))]
+        for row in rows:
+            _remove(fs, row, changed)
+        fs.group.count(2 * len(rows))
+        if fs.group.is_long or fs.group.must_wait:
+            await fs.group.durable()
+        await fs.scheduler.pause()
+
+
+def _kept_ns(rule: RuleRow) -> int:
+    return (rule.days or DEFAULT_DAYS) * DAY_NS
+
+
+def _remove(fs: FileSystem, row: TrashRow, changed: Changed) -> None:
+    """Remove one file, and the directories it leaves empty. Inside a transaction."""
+    fs.store.namespace.trash.remove([row.ino])
+    for parent, name in fs.store.namespace.dentries.names_of(row.ino):
+        inode = fs.inodes.get(row.ino)
+        changed.files += 1
+        changed.size += inode.size
+        _drop(fs, parent, name, inode, changed)
+        _prune(fs, parent, changed)
+
+
+def _prune(fs: FileSystem, ino: int, changed: Changed) -> None:
+    """Remove a directory of the trash if it is empty, then the one it was in, and so on."""
+    dentries = fs.store.namespace.dentries
+    while ino not in (fs.trash.base, fs.trash.directory) and dentries.is_empty(ino):
+        parent, name = dentries.names_of(ino)[0]
+        fs.inodes.get(parent).nlink -= 1
+        _drop(fs, parent, name, fs.inodes.get(ino), changed)
+        ino = parent
+
+
+def _drop(fs: FileSystem, parent: int, name: bytes, inode: Inode, changed: Changed) -> None:
+    """Take a name in the trash away, and its inode, unless the kernel may hold it: then that tells."""
+    fs.store.namespace.dentries.delete(parent, name)
+    directory = fs.inodes.get(parent)
+    directory.mtime = directory.ctime = time.time_ns()
+    fs.inodes.mark(directory)
+    inode.nlink = 0
+    if parent in fs.trash.known:
+        changed.names.append((parent, name, inode.ino))
+        changed.inos.add(parent)
+    if inode.ino in fs.trash.known:
+        fs.trash.known.discard(inode.ino)
+        fs.tree.unlinked.add(inode.ino)
+        fs.inodes.changed(inode)
+    elif not fs.files.discard(inode):
+        fs.tree.unlinked.add(inode.ino)
+        fs.inodes.changed(inode)
+
+
+async def change_rule(fs: FileSystem, directory: bytes, days: int | None, exclude: list[str] | None) -> None:
+    """Set the rule of a top-level directory, or with b"" of the whole store, durable.
+
+    None leaves as it is; what a directory without a rule has is that of the store.
+    """
+    rules = {rule.directory: rule for rule in fs.trash.rules}
+    old = rules.get(directory, rules[b""])
+    await fs.group.begin()
+    patterns = old.exclude if exclude is None else tuple(exclude)
+    fs.trash.set_rule(RuleRow(directory, old.days if days is None else days, patterns))
+    await fs.group.durable()

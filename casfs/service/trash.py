@@ -1,0 +1,92 @@
+"""What the mount daemon does for the trash: the kernel's caches, the age of what is in it, the commands."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from typing import Any
+
+import trio
+
+from casfs.fs.filesystem import FileSystem
+from casfs.fs.undelete import Changed, change_rule, expire, undelete
+from casfs.fuse import caches
+
+log = logging.getLogger(__name__)
+
+EMPTY_SECONDS = 3600.0
+"""Time from one emptying by age to the next; the first comes with the mount."""
+
+
+class TrashService:
+    """Runs on the event loop's thread."""
+
+    def __init__(self, fs: FileSystem, *, empties: bool) -> None:
+        self._fs = fs
+        self._wake = trio.Event()
+        self._next = 0.0 if empties else math.inf
+        fs.trash.changed = self._woken
+
+    def _woken(self) -> None:
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        if self._fs.trash.off:
+            log.warning("no trash: %s", self._fs.trash.off)
+        while True:
+            with trio.move_on_after(max(0.0, self._next - trio.current_time())):
+                await self._wake.wait()
+            self._wake = trio.Event()
+            stale = list(self._fs.trash.stale)
+            self._fs.trash.stale.clear()
+            try:
+                await caches.forget((), stale)
+                if trio.current_time() >= self._next:
+                    self._next = trio.current_time() + EMPTY_SECONDS
+                    await self._empty(None)
+            except OSError as error:
+                log.warning("the trash could not be looked after: %s", error)
+
+    async def _empty(self, older_ns: int | None) -> Changed:
+        if self._fs.group.failed:
+            return Changed()
+        changed = await expire(self._fs, time.time_ns(), older_ns)
+        await self._tell(changed)
+        if changed.files:
+            log.info("%d files, %d bytes left the trash for good", changed.files, changed.size)
+        return changed
+
+    async def _tell(self, changed: Changed) -> None:
+        """Tell the kernel. An inode that it does not hold any more has nobody to say when it may go."""
+        names = [(parent, name) for parent, name, _ in changed.names]
+        unknown = await caches.forget([*names, *changed.added], changed.inos)
+        left = [ino for parent, name, ino in changed.names if (parent, name) in unknown]
+        await self._fs.tree.forget(left)
+
+    # Operations of the control socket
+
+    def operations(self) -> dict[str, Any]:
+        return {"trash_empty": self.empty, "trash_set": self.set, "undelete": self.undelete}
+
+    @property
+    def state(self) -> str:
+        """For `casfs status`."""
+        return f"off: {self._fs.trash.off}" if self._fs.trash.off else "on"
+
+    async def empty(self, older_seconds: float | None) -> dict[str, Any]:
+        """By age, or everything that was removed so many seconds ago."""
+        changed = await self._empty(None if older_seconds is None else int(older_seconds * 1e9))
+        await self._fs.group.durable()
+        return {"files": changed.files, "bytes": changed.size}
+
+    async def set(self, directory: str, days: int | None, exclude: list[str] | None) -> dict[str, Any]:
+        await change_rule(self._fs, os.fsencode(directory), days, exclude)
+        return {}
+
+    async def undelete(self, path: str, since_ns: int, before_ns: int) -> dict[str, Any]:
+        changed = await undelete(self._fs, os.fsencode(path), since_ns, before_ns)
+        await self._tell(changed)
+        return {"files": changed.files, "skipped": changed.skipped}
