@@ -195,7 +195,7 @@ class _Run:
     stop: Stop
     tell: Tell
     number: int = 0
-    size: int = FIRST_BATCH
+    size: int = field(default_factory=lambda: FIRST_BATCH)
     failures: Failures = field(default_factory=Failures)
     outcome: Outcome = Outcome(False, 0)
 
