@@ -49,10 +49,12 @@ log = logging.getLogger(__name__)
 GRACE_NS = 3_600 * 10**9
 """Age from which an orphan is collected, when nothing else is said: comfort, not correctness."""
 
-FIRST_BATCH = 32
+FIRST_BATCH = 128
+SMALLEST_BATCH = 64
 LARGEST_BATCH = 2_000
 WORK_SECONDS = 0.012
-"""How long the turnstile is to be kept for one batch; its size follows. Others wait 20 ms at the most."""
+"""How long the rows and files of one batch may take, which its size follows. What the disk takes to make the
+log durable comes on top, and is the same for a small batch: that is why there is a smallest one."""
 
 MISSING_TOLD = 10
 """Paths of missing files that an outcome names."""
@@ -195,7 +197,7 @@ class _Run:
     stop: Stop
     tell: Tell
     number: int = 0
-    size: int = FIRST_BATCH
+    size: int = field(default_factory=lambda: FIRST_BATCH)
     failures: Failures = field(default_factory=Failures)
     outcome: Outcome = Outcome(False, 0)
 
@@ -263,7 +265,7 @@ class _Run:
             self._between_batches(seconds, gone)
 
     def _orphan_batch(self, ids: list[int]) -> tuple[float, Amount]:
-        """One batch, in the steps above: how long others were kept out, and what has gone."""
+        """One batch of orphans: how long its rows and files took, and what has gone."""
         store, plan = self.store, self.plan
         held: list[int] = []
         enter_turnstile(store, self.stop)
@@ -274,7 +276,9 @@ class _Run:
             delete_rows(store, orphans)
             self._record(Collecting(store.namespace))
             commit_rows(store, 3 * len(orphans))
+            syncing = time.monotonic()
             sync_rows(store)
+            since += time.monotonic() - syncing
             hold_open(store, orphans, held)
             gone = unlink_files(store, orphans, self.failures)
         finally:
@@ -293,7 +297,7 @@ class _Run:
         if self.failures.too_many:
             raise _TooManyFailures
         self.size = round(self.size * min(2.0, max(0.25, WORK_SECONDS / max(seconds, 1e-6))))
-        self.size = min(LARGEST_BATCH, max(1, self.size))
+        self.size = min(LARGEST_BATCH, max(SMALLEST_BATCH, self.size))
         if self.store.namespace.log_is_long:
             self._checkpoint()
         length = max(POLL_SECONDS, seconds)
@@ -334,7 +338,7 @@ class _Run:
             self._between_batches(seconds, gone)
 
     def _stray_batch(self, found: list[Stray], cutoff_ns: int) -> tuple[float, Amount]:
-        """One batch, in the steps above: how long others were kept out, and what has gone."""
+        """One batch of strays: how long it took, and what has gone."""
         store = self.store
         enter_turnstile(store, self.stop)
         try:

@@ -82,7 +82,7 @@ class Kind(Enum):
         "missing-blob",
         _ERROR,
         "I1",
-        "the row of an orphan is removed; else none: reading gives EIO until that content is written again",
+        "the row of an orphan is removed; else none: reading gives EIO until it is written again or healed",
     )
     BLOB_SIZE = (
         "blob-size",
@@ -94,7 +94,7 @@ class Kind(Enum):
         "corrupt-blob",
         _ERROR,
         "I2",
-        "the file goes to quarantine/; reading gives EIO until that content is written again",
+        "the file goes to quarantine/; reading gives EIO until it is written again or healed",
     )
     BLOB_MODE = ("blob-mode", _ERROR, "I2", "made read-only for the owner")
     MISPLACED_BLOB = ("misplaced-blob", _ERROR, "", "goes to its shard if it is whole, else to quarantine/")

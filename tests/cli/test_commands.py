@@ -10,6 +10,7 @@ import pytest
 from casfs.errors import ExitCode, FsError, NotMounted, StoreNotFound, UsageError
 from casfs.maintenance.problems import Problem, Report, Severity
 from casfs.maintenance.usage import Usage, UsageRow
+from casfs.namespace.collecting import Run
 from casfs.store import create_store
 from casfs.types import Room
 
@@ -144,8 +145,9 @@ def usage(stand_in):
     return asked
 
 
-def test_df_shows_what_deduplication_saves(casfs, mounted, usage):
+def test_df_shows_what_deduplication_saves(casfs, mounted, usage, stand_in):
     mounted(ONE)
+    stand_in("casfs.maintenance.gc", history=lambda store, limit: [])
     outcome = casfs("df", "/mnt/one/a")
     assert usage == ["/srv/one"]
     assert outcome.out == (
@@ -156,14 +158,17 @@ def test_df_shows_what_deduplication_saves(casfs, mounted, usage):
         "\n"
         "trash: 0 files, 0 B\n"
         "orphans: 2 blobs, 2.00 KiB\n"
+        "last collection: none yet\n"
         "staging: 1 files, 10 B\n"
         "database: 64.0 KiB\n"
         "file system: 4.00 GiB, 2.00 GiB used, 1.00 GiB available\n"
     )
 
 
-def test_df_of_a_store_that_is_not_mounted_as_json(casfs, mounted, usage):
+def test_df_of_a_store_that_is_not_mounted_as_json(casfs, mounted, usage, stand_in):
     mounted()
+    run = Run(1, "full", 10, 20, 3, 30, 0, 0, None)
+    stand_in("casfs.maintenance.gc", history=lambda store, limit: [run])
     answer = json.loads(casfs("df", "S", "--json").out)
     assert usage == ["S"]
     assert answer["rows"][0] == {
@@ -175,6 +180,7 @@ def test_df_of_a_store_that_is_not_mounted_as_json(casfs, mounted, usage):
         "saved_percent": 75.0,
     }
     assert answer["total"]["saved_percent"] == 75.0
+    assert (answer["last_collection"]["kind"], answer["last_collection"]["bytes"]) == ("full", 30)
     assert (answer["orphans"], answer["staged_bytes"], answer["room"]["free"]) == (2, 10, 2 << 30)
 
 

@@ -1,0 +1,157 @@
+"""The collector's daemon, as a program: by schedule, by signal, one at a time, ended cleanly."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from casfs.errors import UsageError
+from casfs.maintenance import gc
+from casfs.namespace.collecting import Run
+from casfs.service.gcd import next_run
+from casfs.store import create_store
+
+NEVER = "0 0 29 2 *"
+"""A schedule that is not due while a test runs, but on one day in four years."""
+
+
+class Service:
+    """`casfs gc --daemon` and what it tells systemd."""
+
+    def __init__(self, store: Path, schedule: str) -> None:
+        self.address = store.parent / "notify"
+        self.address.unlink(missing_ok=True)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(self.address))
+        self._socket.settimeout(60)
+        words = ["gc", str(store), "--daemon", "--schedule", schedule]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "casfs", *words],
+            env=os.environ | {"NOTIFY_SOCKET": str(self.address)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def await_state(self, wanted: str) -> None:
+        """Read what it tells until it is something that begins so."""
+        while not self._socket.recv(4096).decode().startswith(wanted):
+            continue
+
+    def end(self) -> str:
+        """Wait for its end; what it has logged."""
+        _, self.log = self.process.communicate(timeout=60)
+        return self.log
+
+    def clear(self) -> None:
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        if self.process.stderr is not None and not self.process.stderr.closed:
+            self.process.communicate()
+        self._socket.close()
+
+
+@pytest.fixture
+def store(store_path: Path) -> Path:
+    if not (store_path / "casfs.toml").exists():
+        create_store(str(store_path))
+    return store_path
+
+
+@pytest.fixture
+def service(store: Path) -> Iterator[Service]:
+    """A daemon on a store that was collected just now."""
+    with gc.opened(str(store)) as opened:
+        gc.execute(opened, gc.plan(opened))
+    service = Service(store, NEVER)
+    service.await_state("READY=1")
+    yield service
+    service.clear()
+
+
+def runs(store: Path) -> list[Run]:
+    return gc.history(str(store), 10)
+
+
+def run_casfs(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "casfs", *words], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it(service: Service, number: int) -> None:
+    service.await_state("STATUS=the next collection")
+    service.process.send_signal(number)
+    service.await_state("STOPPING=1")
+    log = service.end()
+    assert service.process.returncode == 0
+    assert "Traceback" not in log
+
+
+def test_now_and_sigusr1_make_it_collect(service: Service, store: Path) -> None:
+    service.await_state("STATUS=the next collection")
+    done = run_casfs("gc", str(store), "--now")
+    assert (done.returncode, done.stdout) == (0, f"told process {service.process.pid} to collect\n")
+    service.await_state("STATUS=collecting")
+    service.await_state("STATUS=the next collection")
+    assert len(runs(store)) == 2
+    service.process.send_signal(signal.SIGUSR1)
+    service.await_state("STATUS=collecting")
+    service.await_state("STATUS=the next collection")
+    assert [run.error for run in runs(store)] == [None] * 3
+
+
+def test_a_second_one_is_refused(service: Service, store: Path) -> None:
+    done = run_casfs("gc", str(store), "--daemon")
+    assert done.returncode == 4
+    assert done.stderr.startswith(
+        f"casfs: error: {store} has a collector already, process {service.process.pid} "
+    )
+    assert done.stderr.count("\n") == 1
+
+
+def test_while_it_waits_others_may_collect(service: Service, store: Path) -> None:
+    assert run_casfs("gc", str(store)).returncode == 0
+    assert service.process.poll() is None
+
+
+def test_a_missed_run_is_caught_up_once(store: Path) -> None:
+    assert runs(store) == []
+    for states in (("STATUS=collecting", "STATUS=the next collection"), ("STATUS=the next collection",)):
+        service = Service(store, NEVER)
+        try:
+            service.await_state("READY=1")
+            for state in states:
+                service.await_state(state)
+            service.process.terminate()
+            service.end()
+        finally:
+            service.clear()
+        assert len(runs(store)) == 1
+
+
+def test_now_without_a_daemon_is_one_line(store: Path) -> None:
+    done = run_casfs("gc", str(store), "--now")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"casfs: error: no daemon collects {store}; casfs gc {store} collects without one\n"
+    )
+
+
+@pytest.mark.parametrize("schedule", ["", "x", "99 * * * *", "0 0 30 2 *"])
+def test_what_is_no_schedule_is_refused(schedule: str) -> None:
+    with pytest.raises(UsageError, match="no cron expression"):
+        next_run(schedule, 0)
+
+
+def test_the_default_is_every_four_hours() -> None:
+    first = next_run("0 */4 * * *", 1_000_000_000)
+    assert next_run("0 */4 * * *", first) - first == 4 * 3600
