@@ -1,0 +1,67 @@
+"""Collection beside a mount in use, through real programs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+from tests.mounted.mounts import CASFS, ENVIRONMENT, Mount, casfs
+
+
+def contents(round_: int) -> dict[str, bytes]:
+    """Few contents, so that blobs die and are born again."""
+    return {f"f{number}": b"%d\n" % ((number + round_) % 7) * 5_000 for number in range(20)}
+
+
+def write(folder: Path, round_: int) -> None:
+    for name, data in contents(round_).items():
+        temporary = folder / "temporary"
+        temporary.write_bytes(data)
+        temporary.rename(folder / name)
+
+
+def test_programs_go_on_while_it_collects(mount: Mount) -> None:
+    """Again and again, with nothing spared, while contents are written, replaced, removed and come again."""
+    for round_ in range(12):
+        collector = subprocess.Popen(
+            [*CASFS, "gc", mount.store, "--grace", "0", "--json"], env=ENVIRONMENT, stdout=subprocess.PIPE
+        )
+        write(mount.path, round_)
+        if round_ % 3 == 2:
+            casfs("fsck", mount.store)
+            for name in contents(round_):
+                (mount.path / name).unlink()
+        collector.communicate(timeout=120)
+        assert collector.returncode == 0
+        if round_ % 3 != 2:
+            for name, data in contents(round_).items():
+                assert (mount.path / name).read_bytes() == data
+    mount.remount()
+    casfs("gc", mount.store, "--grace", "0", "--full")
+    assert json.loads(casfs("df", mount.store, "--json"))["last_collection"]["kind"] == "full"
+    assert json.loads(casfs("df", mount.store, "--json"))["orphans"] == 0
+    assert sum(run["blobs"] for run in json.loads(casfs("gc", mount.store, "--history", "--json"))) >= 7
+
+
+def test_a_pin_takes_what_was_just_written(mount: Mount) -> None:
+    (mount.path / "file").write_bytes(b"pinned")
+    pin = json.loads(casfs("pin", "add", mount.store, "--reason", "why", mount.path / "file", "--json"))
+    assert pin["blobs"] == 1
+    (mount.path / "file").unlink()
+    mount.remount()
+    assert casfs("gc", mount.store, "--grace", "0").startswith("removed 0 blobs")
+    casfs("pin", "rm", mount.store, str(pin["id"]))
+    assert casfs("gc", mount.store, "--grace", "0").startswith("removed 1 blobs")
+    casfs("pin", "rm", mount.store, str(pin["id"]), code=1)
+    assert casfs("pin", "list", mount.store) == "nothing is pinned\n"
+
+
+def test_an_older_reader_keeps_its_file(mount: Mount) -> None:
+    """An open file outlives its name, and the collector."""
+    (mount.path / "file").write_bytes(b"x" * 300_000)
+    with (mount.path / "file").open("rb") as file:
+        assert file.read(1) == b"x"
+        (mount.path / "file").unlink()
+        casfs("gc", mount.store, "--grace", "0")
+        assert file.read() == b"x" * 299_999
