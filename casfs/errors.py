@@ -23,7 +23,7 @@ class ExitCode(IntEnum):
     USAGE = 2, "the command line is wrong"
     STORE = 3, "the store is absent, not a store, damaged, of a newer format, or (init) there already"
     LOCKED = 4, "the store is in use by another process"
-    PROBLEMS = 5, "fsck found problems and they are still there"
+    PROBLEMS = 5, "problems or damage were found and are still there"
     NOT_MOUNTED = 6, "the path lies in no casfs mount, or nothing serves it"
     MOUNT = 32, "mounting or unmounting failed (as in mount(8))"
     INTERNAL = 70, "a bug in casfs; --debug shows where"

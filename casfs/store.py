@@ -5,8 +5,7 @@ STORE/
   casfs.db  -wal -shm   the namespace (namespace/schema.sql)
   blobs/ab/abcdef…      the filestore (filestore/paths.py); files 0400
   staging/              files being written (filestore/staging.py)
-  quarantine/           damaged files that fsck took out of the way; only there if it had to
-  quarantine/           damaged files that fsck took out of the way; only there if it had to
+  quarantine/           damaged files that fsck or scrub took out of the way; only there if they had to
   run/                  lock, turnstile, control socket: nothing in it outlives a reboot
 """
 
@@ -15,6 +14,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import signal
 import time
 import tomllib
 from typing import Literal
@@ -70,6 +70,29 @@ class Lock:
             return "another process"
         return f"process {pid} ({command})" if pid else "another process"
 
+    def signal(self, number: int) -> int:
+        """Send a signal to the process that holds the lock. Gives its id; 0 when nobody holds it.
+
+        Through a pidfd that was opened while it held it: an id may be that of another process by now.
+        Raises OSError.
+        """
+        if not os.path.exists(self._path) or self.acquire(shared=True):
+            self.release()
+            return 0
+        with open(self._path, encoding="utf-8", errors="replace") as file:
+            pid, _, _ = file.read(4096).partition(" ")
+        if not pid.isdecimal():
+            return 0
+        pidfd = os.pidfd_open(int(pid))
+        try:
+            if self.acquire(shared=True):
+                self.release()
+                return 0
+            signal.pidfd_send_signal(pidfd, number)
+        finally:
+            os.close(pidfd)
+        return int(pid)
+
     def release(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
@@ -106,27 +129,49 @@ class Turnstile:
 
 
 class Store:
-    """An open store. `readonly` takes no lock and changes nothing."""
+    """An open store.
 
-    def __init__(self, path: str, *, readonly: bool = False, durable: Durable | None = None) -> None:
+    `readonly` takes no lock and changes nothing. `shared` takes no lock either, and works beside the mount
+    daemon as well as alone: whoever opens it so changes rows in short transactions of his own, each through
+    the turnstile, and nothing that the daemon has in memory: inodes, names, counts of references.
+    """
+
+    def __init__(
+        self, path: str, *, readonly: bool = False, shared: bool = False, durable: Durable | None = None
+    ) -> None:
         """Raises StoreNotFound, FormatError, FormatTooNew, StoreLocked, OSError."""
         self.path = os.path.realpath(path)
         self.config = read_config(self.path)
         self.readonly = readonly
+        self._shared = shared
         os.makedirs(f"{self.path}/run", mode=0o700, exist_ok=True) if not readonly else None
         self._lock = Lock(f"{self.path}/run/lock")
-        if not readonly and not self._lock.acquire():
+        if not readonly and not shared and not self._lock.acquire():
             raise StoreLocked(
                 f"{self.path} is in use by {self._lock.holder()}",
                 hint="unmount it first (casfs umount MOUNTPOINT) or wait for the command to end",
             )
+        self.turnstile: Turnstile | None = None
         try:
             self.filestore = FileStore(self.path, self.config.fan_out, durable)
-            self.namespace = Namespace(database_path(self.path), readonly=readonly)
-            self.turnstile = None if readonly else Turnstile(f"{self.path}/run/turnstile")
+            if not readonly:
+                self.turnstile = Turnstile(f"{self.path}/run/turnstile")
+            self.namespace = self._open_namespace()
         except BaseException:
+            if self.turnstile is not None:
+                self.turnstile.close()
             self._lock.release()
             raise
+
+    def _open_namespace(self) -> Namespace:
+        """In the turnstile: of two that open an older store at once, one migrates it."""
+        if self.turnstile is None:
+            return Namespace(database_path(self.path), readonly=True)
+        self.turnstile.enter()
+        try:
+            return Namespace(database_path(self.path), shared=self._shared)
+        finally:
+            self.turnstile.leave()
 
     def close(self) -> None:
         if not self.readonly:
@@ -143,6 +188,16 @@ def config_path(store: str) -> str:
 
 def database_path(store: str) -> str:
     return f"{store}/casfs.db"
+
+
+def collector_lock(store: str) -> Lock:
+    """What the collector holds while it works; its file says which process that is."""
+    return Lock(f"{store}/run/gc.lock")
+
+
+def collector_daemon_lock(store: str) -> Lock:
+    """What the collector's daemon holds as long as it is there."""
+    return Lock(f"{store}/run/gcd.lock")
 
 
 def control_path(store: str) -> str:

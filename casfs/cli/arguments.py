@@ -12,6 +12,11 @@ from casfs.errors import UsageError
 LONGEST_PATH = 4095
 """Bytes: PATH_MAX of linux/limits.h less the NUL."""
 
+UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+LONGEST_DURATION = 36_500 * 86_400
+"""Seconds: a hundred years; what is longer is a mistake."""
+
 Run = Callable[[argparse.Namespace], int]
 """What a command does with its arguments; returns its exit code."""
 
@@ -88,3 +93,21 @@ def path(word: str) -> str:
     if len(os.fsencode(word)) > LONGEST_PATH:
         raise argparse.ArgumentTypeError(f"a path cannot be longer than {LONGEST_PATH} bytes")
     return word
+
+
+def duration(word: str) -> int:
+    """An argument's type: `30s`, `10m`, `1h`, `14d`, or `0`, in seconds."""
+    number, unit = (word, "s") if word == "0" else (word[:-1], word[-1:])
+    if unit not in UNIT_SECONDS or not (number.isascii() and number.isdecimal()):
+        raise argparse.ArgumentTypeError(f"'{word}' is no duration: write it as 30s, 10m, 1h or 14d")
+    seconds = int(number) * UNIT_SECONDS[unit] if len(number) < 12 else LONGEST_DURATION + 1
+    if seconds > LONGEST_DURATION:
+        raise argparse.ArgumentTypeError(f"{word} is too long")
+    return seconds
+
+
+def count(word: str) -> int:
+    """An argument's type: a whole number, 0 or more."""
+    if not (word.isascii() and word.isdecimal()) or len(word) > 12:
+        raise argparse.ArgumentTypeError(f"'{word}' is no whole number")
+    return int(word)

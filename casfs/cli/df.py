@@ -5,9 +5,9 @@ TOTAL: the files and their size, the distinct contents (blobs) they have and
 the size of those, and how much less that is. A file with several names counts
 for each of them; a blob that several directories share counts in each, in
 TOTAL once. Below: the trash and the blobs only it has (neither counts above),
-orphans (blobs no file has any more), files being written,
-the database, and the room on the file system that holds the store. A mounted
-store is shown as of its last commit.
+orphans (blobs no file has any more), the last collection of such, files being
+written, the database, and the room on the file system that holds the store. A
+mounted store is shown as of its last commit.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 from casfs.cli.arguments import Commands, add_command, add_json, add_path
 from casfs.cli.output import print_facts, print_json, print_table, printable, size
 from casfs.cli.places import store_of
+from casfs.cli.times import moment, span
 
 if TYPE_CHECKING:
     from casfs.maintenance.usage import Usage, UsageRow
+    from casfs.namespace.collecting import Run
     from casfs.types import Room
 
 
@@ -31,11 +33,14 @@ def add(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from casfs.maintenance.gc import history
     from casfs.maintenance.usage import summarize
 
-    usage = summarize(store_of(args.store))
+    store = store_of(args.store)
+    usage = summarize(store)
+    runs = history(store, 1)
     if args.json:
-        print_json(_as_json(usage))
+        print_json(_as_json(usage) | {"last_collection": runs[0]._asdict() if runs else None})
         return 0
     headers = ("directory", "files", "size", "blobs", "size", "saved")
     rows = [_as_text(printable(row.name), row) for row in usage.rows]
@@ -45,12 +50,21 @@ def run(args: argparse.Namespace) -> int:
         {
             "trash": _trash(usage),
             "orphans": f"{usage.orphans} blobs, {size(usage.orphan_bytes)}",
+            "last collection": _collection(runs[0]) if runs else "none yet",
             "staging": f"{usage.staged} files, {size(usage.staged_bytes)}",
             "database": size(usage.database_bytes),
             "file system": _room(usage.room),
         }
     )
     return 0
+
+
+def _collection(run: Run) -> str:
+    text = f"{moment(run.started_ns)}, {run.kind}, {run.blobs} blobs, {size(run.bytes)}"
+    if run.ended_ns is None:
+        return f"{text}, not ended"
+    text += f" in {span(run.ended_ns - run.started_ns)}"
+    return f"{text}, ended early: {run.error}" if run.error else text
 
 
 def _trash(usage: Usage) -> str:

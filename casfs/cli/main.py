@@ -14,7 +14,23 @@ from casfs.cli.arguments import Parser, Run, add_debug
 from casfs.cli.output import printable
 from casfs.errors import CasfsError, ExitCode, UsageError
 
-COMMANDS = ("init", "mount", "umount", "status", "df", "cp", "mv", "fsck", "trash", "undelete", "completion")
+COMMANDS = (
+    "init",
+    "mount",
+    "umount",
+    "status",
+    "df",
+    "cp",
+    "mv",
+    "fsck",
+    "scrub",
+    "heal",
+    "gc",
+    "pin",
+    "trash",
+    "undelete",
+    "completion",
+)
 """Each is a module beside this one: its docstring is its help, `add(commands)` makes its parser."""
 
 _DESCRIPTION = """

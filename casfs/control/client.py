@@ -58,3 +58,14 @@ class Client:
         if not answer.ok:
             raise DaemonError(answer.error, answer.exit_code)
         return answer.result
+
+
+def tell_damaged(store: str, blobs: list[int]) -> None:
+    """Let the daemon, if there is one, let go of blobs whose files were found to be bad and taken away.
+
+    Raises PermissionDenied, DaemonError.
+    """
+    try:
+        Client(store).call("damaged", blobs=blobs)
+    except NotMounted:
+        return

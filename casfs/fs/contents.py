@@ -37,6 +37,7 @@ class Contents:
         self._filestore = store.filestore
         self._staging = store.filestore.staging
         self._blobs = store.namespace.blobs
+        self._damage = store.namespace.damage
         self._savepoint = store.namespace.savepoint
         self._xattrs = store.namespace.xattrs
         self._inodes = inodes

@@ -11,14 +11,18 @@ demands of it (fs/fuse/iomode.c, fs/fuse/passthrough.c), and what keeps a blob i
   writer comes, the readers' file *becomes* the staged file: a fresh copy takes the name of the blob,
   and is durable, before anything is written; so the readers see the writes, and the blob keeps its bytes.
 - While readers have a staged file it stays one, and is not sealed. A row names it, so nothing is lost.
+- Nobody can take a backing file from a handle that has it. When it is found to be damaged, there is EIO for
+  every further open(2) of the inode until the last of those handles is gone.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
 from collections import OrderedDict
+from collections.abc import Collection
 from typing import Protocol
 
 from casfs.fs.commit import GroupCommit
@@ -49,6 +53,7 @@ class Passthrough(Contents):
 
     `backings`: None while nothing is passed through. `_idle`: blob -> backing id. `stale_pages`: inodes that
     were written while the kernel's page cache did not see it; their next open must not keep it.
+    `_damaged`: backing ids of damaged files.
     """
 
     def __init__(self, store: Store, inodes: InodeTable, group: GroupCommit, scheduler: Scheduler) -> None:
@@ -57,11 +62,14 @@ class Passthrough(Contents):
         self._idle: OrderedDict[int, int] = OrderedDict()
         self._blobs_in_use: set[int] = set()
         self.stale_pages: set[int] = set()
+        self._damaged: set[int] = set()
 
     async def join(self, handle: Handle) -> None:
         """Decide whether a new handle is passed through: all of an inode are, or none. Raises OSError."""
         content = handle.content
         if content.backing:
+            if content.backing in self._damaged:
+                raise OSError(errno.EIO, f"the blob of inode {content.inode.ino} is damaged")
             if handle.writable:
                 async with content.mutex:
                     await self._make_staged(content, content.inode.size)
@@ -76,8 +84,9 @@ class Passthrough(Contents):
         assert self.backings is not None
         backing = self._idle.pop(blob, 0)
         if not backing:
+            fd = self._blob_fd(content)
             try:
-                backing = self.backings.backing_open(self._blob_fd(content))
+                backing = self.backings.backing_open(fd)
             except OSError as error:
                 log.warning("nothing is passed through any more: %s", error)
                 self.backings = None
@@ -93,8 +102,13 @@ class Passthrough(Contents):
         backing, blob = content.backing, content.backing_blob
         content.backing = content.backing_blob = 0
         assert self.backings is not None or not backing
+        damaged = backing in self._damaged
+        self._damaged.discard(backing)
         if blob:
             self._blobs_in_use.discard(blob)
+            if damaged:
+                self._unregister(backing)
+                return
             self._idle[blob] = backing
             if len(self._idle) > IDLE_LIMIT:
                 _, backing = self._idle.popitem(last=False)
@@ -109,6 +123,28 @@ class Passthrough(Contents):
             self.backings.backing_close(backing)
         except OSError as error:
             log.warning("backing file %d stays registered: %s", backing, error)
+
+    async def let_go(self, blobs: Collection[int]) -> list[int]:
+        """The files of these blobs are damaged and were taken away: whoever reads them next gets EIO.
+
+        Gives the numbers of the inodes that have one of them: the kernel may still have their pages.
+        """
+        inos: set[int] = set()
+        for blob in blobs:
+            inos.update(self._damage.inodes_of(blob))
+            backing = self._idle.pop(blob, 0)
+            if backing:
+                self._unregister(backing)
+        inos.update(inode.ino for inode in self._inodes.in_memory.values() if inode.blob in blobs)
+        for content in self._open.values():
+            if content.inode.blob in blobs:
+                content.close_blob()
+            if content.backing_blob in blobs and content.backing:
+                self._damaged.add(content.backing)
+        for blob in blobs:
+            while self._blob_threads.get(blob):
+                await self._scheduler.run(time.sleep, 0.001)
+        return sorted(inos)
 
     async def _make_staged(self, content: Content, keep: int) -> None:
         if content.is_staged or not content.backing_blob:

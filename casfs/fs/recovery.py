@@ -24,7 +24,13 @@ async def recover(store: Store, inodes: InodeTable, group: GroupCommit, files: F
     """Bring a store whose last user may have died to a clean state, durable."""
     await group.begin()
     inodes.reserve_numbers()
-    for row in store.namespace.inodes.with_staged():
+    # Before anything is published: a commit of our own takes the place of one that a SIGKILL has cut off
+    # between its last byte in the log and its being seen, and what was published and never synced cannot be
+    # found again as if it were durable (I1).
+    await group.durable()
+    store.filestore.sync_all([])
+    for row in list(store.namespace.inodes.with_staged()):
+        await group.begin()
         await _seal_staged(store, inodes, files, row.ino, row.size)
     await remove_unlinked(store, inodes, group, files, store.namespace.inodes.unlinked())
     await group.durable()

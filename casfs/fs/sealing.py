@@ -95,6 +95,7 @@ class Sealing(Passthrough):
             self._drop_staged(content)
         elif blob is not None:
             self._publish(content, digest, None)
+            self._damage.clear(blob)
         else:
             blob = self._blobs.insert(digest, size, time.time_ns())
             self._inodes.add_refs(blob, -1)

@@ -10,7 +10,7 @@ import errno
 import os
 import struct
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from types import ModuleType
 from typing import Any
 
@@ -292,6 +292,11 @@ class Accelerated:
             except StopIteration:
                 return
             self._suspended(verb, RELEASE, 0)
+
+    def let_go(self, inos: Iterable[int]) -> None:
+        """Do not open these files from leases any more."""
+        for ino in inos:
+            self._revoke(ino)
 
     @property
     def idle_handles(self) -> int:

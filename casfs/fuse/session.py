@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 
 import pyfuse3
 
 from casfs.errors import MountError
 from casfs.fs.filesystem import FileSystem
-from casfs.fuse import accelerator, loop
+from casfs.fuse import accelerator, caches, loop
 from casfs.fuse.accelerated import Accelerated
 from casfs.fuse.committer import Committer
 from casfs.fuse.operations import Operations
@@ -26,6 +27,7 @@ class Session:
         self._mountpoint = mountpoint
         self._options = options
         self._store = fs.store.path
+        self._files = fs.files
         presentation = Presentation(options.uid, options.gid, options.umask)
         verbs = Verbs(fs, durable_each=options.commit_interval == 0)
         self._operations = Operations(verbs, presentation)
@@ -67,6 +69,13 @@ class Session:
     def idle_handles(self) -> int:
         """Handles that are only kept open for the next open(2)."""
         return 0 if self._accelerated is None else self._accelerated.idle_handles
+
+    async def damaged(self, blobs: Collection[int]) -> None:
+        """The files of these blobs are bad and were taken away: forget what is known of their bytes."""
+        inos = await self._files.let_go(blobs)
+        if self._accelerated is not None:
+            self._accelerated.let_go(inos)
+        await caches.forget((), inos)
 
     def features(self) -> dict[str, str]:
         """What makes the mount fast, and why it is not where it is off."""

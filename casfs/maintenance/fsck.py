@@ -12,6 +12,8 @@ does what every start does (fs/recovery.py), and checks again.
 from __future__ import annotations
 
 import contextlib
+import os
+import threading
 import time
 from collections.abc import Iterator
 
@@ -22,16 +24,16 @@ from casfs.maintenance.problems import PATHS, Findings, Kind, Problem, Report
 from casfs.maintenance.repair_files import FileRepair, repair_layout
 from casfs.maintenance.repair_rows import RowRepair
 from casfs.maintenance.rows import check_rows
-from casfs.maintenance.scrub import Scrub
+from casfs.maintenance.transaction import transaction
+from casfs.maintenance.verify import Bad, Batch, Verifier
 from casfs.namespace.checks import Affected, Checks
 from casfs.namespace.connection import DatabaseError
+from casfs.namespace.damage import BlobToRead
 from casfs.namespace.repairs import Repairs
-from casfs.store import Lock, Store
+from casfs.store import Lock, Store, collector_lock
+from casfs.types import DIGEST_SIZE
 
 __all__ = ["Problem", "Report", "check", "repair"]
-
-TURN_SECONDS = 10.0
-"""How long to wait for the collector, which holds the database for 20 ms at a time."""
 
 _IN_USE = (
     "files in staging/ that no inode names, and the length of the others: programs write them",
@@ -67,16 +69,18 @@ def check(path: str, deep: bool = False, tell: Tell = _silent, *, exclusive: boo
 
 @contextlib.contextmanager
 def _alone(store: Store) -> Iterator[str | None]:
-    """Hold the store's lock. Gives None, or who has it, when it is not to be had."""
-    lock = Lock(f"{store.path}/run/lock")
-    try:
-        holder = None if lock.acquire() else lock.holder()
-    except OSError as error:
-        holder = f"nobody who is known: run/lock cannot be taken ({error.strerror})"
-    try:
+    """Hold the store's lock, and the collector's. Gives None, or who has one, when it is not to be had."""
+    holder = None
+    with contextlib.ExitStack() as held:
+        for lock in (Lock(f"{store.path}/run/lock"), collector_lock(store.path)):
+            held.callback(lock.release)
+            try:
+                holder = holder or (None if lock.acquire() else lock.holder())
+            except OSError as error:
+                holder = f"nobody who is known: its lock in run/ cannot be taken ({error.strerror})"
+            if holder is not None:
+                break
         yield holder
-    finally:
-        lock.release()
 
 
 def _locked(store: Store, holder: str) -> StoreLocked:
@@ -115,8 +119,13 @@ def _check_files(
     store: Store, checks: Checks, findings: Findings, *, deep: bool, in_use: bool, tell: Tell
 ) -> None:
     told: set[bytes] = set()
+    known = checks.damage()
+    healed = {blob: digest for blob, (digest, _, _) in known.items() if len(digest) == DIGEST_SIZE}
     for fault in BlobScan(store.filestore, checks, in_use=in_use, tell=tell).faults():
         detail = f"{_inside(store, fault.path)} {fault.detail}"
+        if fault.blob is not None and fault.kind is not Kind.BLOB_MODE and fault.blob in healed:
+            del healed[fault.blob]
+            detail += _known_since(known[fault.blob][1])
         findings.add(fault.kind, detail, _paths_of_blob, checks, fault.blob)
         if fault.kind is Kind.BLOB_SIZE and fault.digest is not None:
             told.add(fault.digest)
@@ -126,11 +135,45 @@ def _check_files(
     if not in_use and (unlinked := checks.unlinked()):
         findings.add(Kind.UNLINKED, f"{unlinked} inodes were unlinked and open, and wait for their removal")
     if deep:
-        for corrupt in Scrub(store.filestore, checks, tell).corrupt():
-            if corrupt.digest not in told:
-                findings.corrupt.append(corrupt.digest)
-                detail = f"{_inside(store, store.filestore.paths.blob(corrupt.digest))}: {corrupt.reason}"
-                findings.add(Kind.CORRUPT_BLOB, detail, _paths_of_blob, checks, corrupt.blob)
+        for bad in _bad_blobs(store, checks, tell):
+            if bad.kind is Kind.MISSING_BLOB or bad.blob.digest in told:
+                continue  # that is told of already
+            findings.corrupt.append(bad.blob.digest)
+            detail = f"{_inside(store, store.filestore.paths.blob(bad.blob.digest))}: {bad.reason}"
+            if bad.blob.id in healed:
+                del healed[bad.blob.id]
+                detail += _known_since(known[bad.blob.id][1])
+            findings.add(Kind.CORRUPT_BLOB, detail, _paths_of_blob, checks, bad.blob.id)
+    for blob, digest in healed.items():
+        path = store.filestore.paths.blob(digest)
+        if os.path.lexists(path):
+            detail = f"{_inside(store, path)} is there again, noted as damaged: {known[blob][2]}"
+            findings.add(Kind.HEALED_DAMAGE, detail, _paths_of_blob, checks, blob)
+
+
+def _known_since(found_ns: int) -> str:
+    return f", known since {time.strftime('%Y-%m-%d', time.gmtime(found_ns // 10**9))}"
+
+
+def _bad_blobs(store: Store, checks: Checks, tell: Tell) -> Iterator[Bad]:
+    """Compare each with its digest, shard by shard. A repair may follow only when all are read."""
+    total = checks.blob_bytes()
+    done = 0
+    lock = threading.Lock()
+
+    def read(count: int) -> None:
+        nonlocal done
+        with lock:
+            done += count
+            tell("reading blobs", done, total)
+
+    def shards() -> Iterator[Batch]:
+        for shard in store.filestore.paths.shards():
+            rows = checks.shard(os.path.basename(shard))
+            yield [BlobToRead(blob, digest, size) for digest, (blob, size) in rows.items()]
+
+    for _, found in Verifier(store.filestore.paths, read).verified(shards()):
+        yield from found
 
 
 def _paths_of_blob(checks: Checks, blob: int | None) -> Affected:
@@ -166,35 +209,13 @@ def repair(path: str, report: Report, tell: Tell = _silent) -> Report:
     return check(path, tell=tell, exclusive=True)
 
 
-@contextlib.contextmanager
-def _transaction(store: Store) -> Iterator[None]:
-    """A write transaction, durable at its end, undone by an exception. Raises StoreLocked, DatabaseError."""
-    assert store.turnstile is not None
-    deadline = time.monotonic() + TURN_SECONDS
-    store.turnstile.enter()
-    try:
-        while not store.namespace.try_begin():
-            if time.monotonic() > deadline:
-                raise StoreLocked(f"the database of {store.path} is in use by another process")
-            time.sleep(0.01)
-        try:
-            yield
-            store.namespace.commit()
-        except BaseException:
-            store.namespace.rollback()
-            raise
-        store.namespace.sync_log()
-    finally:
-        store.turnstile.leave()
-
-
 def _mend_database(store: Store) -> bool:
     """Rebuild the indexes if anything is wrong with the database; is it whole then?"""
     checks = Checks(store.namespace)
     try:
         if not checks.integrity(deep=True):
             return True
-        with _transaction(store):
+        with transaction(store):
             Repairs(store.namespace).reindex()
         return not checks.integrity(deep=True)
     except DatabaseError:
@@ -203,7 +224,7 @@ def _mend_database(store: Store) -> bool:
 
 def _mend(store: Store, corrupt: tuple[bytes, ...], tell: Tell) -> None:
     checks = Checks(store.namespace)
-    with _transaction(store):
+    with transaction(store):
         tell("repairing rows", 0, 1)
         rows = RowRepair(store.namespace, checks)
         rows.structure()

@@ -104,6 +104,14 @@ class Kind(Enum):
         "I3",
         "becomes a file in lost+found if it is whole, goes to quarantine/ if not, is removed if it is empty",
     )
+    HEALED_DAMAGE = (
+        "healed-damage",
+        _NOTE,
+        "",
+        "its bytes are hashed: right, and the note of its damage goes; wrong, and it goes to quarantine/",
+    )
+    STRAY_DAMAGE = ("stray-damage", _GARBAGE, "", "removed")
+    STRAY_PIN = ("stray-pin", _GARBAGE, "", "removed")
     FOREIGN_FILE = ("foreign-file", _GARBAGE, "", "goes to quarantine/")
     MISSING_FOLDER = ("missing-folder", _ERROR, "", "made anew, empty")
     PERMISSIONS = ("permissions", _ERROR, "", "taken from everybody but the owner")

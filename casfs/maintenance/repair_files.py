@@ -22,8 +22,8 @@ class Quarantine:
         self.root = f"{root}/quarantine"
         self._durable = filestore.durable
 
-    def take(self, path: str) -> None:
-        """Move a file or folder in; if its name is taken, a number is put behind it. Durable."""
+    def take(self, path: str) -> str:
+        """Move a file or folder in, durable, with a number behind a name that is taken. Its new path."""
         if not os.path.isdir(self.root):
             os.mkdir(self.root, 0o700)
             self._durable.fsync_path(os.path.dirname(self.root))
@@ -34,6 +34,7 @@ class Quarantine:
             target = f"{name}.{number}"
         self._durable.rename(path, target)
         self._durable.fsync_path(self.root)
+        return target
 
 
 def repair_layout(root: str, filestore: FileStore) -> None:
@@ -75,6 +76,13 @@ class FileRepair:
             path, blob = self._paths.blob(digest), self._checks.blob_id(digest)
             if blob is not None and os.path.exists(path) and self._digest_of(path) != digest:
                 self._condemn(path, blob)
+        for blob, (digest, _, _) in self._checks.damage().items():
+            path = self._paths.blob(digest)
+            if path not in self._bad and os.path.exists(path):
+                if self._digest_of(path) == digest:
+                    self._rows.clear_damage(blob)
+                else:
+                    self._condemn(path, blob)
         for blob in list(self._checks.bad_digests()):
             self._rows.repairs.delete_orphan(blob)
 
@@ -98,7 +106,8 @@ class FileRepair:
 
     def _condemn(self, path: str, blob: int) -> None:
         """A blob file with the wrong bytes. Its row stays while somebody refers to it."""
-        self._rows.repairs.delete_orphan(blob)
+        if not self._rows.repairs.delete_orphan(blob):
+            self._rows.note_damage(blob, "its bytes are not what its name says")
         self._bad.append(path)
 
     def _adopt(self, path: str, digest: bytes) -> None:

@@ -123,9 +123,17 @@ class RowRepair:
         self.repairs.set_links(list(self._checks.link_faults()))
         self._mend_trash()
         self.count_references()
+        self.repairs.delete_stray_pins()
+        self._namespace.damage.clear_strays()
         if not self._checks.has_uuid():
             self.repairs.new_uuid()
         self.lost.save_numbers()
+
+    def note_damage(self, blob: int, reason: str) -> None:
+        self._namespace.damage.note(blob, reason, time.time_ns())
+
+    def clear_damage(self, blob: int) -> None:
+        self._namespace.damage.clear(blob)
 
     def _mend_trash(self) -> None:
         self._namespace.trash.remove(list(self._checks.stray_trash()))

@@ -98,6 +98,11 @@ def _check_blobs(checks: Checks, findings: Findings) -> None:
         findings.add(kind, detail, paths, blob.id, PATHS)
     for blob_id in checks.bad_digests():
         findings.add(Kind.BAD_DIGEST, f"the digest of blob {blob_id} is none", paths, blob_id, PATHS)
+    for blob_id in checks.stray_damage():
+        findings.add(Kind.STRAY_DAMAGE, f"blob {blob_id} is noted as damaged, and is not in the database")
+    for blob_id, pin_id, is_pin in checks.stray_pins():
+        gone = f"blob {blob_id}" if is_pin else "the pin"
+        findings.add(Kind.STRAY_PIN, f"pin {pin_id} holds blob {blob_id}, and {gone} is not in the database")
 
 
 def _path(checks: Checks, name: Dentry) -> Affected:

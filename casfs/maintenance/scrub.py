@@ -1,106 +1,333 @@
-"""Reading every blob and comparing it with its digest (I2)."""
+"""Scrubbing: every blob is read and compared with its digest, while the store is in use or not.
+
+A pass goes through the blobs by their ids. How far it has come is kept in the database, so that the next
+one who scrubs goes on there. What is bad is taken out of the way: reading it then gives EIO, not wrong
+bytes, and the next write of the same content, or `heal`, puts the blob back.
+"""
 
 from __future__ import annotations
 
 import os
+import stat
 import threading
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
-from blake3 import blake3
-
-from casfs.filestore.filestore import FileStore
+from casfs.errors import StoreLocked
+from casfs.filestore.filestore import hash_descriptor
 from casfs.maintenance.files import Tell
+from casfs.maintenance.problems import Kind
+from casfs.maintenance.repair_files import Quarantine
+from casfs.maintenance.transaction import transaction
+from casfs.maintenance.verify import Bad, Batch, Verifier, never
 from casfs.namespace.checks import Checks
+from casfs.namespace.damage import Pass
+from casfs.store import Lock, Store
 
-THREADS = max(1, min(4, os.cpu_count() or 1))
-"""BLAKE3 and read(2) release the GIL."""
+PERIOD = 30 * 86400.0
+"""Seconds in which a daemon reads each blob at least once, if nothing else is asked for."""
 
-CHUNK = 1 << 20
-"""Bytes read at a time."""
+BATCH_BLOBS = 256
+"""Blobs that one thread reads in one go ..."""
+
+BATCH_BYTES = 64 << 20
+"""... unless they have more bytes than this, or take longer than BATCH_SECONDS at the rate asked for."""
+
+BATCH_SECONDS = 2.0
+
+SAVE_SECONDS = 5.0
+"""So much of the work a SIGKILL may lose."""
+
+READ_AGAIN = 1 << 20
+"""Bytes up to which a bad file is read once more while nobody can write: a blob that is published in place
+(filestore/filestore.py) may have been read half-written. Larger ones get their name when they are whole."""
+
+ALL_PATHS = -1
+"""No limit, as SQLite wants to be told."""
+
+SLICE_SPEED = 4.0
+"""A daemon that is behind reads so many times as fast as the period asks for ..."""
+
+SLICE_RATE = 16 << 20
+"""... and at this many bytes per second at least."""
+
+Damaged = Callable[[list[int]], None]
+"""Called with ids of blobs whose files are bad, after they were taken away: whoever has the store mounted
+must let go of them."""
 
 
-class Corrupt(NamedTuple):
-    digest: bytes
-    blob: int
+@dataclass(frozen=True, slots=True)
+class BadBlob:
+    """A blob that is not what its name says, and what became of it.
+
+    `kind`: slug of a kind of `problems`. `known`: it was noted before. `quarantined`: where its file is
+    now, below the store; None when there is none to be moved. `paths`: every name it has, from the root of
+    the mount.
+    """
+
+    digest: str
+    size: int
+    kind: str
     reason: str
+    known: bool
+    quarantined: str | None
+    paths: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScrubReport:
+    """What one run did. `resumed`: it went on with a pass that another one began at `started_ns`;
+    `complete`: it came to the pass's end. `cleared`: blobs that were noted as damaged and are whole again,
+    or gone. `blobs` and `bytes` were read by this run."""
+
+    store: str
+    started_ns: int
+    resumed: bool
+    complete: bool
+    blobs: int
+    bytes: int
+    seconds: float
+    bad: tuple[BadBlob, ...]
+    cleared: int
+
+
+class Settlement:
+    """Takes bad blobs out of the way, one transaction for each. `damaged`: who has to be told."""
+
+    def __init__(self, store: Store, verifier: Verifier, damaged: Damaged) -> None:
+        self._store = store
+        self._verifier = verifier
+        self._damaged = damaged
+        self._quarantine = Quarantine(store.path, store.filestore)
+        self._checks = Checks(store.namespace)
+
+    def settle(self, bad: Bad) -> BadBlob | None:
+        """Quarantine the file of a bad blob, if it still is, and note the damage. None when the blob was
+        collected meanwhile, or got another, whole file. Raises StoreLocked, OSError, Interrupted."""
+        found: Bad | None = bad
+        while found is not None:
+            try:
+                with transaction(self._store):
+                    if self._store.namespace.blobs.find(found.blob.digest) != found.blob.id:
+                        return None
+                    if self._is_as_it_was(found):
+                        known, place = self._take(found)
+                        break
+            finally:
+                found.close()
+            found = self._verifier.verify(found.blob)
+        else:
+            return None
+        blob = found.blob
+        self._damaged([blob.id])
+        paths = self._checks.paths_of_blob(blob.id, ALL_PATHS).paths
+        return BadBlob(blob.digest.hex(), blob.size, found.kind.slug, found.reason, known, place, paths)
+
+    def _is_as_it_was(self, bad: Bad) -> bool:
+        """Inside the transaction: nobody publishes, collects or heals now."""
+        try:
+            there = os.lstat(self._store.filestore.paths.blob(bad.blob.digest))
+        except FileNotFoundError:
+            return bad.kind is Kind.MISSING_BLOB
+        if bad.fd < 0:
+            return bad.unreadable
+        if there.st_ino != os.fstat(bad.fd).st_ino:
+            return False
+        if bad.unreadable or there.st_size > READ_AGAIN or not stat.S_ISREG(there.st_mode):
+            return True
+        return hash_descriptor(bad.fd, there.st_size) != bad.blob.digest
+
+    def _take(self, bad: Bad) -> tuple[bool, str | None]:
+        """Quarantine and note; was it known, and where its file is now. The file goes first: when it ends
+        here, the next scrub finds that it is missing."""
+        blob, place = bad.blob, None
+        if bad.kind is not Kind.MISSING_BLOB:
+            path = self._store.filestore.paths.blob(blob.digest)
+            place = self._quarantine.take(path).removeprefix(f"{self._store.path}/")
+            self._store.filestore.durable.fsync_path(os.path.dirname(path))
+        return not self._store.namespace.damage.note(blob.id, bad.reason, time.time_ns()), place
 
 
 class Scrub:
-    """Hashes the blobs that have a row, shard by shard, each shard in one thread.
+    """One run over the blobs of a store. Whoever makes it holds `scrub_lock`."""
 
-    Sound on a store in use: a blob never changes, and one that is gone meanwhile was collected; those that
-    are missing without that are found by `files.BlobScan`. One that was given another file meanwhile is read
-    again.
-    """
-
-    def __init__(self, filestore: FileStore, checks: Checks, tell: Tell) -> None:
-        self._paths = filestore.paths
-        self._checks = checks
+    def __init__(
+        self,
+        store: Store,
+        *,
+        rate: float | None,
+        tell: Tell,
+        damaged: Damaged,
+        stop: Callable[[], bool],
+        restart: bool = False,
+    ) -> None:
+        """`rate`: bytes per second at the most. Raises DatabaseError."""
+        self._store = store
+        self._damage = store.namespace.damage
+        self._rate = rate
         self._tell = tell
-        self._total = checks.blob_bytes()
-        self._done = 0
-        self._lock = threading.Lock()
-        self._stopped = threading.Event()
+        self._count = 0
+        self._counting = threading.Lock()
+        self._verifier = Verifier(store.filestore.paths, self._read, rate=rate, keep=True, stop=stop)
+        self._settlement = Settlement(store, self._verifier, damaged)
+        self._total = self._damage.blob_bytes()
+        last = None if restart else self._damage.last_pass()
+        self._resumed = last is not None and not last.ended_ns
+        self._pass = last if last is not None and not last.ended_ns else Pass(time.time_ns())
+        self._read_until = self._pass.read_bytes
+        self._saved_at = time.monotonic()
 
-    def corrupt(self) -> Iterator[Corrupt]:
-        """Those whose bytes are others, or cannot be read. A repair may follow only when all are found."""
-        running: deque[Future[list[Corrupt]]] = deque()
-        with ThreadPoolExecutor(THREADS) as pool:
-            try:
-                for shard in self._paths.shards():
-                    rows = self._checks.shard(os.path.basename(shard))
-                    running.append(pool.submit(self._read_shard, rows))
-                    if len(running) > THREADS:
-                        yield from running.popleft().result()
-                while running:
-                    yield from running.popleft().result()
-            finally:
-                self._stopped.set()
-
-    def _read_shard(self, rows: dict[bytes, tuple[int, int]]) -> list[Corrupt]:
-        buffer = memoryview(bytearray(CHUNK))
-        found = []
-        for digest, (blob, _) in rows.items():
-            if self._stopped.is_set():
-                break
-            try:
-                reason = self._compare(digest, buffer)
-            except OSError as error:
-                reason = f"cannot be read: {error.strerror}"
-            if reason:
-                found.append(Corrupt(digest, blob, reason))
-        return found
-
-    def _compare(self, digest: bytes, buffer: memoryview) -> str:
+    def run(self, limit: int | None = None) -> ScrubReport:
+        """Read to the end of the pass, until about `limit` bytes are read, or a stop. Raises StoreLocked,
+        OSError; what was read before is not read again."""
+        started = time.monotonic()
+        known = set(self._damage.known())
+        bad: list[BadBlob] = []
+        blobs = cleared = 0
+        complete = False
         try:
-            fd = os.open(self._paths.blob(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            return ""
-        try:
-            hasher = blake3()
-            while (count := os.readv(fd, [buffer])) and not self._stopped.is_set():
-                hasher.update(buffer[:count])
-                self._count(count)
-            if count or hasher.digest() == digest:
-                return ""
-            if not self._is_still_there(digest, fd):
-                return self._compare(digest, buffer)
-            return f"its bytes have the digest {hasher.hexdigest()}"
+            for batch, found in self._verifier.verified(self._batches(limit)):
+                wrong = {each.blob.id for each in found}
+                try:
+                    while found:
+                        settled = self._settlement.settle(found.pop(0))
+                        if settled is not None:
+                            bad.append(settled)
+                finally:
+                    for each in found:
+                        each.close()
+                whole = [blob.id for blob in batch if blob.id in known and blob.id not in wrong]
+                cleared += self._clear(whole)
+                self._advance(batch)
+                blobs += len(batch)
+            complete = not self._damage.blobs_after(self._pass.cursor, 1)
         finally:
-            os.close(fd)
+            if complete:
+                self._pass = self._pass._replace(ended_ns=time.time_ns())
+            self._save()
+        if complete:
+            cleared += self._clear_strays()
+        seconds = time.monotonic() - started
+        pass_started = self._pass.started_ns
+        return ScrubReport(
+            self._store.path,
+            pass_started,
+            self._resumed,
+            complete,
+            blobs,
+            self._count,
+            seconds,
+            tuple(bad),
+            cleared,
+        )
 
-    def _is_still_there(self, digest: bytes, fd: int) -> bool:
-        """Is the file the blob's? A writer may have got it, and the blob a copy (fs/passthrough.py)."""
-        try:
-            there = os.stat(self._paths.blob(digest), follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return there.st_ino == os.fstat(fd).st_ino
+    def _batches(self, limit: int | None) -> Iterator[Batch]:
+        """The blobs from where the pass has come to."""
+        most = min(BATCH_BYTES, int((self._rate or BATCH_BYTES) * BATCH_SECONDS))
+        cursor, given = self._pass.cursor, 0
+        while limit is None or given < limit:
+            blobs = self._damage.blobs_after(cursor, BATCH_BLOBS)
+            if not blobs:
+                return
+            batch: Batch = []
+            size = 0
+            for blob in blobs:
+                if batch and size + blob.size > most:
+                    break
+                batch.append(blob)
+                size += blob.size
+            cursor = batch[-1].id
+            given += size
+            yield batch
 
-    def _count(self, size: int) -> None:
-        with self._lock:
-            self._done += size
-            self._tell("reading blobs", self._done, self._total)
+    def _read(self, count: int) -> None:
+        with self._counting:
+            self._count += count
+            self._tell("reading blobs", min(self._total, self._read_until + self._count), self._total)
+
+    def _advance(self, batch: Batch) -> None:
+        size = sum(blob.size for blob in batch)
+        self._pass = self._pass._replace(cursor=batch[-1].id, read_bytes=self._pass.read_bytes + size)
+        if time.monotonic() - self._saved_at > SAVE_SECONDS:
+            self._save()
+
+    def _save(self) -> None:
+        with transaction(self._store, durable=False):
+            self._damage.save_pass(self._pass)
+        self._saved_at = time.monotonic()
+
+    def _clear(self, blobs: list[int]) -> int:
+        """These were read and are whole."""
+        if not blobs:
+            return 0
+        with transaction(self._store):
+            return sum(self._damage.clear(blob) for blob in blobs)
+
+    def _clear_strays(self) -> int:
+        with transaction(self._store):
+            return self._damage.clear_strays()
+
+
+def scrub_lock(store: Store) -> Lock:
+    """Hold off a second scrub of the store. Raises StoreLocked."""
+    lock = Lock(f"{store.path}/run/scrub")
+    if not lock.acquire():
+        raise StoreLocked(f"{store.path} is being scrubbed by {lock.holder()}")
+    return lock
+
+
+def scrub(
+    store: Store,
+    *,
+    rate: float | None = None,
+    period: float | None = None,
+    restart: bool = False,
+    tell: Tell,
+    damaged: Damaged,
+    stop: Callable[[], bool] = never,
+) -> ScrubReport:
+    """Go on with the pass that is under way, or make a new one, to its end.
+
+    `rate`: bytes per second at the most; `period`: seconds that a whole pass shall take. `stop` is asked
+    often whether to end early, by any thread. Raises StoreLocked, DatabaseError, OSError.
+    """
+    lock = scrub_lock(store)
+    try:
+        if period is not None:
+            rate = max(1.0, store.namespace.damage.blob_bytes() / period)
+        run = Scrub(store, rate=rate, tell=tell, damaged=damaged, stop=stop, restart=restart)
+        return run.run()
+    finally:
+        lock.release()
+
+
+def scrub_slice(
+    store: Store,
+    *,
+    period: float = PERIOD,
+    damaged: Damaged,
+    stop: Callable[[], bool] = never,
+) -> ScrubReport | None:
+    """What a daemon does now and then, so that a pass is done `period` seconds after the last one began.
+
+    Reads what is due by now, at a moderate rate; None when nothing is. Raises StoreLocked, also while
+    somebody scrubs by hand; DatabaseError, OSError.
+    """
+    lock = scrub_lock(store)
+    try:
+        last = store.namespace.damage.last_pass()
+        total = store.namespace.damage.blob_bytes()
+        elapsed = 0.0 if last is None else (time.time_ns() - last.started_ns) / 1e9
+        if last is not None and last.ended_ns:
+            if 0 <= elapsed < period:
+                return None
+            last, elapsed = None, 0.0
+        due = int(total * min(1.0, max(0.0, elapsed) / period)) - (0 if last is None else last.read_bytes)
+        if last is not None and due <= 0 and elapsed < period:
+            return None
+        rate = max(SLICE_SPEED * total / period, SLICE_RATE)
+        run = Scrub(store, rate=rate, tell=lambda doing, done, total: None, damaged=damaged, stop=stop)
+        return run.run(limit=max(due, 1) if elapsed < period else None)
+    finally:
+        lock.release()

@@ -397,6 +397,29 @@ class Checks:
     def blob_bytes(self) -> int:
         return int(self._value("SELECT coalesce(sum(size), 0) FROM blob"))
 
+    # What is said about blobs
+
+    def damage(self) -> dict[int, tuple[bytes, int, str]]:
+        """The blobs that are known to be damaged: id -> (digest, when that was found, reason)."""
+        rows = self._rows(
+            "SELECT b.id, b.blake3, d.found_ns, d.reason FROM damage AS d JOIN blob AS b ON b.id = d.blob_id"
+        )
+        return {blob_id: (digest, found_ns, reason) for blob_id, digest, found_ns, reason in rows}
+
+    def stray_damage(self) -> Iterator[int]:
+        """Ids of blobs that are known to be damaged, and are in no row any more."""
+        for (blob_id,) in self._rows("SELECT blob_id FROM damage WHERE blob_id NOT IN (SELECT id FROM blob)"):
+            yield blob_id
+
+    def stray_pins(self) -> Iterator[tuple[int, int, bool]]:
+        """What holds a blob that is gone, or is of a pin that is: (blob, pin, is there the pin?)."""
+        for blob_id, pin_id, pinned in self._rows(
+            """SELECT p.blob_id, p.pin_id, EXISTS (SELECT 1 FROM pin WHERE id = p.pin_id) AS pinned
+               FROM pinned AS p
+               WHERE NOT pinned OR NOT EXISTS (SELECT 1 FROM blob AS b WHERE b.id = p.blob_id)"""
+        ):
+            yield blob_id, pin_id, bool(pinned)
+
     # Paths
 
     def path(self, parent: int, name: bytes) -> bytes:

@@ -20,7 +20,8 @@ SCHEMA_VERSION = 2
 """PRAGMA user_version written by this release."""
 
 READ_TIMEOUT_MS = 10_000
-"""A reader may meet the moment in which the last user of the database closes it. Writers wait elsewhere."""
+"""Who opens the database may meet the moment in which its last user closes it. Writers wait elsewhere, and
+set it to 0 when they are in."""
 
 Migration = Callable[[apsw.Connection], None]
 
@@ -63,7 +64,7 @@ def connect(path: str, *, readonly: bool = False) -> apsw.Connection:
     connection = None
     try:
         connection = apsw.Connection(path, flags=flags)
-        connection.set_busy_timeout(READ_TIMEOUT_MS if readonly else 0)
+        connection.set_busy_timeout(READ_TIMEOUT_MS)
         # Without it SQLite prepares a join again for each new binding: 25 µs in place of 2 for a lookup.
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         for pragma in (

@@ -11,6 +11,7 @@ import apsw
 from casfs.errors import FormatError
 from casfs.namespace.blobs import Blobs
 from casfs.namespace.connection import SCHEMA_VERSION, check_version, connect, migrate, translate
+from casfs.namespace.damage import Damage
 from casfs.namespace.dentries import Dentries
 from casfs.namespace.inodes import Inodes
 from casfs.namespace.trash import TrashRows
@@ -32,11 +33,16 @@ class Namespace:
 
     Owned by one thread: the event loop's in the mount daemon. Exceptions: `sync_log` and `checkpoint`
     have a descriptor and a connection of their own and may run in another one at any time.
+
+    `shared`: another process may write too; then closing leaves the log to whoever closes last, and COMMIT
+    syncs the log before others see its rows: when the collector is killed behind a COMMIT, nobody may find a
+    digest free whose row power could still bring back (I1).
     """
 
-    def __init__(self, path: str, *, readonly: bool = False) -> None:
+    def __init__(self, path: str, *, readonly: bool = False, shared: bool = False) -> None:
         self.path = path
         self.readonly = readonly
+        self._shared = shared
         self.log_pages = 0
         self._connection = connect(path, readonly=readonly)
         try:
@@ -55,13 +61,17 @@ class Namespace:
         self.dentries = Dentries(self._connection)
         self.blobs = Blobs(self._connection)
         self.xattrs = Xattrs(self._connection)
+        self.damage = Damage(self._connection)
         self.trash = TrashRows(self._connection)
 
     def _open_log(self) -> None:
         migrate(self._connection, self.path)
         self.version = SCHEMA_VERSION
         self._connection.set_wal_hook(self._count_pages)
+        if self._shared:
+            self._connection.execute("PRAGMA synchronous = FULL")
         self._value("SELECT count(*) FROM meta")  # makes the log, if there is none
+        self._connection.set_busy_timeout(0)
         self._log = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
         self._checkpointer: apsw.Connection | None = None
 
@@ -149,6 +159,7 @@ class Namespace:
         """
         if self._checkpointer is None:
             self._checkpointer = connect(self.path)
+            self._checkpointer.set_busy_timeout(0)
         try:
             self._checkpointer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             if restart:
@@ -182,7 +193,8 @@ class Namespace:
         if self._checkpointer is not None:
             self._checkpointer.close()
         os.close(self._log)
-        _checkpoint_quietly(self._connection)
+        if not self._shared:  # it would keep the other one from writing while it lasts
+            _checkpoint_quietly(self._connection)
         self._connection.close()
 
 

@@ -141,6 +141,12 @@ class Repairs:
     def set_blob_size(self, blob: int, size: int) -> None:
         self._run("UPDATE blob SET size = ? WHERE id = ?", size, blob)
 
+    def delete_stray_pins(self) -> None:
+        self._run(
+            """DELETE FROM pinned WHERE pin_id NOT IN (SELECT id FROM pin)
+               OR NOT EXISTS (SELECT 1 FROM blob AS b WHERE b.id = blob_id)"""
+        )
+
     def delete_orphan(self, blob: int) -> bool:
         """Delete the row of a blob nobody refers to; False for another."""
         return bool(self._run("DELETE FROM blob WHERE id = ? AND refs = 0 RETURNING id", blob))

@@ -13,6 +13,9 @@
 --   next_ino     no inode number >= this one was ever given out
 --   next_cookie  no directory cookie >= this one was ever given out
 --   uuid         identity of the store, 32 hex characters
+--   scrub_started_ns, scrub_cursor, scrub_bytes, scrub_ended_ns
+--                the pass of a scrub that is under way, or was the last: its start, the id of the blob it has
+--                come to, bytes read until there, its end (0 = not yet); absent before the first
 --   casfs_directory  inode number of /.casfs, once there is one: it is not listed, and not counted in the
 --                root's nlink
 CREATE TABLE meta (

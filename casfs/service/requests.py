@@ -30,6 +30,7 @@ class Requests:
             "sync": self.sync,
             "cp": self.cp,
             "mv": self.mv,
+            "damaged": self.damaged,
         } | self._trash.operations()
 
     async def status(self) -> dict[str, Any]:
@@ -59,4 +60,8 @@ class Requests:
     async def mv(self, src: str, dst: str) -> dict[str, Any]:
         moved = await copy.move(self._fs, os.fsencode(src), os.fsencode(dst))
         await caches.forget(moved.names, moved.inos)
+        return {}
+
+    async def damaged(self, blobs: list[int]) -> dict[str, Any]:
+        await self._session.damaged(frozenset(blobs))
         return {}

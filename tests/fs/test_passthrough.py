@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import trio
@@ -179,6 +180,86 @@ def test_a_writer_who_finds_no_room_for_the_copy_is_refused_and_the_readers_keep
         assert registry.read(reader) == CONTENT
         await mount.release(reader)
         assert await mount.read_file(b"one") == CONTENT
+
+    run(body)
+    finish(registry)
+
+
+def rot(mount: Mount, name: bytes) -> tuple[int, Path]:
+    """Have the blob of a file taken away, as a scrub does; its id, and where its file was."""
+    inode = mount.fs.tree.lookup(ROOT_INO, name)
+    assert inode is not None
+    assert inode.blob is not None
+    digest = mount.fs.files.digest(inode)
+    assert digest is not None
+    path = Path(mount.fs.store.filestore.paths.blob(digest))
+    os.rename(path, path.parent.parent.parent / "quarantined")
+    return inode.blob, path
+
+
+def test_an_idle_backing_file_that_is_damaged_is_given_back(run: Run, registry: Registry) -> None:
+    async def body(mount: Mount) -> None:
+        mount.fs.files.backings = registry
+        for name in (b"file", b"twin"):
+            await mount.write_file(name, CONTENT)
+        await mount.fs.group.durable()
+        await mount.release(await opened(mount, b"file"))
+        assert len(registry.files) == 1
+        blob, path = rot(mount, b"file")
+        names = [mount.fs.tree.lookup(ROOT_INO, name) for name in (b"file", b"twin")]
+        assert await mount.fs.files.let_go({blob}) == sorted(inode.ino for inode in names if inode)
+        assert registry.files == {}
+        for name in (b"file", b"twin"):
+            with pytest.raises(OSError, match="missing from the filestore"):
+                await opened(mount, name)
+        assert mount.fs.files.backings is registry, "one bad blob is no reason to pass nothing through"
+        os.rename(path.parent.parent.parent / "quarantined", path)
+        await mount.release(await opened(mount, b"twin"))
+
+    run(body)
+    finish(registry)
+
+
+def test_a_damaged_backing_file_in_use_is_given_to_nobody_else(run: Run, registry: Registry) -> None:
+    async def body(mount: Mount) -> None:
+        mount.fs.files.backings = registry
+        await mount.write_file(b"file", CONTENT)
+        await mount.fs.group.durable()
+        reader = await opened(mount, b"file")
+        blob, path = rot(mount, b"file")
+        await mount.fs.files.let_go({blob})
+        for write in (False, True):
+            with pytest.raises(OSError, match="is damaged"):
+                await opened(mount, b"file", write=write)
+            mount.fs.files.handles -= 1  # what verbs.open gives back
+            reader.content.handles -= 1
+            reader.content.writers -= write
+        os.rename(path.parent.parent.parent / "quarantined", path)
+        await mount.release(reader)
+        assert registry.files == {}
+        reader = await opened(mount, b"file")
+        assert registry.read(reader) == CONTENT
+        await mount.release(reader)
+
+    run(body)
+    finish(registry)
+
+
+def test_a_damaged_blob_does_not_become_a_staged_file(run: Run, registry: Registry) -> None:
+    """A truncation while a reader has it: its copy would be the blob again."""
+
+    async def body(mount: Mount) -> None:
+        mount.fs.files.backings = registry
+        await mount.write_file(b"file", CONTENT)
+        await mount.fs.group.durable()
+        reader = await opened(mount, b"file")
+        blob, path = rot(mount, b"file")
+        await mount.fs.files.let_go({blob})
+        with pytest.raises(OSError, match="missing from the filestore"):
+            await mount.fs.files.truncate(reader.inode, 10, None)
+        assert reader.inode.size == len(CONTENT)
+        os.rename(path.parent.parent.parent / "quarantined", path)
+        await mount.release(reader)
 
     run(body)
     finish(registry)

@@ -496,6 +496,39 @@ DEFECTS = (
         lambda store: (store.path / "blobs/0/link").symlink_to("/etc/passwd"),
         severity=GARBAGE,
     ),
+    Defect("pinned blob that is gone", "stray-pin", lambda store: _pin(store, 99), severity=GARBAGE),
+    Defect(
+        "pin that is gone",
+        "stray-pin",
+        lambda store: _pin(store, _blob_of(store, ONE), pin=False),
+        severity=GARBAGE,
+    ),
+    Defect("damage of nothing", "stray-damage", lambda store: _note(store, 99), severity=GARBAGE),
+    Defect(
+        "damage of a whole blob",
+        "healed-damage",
+        lambda store: _note_and(store, ONE, ONE),
+        ONES,
+        severity=NOTE,
+    ),
+    Defect(
+        "damage that was found and is there again",
+        "healed-damage",
+        lambda store: _note_and(store, ONE, ONE[:-1] + b"!"),
+        ONES,
+        severity=NOTE,
+        left=("missing-blob",),
+        lost=ONES,
+        quarantined=(ONE[:-1] + b"!",),
+    ),
+    Defect(
+        "damage that is known",
+        "missing-blob",
+        lambda store: _note_and(store, TWO, None),
+        TWOS,
+        left=("missing-blob",),
+        lost=TWOS,
+    ),
     Defect("no shard", "missing-folder", lambda store: _empty_shard(store).rmdir()),
     Defect("no staging", "missing-folder", _no_folder("staging")),
     Defect("no staging but a file", "missing-folder", _file_for_folder, quarantined=(b"in the way",)),
@@ -504,6 +537,26 @@ DEFECTS = (
     Defect("open database", "permissions", _mode("casfs.db", 0o640)),
     Defect("writable configuration", "permissions", _mode("casfs.toml", 0o666)),
 )
+
+
+def _pin(store: Damaged, blob: int, *, pin: bool = True) -> None:
+    if pin:
+        store.sql("INSERT INTO pin VALUES (1, 'kept', 0, 1, NULL)")
+    store.sql("INSERT INTO pinned VALUES (?, 1)", blob)
+
+
+def _note(store: Damaged, blob: int) -> None:
+    """As of 2026-01-01."""
+    store.sql("INSERT INTO damage VALUES (?, 1767225600000000000, 'is missing')", blob)
+
+
+def _note_and(store: Damaged, content: bytes, data: bytes | None) -> None:
+    """A blob that is noted as damaged, and now has these bytes."""
+    _note(store, _blob_of(store, content))
+    if data is None:
+        store.blob(content).unlink()
+    else:
+        store.overwrite(store.blob(content), data)
 
 
 def _empty_shard(store: Damaged) -> Path:

@@ -51,6 +51,8 @@ statements = st.one_of(
     st.tuples(st.just("UPDATE blob SET orphaned_ns = ? WHERE id = ?"), st.none() | small, small),
     st.tuples(st.just("UPDATE OR IGNORE blob SET blake3 = ? WHERE id = ?"), digests, small),
     st.tuples(st.just("INSERT OR IGNORE INTO xattr VALUES (?, x'41', x'42')"), inos),
+    st.tuples(st.just("INSERT OR IGNORE INTO damage VALUES (?, 1, 'is missing')"), small),
+    st.tuples(st.just("INSERT OR IGNORE INTO pinned VALUES (?, 1)"), small),
     st.tuples(st.just("DELETE FROM meta WHERE key = ?"), keys),
     st.tuples(st.just("UPDATE meta SET value = ? WHERE key = ?"), st.sampled_from([0, 7, "x", 1.5]), keys),
 )

@@ -84,7 +84,10 @@ def test_a_check_changes_nothing(store: Damaged) -> None:
 
 
 def state(store: Damaged) -> object:
-    rows = [store.sql(f"SELECT * FROM {table}") for table in ("meta", "blob", "inode", "dentry", "xattr")]
+    rows = [
+        store.sql(f"SELECT * FROM {table}")
+        for table in ("meta", "blob", "inode", "dentry", "xattr", "damage")
+    ]
     found = {
         file: (file.lstat().st_mode, file.lstat().st_mtime_ns)
         for folder in ("blobs", "staging")
@@ -98,6 +101,14 @@ def test_a_corrupt_blob_is_only_seen_by_reading_it(store: Damaged) -> None:
     assert check(str(store)).clean
     report = check(str(store), deep=True)
     assert report.corrupt == (blake3(ONE).digest(),)
+
+
+def test_damage_that_is_noted_is_told_as_known(store: Damaged) -> None:
+    for name in ("damage that is known", "damage of a whole blob"):
+        next(defect for defect in DEFECTS if defect.name == name).make(store)
+    told = {problem.kind: problem.detail for problem in check(str(store)).problems}
+    assert told["missing-blob"].endswith(" is missing, known since 2026-01-01")
+    assert told["healed-damage"].endswith(" is there again, noted as damaged: is missing")
 
 
 def test_a_problem_that_is_found_very_often_is_counted(

@@ -9,22 +9,20 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from casfs.errors import StoreLocked
-from casfs.filestore.durable import Durable
 from casfs.filestore.filestore import FileStore
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import InlineScheduler, run_inline
 from casfs.maintenance.fsck import check, repair
 from casfs.maintenance.offline import opened
-from casfs.namespace.namespace import Namespace
 from casfs.store import Store
 from tests.images import copy_store
 from tests.invariants import assert_clean
+from tests.maintenance.cut_off import CutOff, cut_at
 from tests.maintenance.defects import DEFECTS, Defect
 from tests.maintenance.stores import ONE, TWO, Damaged, make_file
 
@@ -188,30 +186,6 @@ def test_a_repair_that_fails_changes_no_row(store: Damaged, monkeypatch: pytest.
             repair(str(store), report)
     assert [store.sql(f"SELECT * FROM {table}") for table in ("meta", "inode", "dentry", "blob")] == rows
     assert mend(store) == []
-
-
-class CutOff(Exception):
-    """The process ends here."""
-
-
-def cut_at(patch: pytest.MonkeyPatch, last: int) -> list[str]:
-    """Let the durable seam work for `last` calls and then no more; gives the calls as they are made."""
-    calls: list[str] = []
-
-    def watched(name: str, method: Callable[..., object]) -> Callable[..., object]:
-        def call(*args: object) -> object:
-            if len(calls) >= last:
-                raise CutOff
-            calls.append(name)
-            return method(*args)
-
-        return call
-
-    for name in ("create", "write_whole", "rename", "link", "unlink", "fdatasync", "fsync_path", "syncfs"):
-        patch.setattr(Durable, name, watched(name, getattr(Durable, name)))
-    for name in ("commit", "sync_log"):
-        patch.setattr(Namespace, name, watched(name, getattr(Namespace, name)))
-    return calls
 
 
 def test_a_repair_that_is_cut_off_is_finished_by_the_next(store: Damaged, template: Path) -> None:

@@ -1,0 +1,112 @@
+"""Hold contents back from collection.
+
+A pin keeps what the files at and below its paths have now, whatever becomes of
+them later, or with --everything all that the store has and will have; until it
+expires or is removed. Works on a mounted store and on one that is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from casfs.cli.arguments import Commands, Parser, add_command, add_json, add_path, count, duration, path
+from casfs.cli.output import print_json, print_table, printable, size
+from casfs.cli.places import store_of
+from casfs.cli.times import moment
+from casfs.errors import ExitCode, NotMounted, UsageError
+
+if TYPE_CHECKING:
+    from casfs.namespace.collecting import Pin
+
+
+def add(commands: Commands) -> None:
+    parser = add_command(commands, "pin", run, __doc__)
+    actions = parser.add_subparsers(
+        dest="action", metavar="ACTION", title="actions", required=True, parser_class=Parser
+    )
+    adding = actions.add_parser("add", help="hold contents back")
+    add_path(adding, "STORE", "a store, or a path in the mount of one")
+    named = adding.add_argument(
+        "paths", metavar="PATH", type=path, nargs="+", help="in a mount, or from the store's root (/…)"
+    )
+    named.required = False  # with '*' argparse takes none as soon as an option stands before them
+    adding.add_argument("--everything", action="store_true", help="all that is there and all to come")
+    adding.add_argument("--reason", default="", help="a line for those who wonder")
+    adding.add_argument("--expires", metavar="TIME", type=duration, help="let go after 10m, 1h, 14d")
+    listing = actions.add_parser("list", help="show the pins")
+    add_path(listing, "STORE", "a store, or a path in the mount of one")
+    removing = actions.add_parser("rm", help="let go of what a pin holds")
+    add_path(removing, "STORE", "a store, or a path in the mount of one")
+    removing.add_argument("id", metavar="ID", type=count, help="as 'casfs pin list' shows it")
+    for action in (adding, listing):
+        add_json(action)
+
+
+def run(args: argparse.Namespace) -> int:
+    from casfs.maintenance import pins
+
+    store = store_of(args.store)
+    match args.action:
+        case "add":
+            pin = _add(store, args)
+            if args.json:
+                print_json(pin._asdict())
+            else:
+                print(f"pin {pin.id} holds {_held(pin)}")
+        case "list":
+            _list(pins.list_pins(store), as_json=args.json)
+        case _:
+            pins.remove_pin(store, args.id)
+    return ExitCode.OK
+
+
+def _add(store: str, args: argparse.Namespace) -> Pin:
+    from casfs.maintenance.pins import add_pin
+
+    if bool(args.paths) == args.everything:
+        raise UsageError("name the paths to pin, or --everything", "see 'casfs pin add --help'")
+    inside = [_inside(store, word) for word in args.paths or ()]
+    _sync(store)
+    return add_pin(store, inside, reason=args.reason, seconds=args.expires)
+
+
+def _inside(store: str, word: str) -> bytes:
+    """The path from the root of the store that a person means by `word`."""
+    from casfs.service.mounts import find_mount
+
+    with contextlib.suppress(NotMounted):
+        mount, inside = find_mount(word)
+        if os.path.realpath(mount.store) == os.path.realpath(store):
+            return inside
+    if not word.startswith("/"):
+        raise UsageError(f"'{word}' lies in no mount of {store}", "or begin it with /, the root of the store")
+    return os.fsencode(os.path.normpath(word))
+
+
+def _sync(store: str) -> None:
+    """Have what was written until now committed, if the store is mounted."""
+    from casfs.control.client import Client
+
+    with contextlib.suppress(NotMounted):
+        Client(store).call("sync")
+
+
+def _list(pins: list[Pin], *, as_json: bool) -> None:
+    if as_json:
+        print_json([pin._asdict() for pin in pins])
+    elif pins:
+        print_table(("pin", "holds", "since", "until", "reason"), [_as_text(pin) for pin in pins])
+    else:
+        print("nothing is pinned")
+
+
+def _held(pin: Pin) -> str:
+    return "everything" if pin.everything else f"{pin.blobs} blobs, {size(pin.bytes)}"
+
+
+def _as_text(pin: Pin) -> tuple[str, ...]:
+    until = "-" if pin.expires_ns is None else moment(pin.expires_ns)
+    return (str(pin.id), _held(pin), moment(pin.created_ns), until, printable(pin.reason))

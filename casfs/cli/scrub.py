@@ -1,0 +1,138 @@
+"""Read every blob and compare it with its digest.
+
+Finds flipped bytes, truncated, oversized and missing blobs, while the store is
+mounted or not, and names every path that is affected. A bad file goes to
+STORE/quarantine: reading its content then gives an I/O error, not wrong bytes,
+until the same content is written again or 'casfs heal' puts it back.
+
+A run that was cut off is gone on with by the next one.
+
+Exit code 0: every blob that was read is whole; 5: there are damaged ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from casfs.cli.arguments import Commands, add_command, add_json, add_path, duration
+from casfs.cli.output import print_json, printable, progress, size
+from casfs.cli.places import store_of
+from casfs.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from casfs.maintenance.scrub import BadBlob, ScrubReport
+
+_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGTkmgt])?(?:i?[Bb])?(?:/s)?")
+
+PATHS = 20
+"""Paths that are printed of one blob."""
+
+
+def add(commands: Commands) -> None:
+    parser = add_command(commands, "scrub", run, __doc__)
+    add_path(parser, "STORE", "a store, or a path in the mount of one")
+    speed = parser.add_mutually_exclusive_group()
+    speed.add_argument(
+        "--rate", metavar="BYTES", type=byte_rate, help="read so much per second at the most, as 50M"
+    )
+    speed.add_argument(
+        "--period", metavar="DURATION", type=duration, help="take about so long for all blobs, as 30d"
+    )
+    parser.add_argument("--restart", action="store_true", help="begin with the first blob again")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from casfs.control.client import tell_damaged
+    from casfs.maintenance.scrub import scrub
+    from casfs.store import Store
+
+    if args.period == 0:
+        raise UsageError("a scrub takes more than no time", "--period 30d, as an example")
+    store = Store(store_of(args.store), shared=True)
+    try:
+        with progress() as tell, _stopped_by_signal() as stop:
+            report = scrub(
+                store,
+                rate=args.rate,
+                period=args.period,
+                restart=args.restart,
+                tell=tell,
+                damaged=lambda blobs: tell_damaged(store.path, blobs),
+                stop=stop,
+            )
+    finally:
+        store.close()
+    if args.json:
+        print_json(_as_json(report))
+    else:
+        _print(report)
+    if report.bad:
+        return ExitCode.PROBLEMS
+    return ExitCode.OK if report.complete else ExitCode.INTERRUPTED
+
+
+def byte_rate(word: str) -> float:
+    """An argument's type: bytes per second as `50M`, `1.5GiB`, `20MiB/s`, in powers of 1024; more than 0."""
+    match = _RATE.fullmatch(word)
+    rate = 0.0 if match is None else float(match[1]) * 1024 ** "BKMGT".index((match[2] or "B").upper())
+    if not rate:
+        raise argparse.ArgumentTypeError(f"'{word}' is no rate: write 500K, 20M or 1.5GiB, per second")
+    return rate
+
+
+@contextlib.contextmanager
+def _stopped_by_signal() -> Iterator[Callable[[], bool]]:
+    """SIGINT and SIGTERM end the run inside, with what was done so far."""
+    stopped = threading.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: stopped.set()) for number in numbers]
+    try:
+        yield stopped.is_set
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _as_json(report: ScrubReport) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(report)
+
+
+def _print(report: ScrubReport) -> None:
+    for bad in report.bad:
+        print_bad(bad)
+    how = f"{report.blobs} blobs, {size(report.bytes)} in {report.seconds:.1f} s"
+    words = [f"{len(report.bad)} damaged" if report.bad else "all whole"]
+    if report.cleared:
+        words.append(f"{report.cleared} whole again")
+    if report.resumed:
+        words.append("went on with a run that was cut off")
+    if not report.complete:
+        words.append("stopped: the next run goes on here")
+    print(f"{printable(report.store)}: read {how}: {', '.join(words)}")
+    if report.bad:
+        print("'casfs heal --from DIR|STORE' puts them back from a copy")
+
+
+def print_bad(bad: BadBlob) -> None:
+    """A damaged blob with the paths that cannot be read any more."""
+    known = ", known" if bad.known else ""
+    print(f"{bad.kind} {bad.digest} ({size(bad.size)}){known}: {printable(bad.reason)}")
+    print_paths(bad.paths)
+    if bad.quarantined is not None:
+        print(f"  file: {printable(bad.quarantined)}")
+
+
+def print_paths(paths: Sequence[bytes]) -> None:
+    for path in paths[:PATHS]:
+        print(f"  {printable(path)}")
+    if len(paths) > PATHS:
+        print(f"  and {len(paths) - PATHS} more, which --json tells")

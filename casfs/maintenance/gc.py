@@ -1,0 +1,370 @@
+"""The collector: removes what nothing refers to any more, beside a mount in use as well as alone.
+
+It has no state that a crash could harm: `plan` looks, `execute` acts, in short batches (maintenance/batch.py)
+that look again. Between two of them everybody else gets a turn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from casfs.errors import StoreLocked
+from casfs.filestore.durable import Durable
+from casfs.maintenance import strays
+from casfs.maintenance.batch import (
+    FAILURES_IN_A_ROW,
+    POLL_SECONDS,
+    Failure,
+    Failures,
+    Stop,
+    Stopped,
+    begin,
+    commit_rows,
+    delete_rows,
+    end,
+    enter_turnstile,
+    hold_open,
+    leave_turnstile,
+    never,
+    pause,
+    recheck,
+    recheck_strays,
+    sync_rows,
+    transaction,
+    unlink_files,
+    unlink_strays,
+)
+from casfs.maintenance.strays import Stray
+from casfs.namespace.collecting import Amount, Collecting, Run
+from casfs.store import Store, collector_lock, read_config
+
+log = logging.getLogger(__name__)
+
+GRACE_NS = 3_600 * 10**9
+"""Age from which an orphan is collected, when nothing else is said: comfort, not correctness."""
+
+FIRST_BATCH = 32
+LARGEST_BATCH = 2_000
+WORK_SECONDS = 0.012
+"""How long the turnstile is to be kept for one batch; its size follows. Others wait 20 ms at the most."""
+
+MISSING_TOLD = 10
+"""Paths of missing files that an outcome names."""
+
+SAMPLE = 1_000
+"""Blobs whose count of references is looked at by a full run."""
+
+Tell = Callable[[str, int, int], None]
+"""Called with (what is being done, units done, units in all)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """So many blobs, and bytes of them, each second at the most; 0 = no limit."""
+
+    blobs: int = 0
+    bytes: int = 0
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would do as of `now_ns`, in nanoseconds since 1970.
+
+    `due` is what it takes, `orphans` all there are: the difference is too young, or pinned. `strays`: files
+    without a row and their bytes, only looked for on demand.
+    """
+
+    full: bool
+    now_ns: int
+    cutoff_ns: int
+    due: Amount
+    orphans: Amount
+    strays: Amount | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run did. `bytes` of orphans, `stray_bytes` of strays; `failures`: files that are still there.
+
+    Found by full runs: `missing` blobs have a row and no file, `miscounted` of a sample a wrong count (I4).
+    `error`: why it ended early, "" when it did not.
+    """
+
+    full: bool
+    started_ns: int
+    ended_ns: int = 0
+    blobs: int = 0
+    bytes: int = 0
+    strays: int = 0
+    stray_bytes: int = 0
+    failures: int = 0
+    first_failures: tuple[str, ...] = ()
+    missing: int = 0
+    first_missing: tuple[str, ...] = ()
+    miscounted: int = 0
+    error: str = ""
+
+
+def untold(_doing: str, _done: int, _total: int) -> None:
+    """The `Tell` of a run that nobody watches."""
+
+
+@contextlib.contextmanager
+def opened(path: str, durable: Durable | None = None) -> Iterator[Store]:
+    """The store of the one collector it may have at a time.
+
+    Raises StoreLocked when there is one, and as `Store` does.
+    """
+    read_config(path)
+    os.makedirs(f"{path}/run", mode=0o700, exist_ok=True)
+    lock = collector_lock(path)
+    if not lock.acquire():
+        raise StoreLocked(f"{path} is being collected or checked by {lock.holder()}", "wait for it to end")
+    try:
+        with contextlib.closing(Store(path, shared=True, durable=durable)) as store:
+            yield store
+    finally:
+        lock.release()
+
+
+def look(path: str, *, grace_ns: int = GRACE_NS, full: bool = False) -> Plan:
+    """What a run on a store would do, without waiting for anybody. Raises as `Store` does."""
+    with contextlib.closing(Store(path, readonly=True)) as store:
+        return plan(store, grace_ns=grace_ns, full=full, survey=True)
+
+
+def history(path: str, limit: int) -> list[Run]:
+    """The newest runs of the collector on a store, newest first. Raises as `Store` does."""
+    with contextlib.closing(Store(path, readonly=True)) as store:
+        return Collecting(store.namespace).runs(limit)
+
+
+def plan(
+    store: Store, *, grace_ns: int = GRACE_NS, full: bool = False, survey: bool = False, now_ns: int = 0
+) -> Plan:
+    """What there is to collect. `survey`: count strays too, which takes a look at every file.
+
+    `now_ns`: the time it is, 0 for the clock's. Raises OSError.
+    """
+    now_ns = now_ns or time.time_ns()
+    cutoff_ns = now_ns - grace_ns
+    rows = Collecting(store.namespace)
+    counted = None
+    if full and survey:
+        found = [0, 0]
+        for shard in strays.scan(store, cutoff_ns):
+            found[0] += len(shard.strays)
+            found[1] += sum(stray.size for stray in shard.strays)
+        counted = Amount(*found)
+    return Plan(full, now_ns, cutoff_ns, rows.amount_due(cutoff_ns, now_ns), rows.amount_orphaned(), counted)
+
+
+def execute(
+    store: Store,
+    plan: Plan,
+    *,
+    limits: Limits = NO_LIMITS,
+    stop: Stop = never,
+    tell: Tell = untold,
+) -> Outcome:
+    """Collect what was planned, as far as it still holds, and write down what was done.
+
+    Ends early, with `error` set, when
+    `stop` says so or too many files cannot be unlinked. Raises StoreLocked, OSError; what was done until then
+    is written down if that is possible.
+    """
+    return _Run(store, plan, limits, stop, tell).run()
+
+
+@dataclass
+class _Run:
+    """One run, while it lasts."""
+
+    store: Store
+    plan: Plan
+    limits: Limits
+    stop: Stop
+    tell: Tell
+    number: int = 0
+    size: int = FIRST_BATCH
+    failures: Failures = field(default_factory=Failures)
+    outcome: Outcome = Outcome(False, 0)
+
+    def run(self) -> Outcome:
+        self.outcome = Outcome(self.plan.full, time.time_ns())
+        with transaction(self.store, self.stop) as rows:
+            rows.drop_expired_pins(self.plan.now_ns)
+            self.number = rows.start_run("full" if self.plan.full else "regular", self.outcome.started_ns)
+        try:
+            self._collect_orphans()
+            if self.plan.full:
+                self._collect_strays()
+                self._look_at_counts()
+            self._try_again()
+        except Stopped:
+            self._ends_early("stopped")
+        except _TooManyFailures:
+            last = self.failures.kept[-1]
+            self._ends_early(f"{FAILURES_IN_A_ROW} files in a row could not be removed: {_told(last)}")
+        except BaseException as error:
+            self._ends_early(str(error) or type(error).__name__)
+            with contextlib.suppress(OSError, StoreLocked):
+                self._finish()
+            raise
+        self._finish()
+        return self.outcome
+
+    def _ends_early(self, error: str) -> None:
+        self.outcome = replace(self.outcome, error=error)
+
+    def _finish(self) -> None:
+        kept = self.failures.kept[:FAILURES_IN_A_ROW]
+        self.outcome = replace(
+            self.outcome,
+            ended_ns=time.time_ns(),
+            failures=self.failures.count,
+            first_failures=tuple(map(_told, kept)),
+        )
+        with transaction(self.store) as rows:
+            self._record(rows)
+
+    def _record(self, rows: Collecting) -> None:
+        done = self.outcome
+        rows.update_run(
+            self.number,
+            blobs=done.blobs,
+            size=done.bytes,
+            strays=done.strays,
+            failures=self.failures.count,
+            ended_ns=done.ended_ns or None,
+            error=done.error or None,
+        )
+
+    # Orphans
+
+    def _collect_orphans(self) -> None:
+        rows = Collecting(self.store.namespace)
+        after = (-1, 0)
+        while found := rows.due(self.plan.cutoff_ns, self.plan.now_ns, after, self._limited_size()):
+            after = (found[-1].orphaned_ns, found[-1].id)
+            seconds, gone = self._orphan_batch([orphan.id for orphan in found])
+            done = self.outcome
+            self.outcome = replace(done, blobs=done.blobs + gone.blobs, bytes=done.bytes + gone.bytes)
+            self.tell("collecting", self.outcome.blobs, self.plan.due.blobs)
+            self._between_batches(seconds, gone)
+
+    def _orphan_batch(self, ids: list[int]) -> tuple[float, Amount]:
+        """One batch, in the steps above: how long others were kept out, and what has gone."""
+        store, plan = self.store, self.plan
+        held: list[int] = []
+        enter_turnstile(store, self.stop)
+        try:
+            begin(store, self.stop)
+            since = time.monotonic()
+            orphans = recheck(store, ids, plan.cutoff_ns, plan.now_ns)
+            delete_rows(store, orphans)
+            self._record(Collecting(store.namespace))
+            commit_rows(store, 3 * len(orphans))
+            sync_rows(store)
+            hold_open(store, orphans, held)
+            gone = unlink_files(store, orphans, self.failures)
+        finally:
+            end(store)
+            leave_turnstile(store)
+            left = time.monotonic()
+            for fd in held:
+                os.close(fd)
+        return left - since, gone
+
+    def _between_batches(self, seconds: float, gone: Amount) -> None:
+        """Let others have their turn, keep to the limits, follow the time a batch takes with its size.
+
+        Raises Stopped, _TooManyFailures, DatabaseError.
+        """
+        if self.failures.too_many:
+            raise _TooManyFailures
+        self.size = round(self.size * min(2.0, max(0.25, WORK_SECONDS / max(seconds, 1e-6))))
+        self.size = min(LARGEST_BATCH, max(1, self.size))
+        if self.store.namespace.log_is_long:
+            self._checkpoint()
+        length = max(POLL_SECONDS, seconds)
+        if self.limits.blobs:
+            length = max(length, gone.blobs / self.limits.blobs)
+        if self.limits.bytes:
+            length = max(length, gone.bytes / self.limits.bytes)
+        pause(length, self.stop)
+
+    def _limited_size(self) -> int:
+        """Rows of the next batch: of what a second allows no more than a tenth at a time."""
+        return min(self.size, max(1, self.limits.blobs // 10)) if self.limits.blobs else self.size
+
+    def _checkpoint(self) -> None:
+        try:
+            self.store.namespace.checkpoint(restart=False)
+        except OSError as error:
+            log.info("checkpoint put off: %s", error)
+
+    # Strays, and what else a full run looks at
+
+    def _collect_strays(self) -> None:
+        for number, shard in enumerate(strays.scan(self.store, self.plan.cutoff_ns)):
+            done = self.outcome
+            first = (*done.first_missing, *shard.missing)[:MISSING_TOLD]
+            self.outcome = replace(done, missing=done.missing + len(shard.missing), first_missing=first)
+            self._remove_strays(shard.strays, self.plan.cutoff_ns)
+            self.tell("comparing files with rows", number + 1, shard.of)
+            pause(0, self.stop)
+
+    def _remove_strays(self, found: list[Stray], cutoff_ns: int) -> None:
+        while found:
+            batch, found = found[: self.size], found[self.size :]
+            seconds, gone = self._stray_batch(batch, cutoff_ns)
+            done = self.outcome
+            size = done.stray_bytes + gone.bytes
+            self.outcome = replace(done, strays=done.strays + gone.blobs, stray_bytes=size)
+            self._between_batches(seconds, gone)
+
+    def _stray_batch(self, found: list[Stray], cutoff_ns: int) -> tuple[float, Amount]:
+        """One batch, in the steps above: how long others were kept out, and what has gone."""
+        store = self.store
+        enter_turnstile(store, self.stop)
+        try:
+            begin(store, self.stop)
+            since = time.monotonic()
+            old = recheck_strays(store, found, cutoff_ns)
+            self._record(Collecting(store.namespace))
+            commit_rows(store, 1)
+            sync_rows(store)
+            gone = unlink_strays(store, old, self.failures)
+        finally:
+            end(store)
+            leave_turnstile(store)
+        return time.monotonic() - since, gone
+
+    def _look_at_counts(self) -> None:
+        rows = Collecting(self.store.namespace)
+        highest = rows.highest_id()
+        sample = sorted(random.sample(range(1, highest + 1), min(SAMPLE, highest)))
+        self.outcome = replace(self.outcome, miscounted=rows.miscounted(sample))
+
+    def _try_again(self) -> None:
+        """Files that could not be unlinked have no row any more: they are strays by now, of any age."""
+        again, self.failures.kept = [failure.stray for failure in self.failures.kept], []
+        self._remove_strays(again, time.time_ns())
+
+
+class _TooManyFailures(Exception):
+    """So many files in a row could not be unlinked that the next ones will not be either."""
+
+
+def _told(failure: Failure) -> str:
+    return f"{failure.stray.path}: {failure.reason}"

@@ -1,0 +1,55 @@
+"""Pins hold blobs back from collection, whatever becomes of the files that have them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+
+from casfs.errors import CasfsError
+from casfs.maintenance.batch import transaction
+from casfs.namespace.collecting import Collecting, Pin
+from casfs.store import Store
+from casfs.types import ROOT_INO
+
+PATH_LENGTH = 200
+"""Bytes of a path that a message shows."""
+
+
+def add_pin(store: str, paths: list[bytes], *, reason: str, seconds: int | None) -> Pin:
+    """Pin the sealed contents of the files at and below `paths`, from the root of the store; or everything,
+    with what is yet to come, if there are none.
+
+    As of the last commit; `seconds`: for so long. Raises CasfsError for a path that is not there, and as
+    `Store` does.
+    """
+    now_ns = time.time_ns()
+    expires_ns = None if seconds is None else now_ns + seconds * 10**9
+    with contextlib.closing(Store(store, shared=True)) as opened, transaction(opened) as rows:
+        number = rows.add_pin(reason, everything=not paths, now_ns=now_ns, expires_ns=expires_ns)
+        for path in paths:
+            rows.pin_below(number, _find(opened, path))
+        return next(pin for pin in rows.pins() if pin.id == number)
+
+
+def _find(store: Store, path: bytes) -> int:
+    ino: int | None = ROOT_INO
+    for name in path.split(b"/"):
+        if name and ino is not None:
+            ino = store.namespace.dentries.find(ino, name)
+    if ino is None:
+        raise CasfsError(f"{os.fsdecode(path)[:PATH_LENGTH]} is not in the store")
+    return ino
+
+
+def list_pins(store: str) -> list[Pin]:
+    """Every pin, oldest first; an expired one goes with the next collection. Raises as `Store` does."""
+    with contextlib.closing(Store(store, readonly=True)) as opened:
+        return list(Collecting(opened.namespace).pins())
+
+
+def remove_pin(store: str, number: int) -> None:
+    """Let go of what a pin holds. Raises CasfsError when there is no such pin, and as `Store` does."""
+    with contextlib.closing(Store(store, shared=True)) as opened, transaction(opened) as rows:
+        if not rows.remove_pin(number):
+            raise CasfsError(f"there is no pin {number}", f"casfs pin list {store} shows them")

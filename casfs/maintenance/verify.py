@@ -1,0 +1,221 @@
+"""Reading blobs and comparing them with their digests (I2): the engine of `fsck --deep`, scrub and heal.
+
+Sound on a store in use: a blob never changes. Its file may, when a writer gets it and the blob a copy
+(fs/passthrough.py): then the blob is read again. One that is missing may have been collected, which its row
+tells, for whoever asks to look up.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+from blake3 import blake3
+
+from casfs.filestore.paths import BlobPaths
+from casfs.maintenance.problems import Kind
+from casfs.namespace.damage import BlobToRead
+
+THREADS = max(1, min(4, os.cpu_count() or 1))
+"""BLAKE3 and read(2) release the GIL."""
+
+CHUNK = 1 << 20
+"""Bytes read at a time."""
+
+STOP_SECONDS = 0.25
+"""So long a stop may take to be noticed by who waits for a rate."""
+
+CREDIT_SECONDS = 0.1
+"""So much of the time that a rate would have given and nobody used may be made up for."""
+
+MEDIUM_ERRORS = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.EILSEQ, errno.ENODATA})
+"""What reading ends with when the disk, or the file system on it, is to blame."""
+
+NO_FILE = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO})
+"""What opening or reading ends with when something else than a file lies there."""
+
+Batch = list[BlobToRead]
+
+
+class Bad(NamedTuple):
+    """A blob that is not what its name says.
+
+    `kind`: MISSING_BLOB, BLOB_SIZE or CORRUPT_BLOB. `fd`: the file that was read, kept open so that no
+    other can get its inode number meanwhile; -1 when there is none. `unreadable`: the disk gives an error.
+    """
+
+    blob: BlobToRead
+    kind: Kind
+    reason: str
+    fd: int = -1
+    unreadable: bool = False
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+
+class Interrupted(Exception):
+    """It was to stop."""
+
+
+def never() -> bool:
+    """For those who read to the end."""
+    return False
+
+
+class Verifier:
+    """Reads blobs in threads. `rate`: bytes per second at the most; `read` is called with the bytes of each
+    read(2), `stop` often, to know whether to end, both by any of the threads; `keep`: leave the files of bad
+    blobs open for whoever gets them."""
+
+    def __init__(
+        self,
+        paths: BlobPaths,
+        read: Callable[[int], None],
+        *,
+        rate: float | None = None,
+        keep: bool = False,
+        stop: Callable[[], bool] = never,
+    ) -> None:
+        self._paths = paths
+        self._read = read
+        self._rate = rate
+        self._keep = keep
+        self._lock = threading.Lock()
+        self._free_at = 0.0
+        self._stop = stop
+        self._ended = threading.Event()
+
+    def _is_stopped(self) -> bool:
+        return self._ended.is_set() or self._stop()
+
+    def verified(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, list[Bad]]]:
+        """Each batch with those of its blobs that are bad, in their order, to its end or a stop.
+
+        A batch is read by one thread, and taken from `batches` by the caller's own. Raises OSError for what
+        is not the blob's fault, as too many open files.
+        """
+        threads = 1 if self._rate else THREADS
+        running: deque[tuple[Batch, Future[list[Bad]]]] = deque()
+        with ThreadPoolExecutor(threads) as pool:
+            try:
+                for batch in batches:
+                    running.append((batch, pool.submit(self._read_batch, batch)))
+                    if len(running) > (threads if threads > 1 else 0):
+                        yield self._first(running)
+                while running:
+                    yield self._first(running)
+            except Interrupted:
+                return
+            finally:
+                self._ended.set()
+                for _, future in running:
+                    if not future.cancel() and not future.exception():
+                        for bad in future.result():
+                            bad.close()
+
+    def _first(self, running: deque[tuple[Batch, Future[list[Bad]]]]) -> tuple[Batch, list[Bad]]:
+        batch, future = running[0]
+        result = future.result()
+        running.popleft()
+        return batch, result
+
+    def _read_batch(self, batch: Batch) -> list[Bad]:
+        buffer = memoryview(bytearray(CHUNK))
+        found: list[Bad] = []
+        try:
+            for blob in batch:
+                bad = self.verify(blob, buffer)
+                if bad is not None:
+                    found.append(bad)
+        except BaseException:
+            for bad in found:
+                bad.close()
+            raise
+        return found
+
+    def verify(self, blob: BlobToRead, buffer: memoryview | None = None) -> Bad | None:
+        """Read one blob; None when it is whole. Raises OSError, Interrupted."""
+        buffer = memoryview(bytearray(CHUNK)) if buffer is None else buffer
+        while True:
+            if self._is_stopped():
+                raise Interrupted
+            fd = -1
+            try:
+                fd = os.open(
+                    self._paths.blob(blob.digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+                )
+                digest = self._digest(fd, buffer)
+            except FileNotFoundError:
+                return Bad(blob, Kind.MISSING_BLOB, "is missing")
+            except OSError as error:
+                if error.errno not in MEDIUM_ERRORS | NO_FILE:
+                    _close(fd)
+                    raise
+                return self._bad(blob, f"cannot be read: {error.strerror}", fd, unreadable=True)
+            except BaseException:
+                _close(fd)
+                raise
+            if digest == blob.digest:
+                os.close(fd)
+                return None
+            if self._is_still_there(blob.digest, fd):
+                return self._bad(blob, f"its bytes have the digest {digest.hex()}", fd)
+            os.close(fd)
+
+    def _bad(self, blob: BlobToRead, reason: str, fd: int, *, unreadable: bool = False) -> Bad:
+        kind = Kind.CORRUPT_BLOB
+        size = os.fstat(fd).st_size if fd >= 0 else blob.size
+        if size != blob.size and not unreadable:
+            kind, reason = Kind.BLOB_SIZE, f"has {size} bytes, should have {blob.size}"
+        if not self._keep and fd >= 0:
+            os.close(fd)
+            fd = -1
+        return Bad(blob, kind, reason, fd, unreadable)
+
+    def _digest(self, fd: int, buffer: memoryview) -> bytes:
+        """From the disk, as far as nobody has the file mapped: what the page cache has may be right where
+        the disk is not. And what nobody else reads shall not take the place of what somebody does."""
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        hasher = blake3()
+        offset = 0
+        while count := os.readv(fd, [buffer]):
+            hasher.update(buffer[:count])
+            os.posix_fadvise(fd, offset, count, os.POSIX_FADV_DONTNEED)
+            offset += count
+            self._read(count)
+            self._wait(count)
+            if self._is_stopped():
+                raise Interrupted
+        return hasher.digest()
+
+    def _wait(self, count: int) -> None:
+        """Take the time that `count` bytes may take, the reading included."""
+        if not self._rate:
+            return
+        with self._lock:
+            now = time.monotonic()
+            self._free_at = max(self._free_at, now - CREDIT_SECONDS) + count / self._rate
+            delay = self._free_at - now
+        while delay > 0 and not self._is_stopped():
+            self._ended.wait(min(delay, STOP_SECONDS))
+            delay -= STOP_SECONDS
+
+    def _is_still_there(self, digest: bytes, fd: int) -> bool:
+        try:
+            there = os.stat(self._paths.blob(digest), follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return there.st_ino == os.fstat(fd).st_ino
+
+
+def _close(fd: int) -> None:
+    if fd >= 0:
+        os.close(fd)
