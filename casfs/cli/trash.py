@@ -3,7 +3,7 @@
 What is removed, replaced by a rename or truncated to nothing stays reachable
 below .casfs/trash/DAY/ in the mount, 14 days if nothing else is set, if it was
 there for a minute and its content was complete. mv(1) out of there or
-'casfs undelete' brings it back. DURATION: 90s, 15m, 4h, 30d, 2w.
+'casfs undelete' brings it back. DURATION: 30s, 10m, 1h, 14d.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import fnmatch
 import os
 from itertools import islice
 
-from casfs.cli.arguments import Commands, Parser, add_command, add_json, add_path
+from casfs.cli.arguments import Commands, Parser, add_command, add_json, add_path, duration
 from casfs.cli.output import print_json, print_table, printable, size
 from casfs.cli.places import store_of
-from casfs.cli.quantities import duration
 from casfs.errors import NotMounted, UsageError
 
 LIMIT = 1000

@@ -64,6 +64,7 @@ class FileSystem:
         await self.files.settle()
         await self.tree.forget(list(self.tree.unlinked))
         await self.group.begin()
+        self.trash.flush()
         self.inodes.return_numbers()
         await self.group.durable()
 

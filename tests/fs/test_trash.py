@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from casfs.errors import FsError
+from casfs.fs import copy
 from casfs.fs.scheduler import run_inline
 from casfs.fs.trash import DAY_NS
 from casfs.fs.tree import RENAME_EXCHANGE
@@ -232,6 +233,9 @@ def test_programs_may_take_out_and_remove_and_nothing_else(kernel: Kernel) -> No
     fails(errno.EPERM, kernel.rename, ".casfs/trash", "moved")
     fails(errno.EPERM, kernel.rename, ".casfs", "moved")
     fails(errno.ENOTEMPTY, kernel.rmdir, ".casfs/trash")
+    for target in (f"/{there}/1", f"/{there}/new", f"/{there}"):
+        with pytest.raises(FsError):
+            run_inline(copy.copy(kernel.fs, b"/e", target.encode(), recursive=False))
     kernel.rename(f"{there}/1", "d/1")
     kernel.unlink(f"{there}/2")
     assert in_trash(kernel) == [(b"d/3", "removed")]
@@ -401,3 +405,30 @@ def test_what_is_old_leaves_the_trash_and_its_empty_directories_go(session: Sess
     kernel = session.reopen()
     assert kernel.names(".casfs/trash") == []
     assert kernel.fs.store.namespace.blobs.totals()[:2] == (0, 0)
+
+
+def test_a_copy_over_a_file_replaces_it(kernel: Kernel) -> None:
+    put(kernel, "a", b"old")
+    put(kernel, "b", b"new")
+    run_inline(copy.copy(kernel.fs, b"/b", b"/a", recursive=False))
+    assert in_trash(kernel) == [(b"a", "replaced")]
+
+
+def test_what_is_removed_while_the_commit_closes_is_in_the_trash_with_it(
+    session: Session, kernel: Kernel, scratch: Path
+) -> None:
+    put(kernel, "a", b"content")
+    kernel.write_file("b", b"opens a group")
+    flush = kernel.fs.group.before_rows
+
+    def last_moment() -> None:
+        if kernel.fs.tree.lookup(ROOT_INO, b"a") is not None:
+            kernel.unlink("a")
+        flush()
+
+    kernel.fs.group.before_rows = last_moment
+    kernel.sync()
+    session.crash(scratch / "copy")
+    assert session.kernel.names() == [b"b"]
+    assert session.kernel.read_file(bin_path("a")) == b"content"
+    session.stop()
