@@ -24,12 +24,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 from casfs.maintenance import fsck
 from casfs.maintenance.problems import Kind
+from casfs.store import Store
 from tests.mounted.mounts import CASFS, ENVIRONMENT, ROOT_OPTIONS, Mount, assert_sound
 
 CONTENTS = 12
@@ -49,6 +51,9 @@ INTERVALS = ("0", "0.02", "0.1", "0.5")
 
 LEFT_BY_A_KILL = {Kind.STRAY_BLOB.slug, Kind.STRAY_STAGED.slug, Kind.UNLINKED.slug}
 """What the next mount, or the next full collection, takes away."""
+
+LATE_SECONDS = 0.1
+"""For which the collector waits at the most before each of its turns."""
 
 FULL_EVERY = 5
 """Every so many runs of the collector are full."""
@@ -246,7 +251,24 @@ def is_served(folder: Path) -> bool:
 
 
 def collect(store: Path, record: Path, *, forever: bool = True, full: bool = False) -> None:
-    """Collect without grace, over and over; `full`: once, and all there is."""
+    """Collect without grace, over and over; `full`: once, and all there is.
+
+    Between its look at the rows and its turn it waits for a moment, so that much happens there.
+    """
+    from casfs.maintenance import gc
+
+    enter = gc.enter_turnstile
+    dice = random.Random()
+
+    def enter_late(opened: Store, stop: Callable[[], bool]) -> None:
+        time.sleep(dice.uniform(0, LATE_SECONDS) if forever else 0)
+        enter(opened, stop)
+
+    with mock.patch.object(gc, "enter_turnstile", enter_late):
+        _collect(store, record, forever=forever, full=full)
+
+
+def _collect(store: Path, record: Path, *, forever: bool, full: bool) -> None:
     from casfs.maintenance import gc
 
     fd = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -275,7 +297,7 @@ def collect(store: Path, record: Path, *, forever: bool = True, full: bool = Fal
 def allowed(record: Path) -> dict[str, set[str]]:
     """For each name, what it may hold after a kill: the last that is sure, or what was tried since."""
     tried: dict[str, list[str]] = {}
-    data = record.read_bytes()
+    data = record.read_bytes() if record.exists() else b""
     for line in data.decode().splitlines()[: data.count(b"\n")]:
         kind, name, *rest = line.split()
         if kind == "sure":
@@ -417,7 +439,9 @@ class Race:
 
     def count(self, place: Path, audit: Path) -> None:
         for number in range(self.writers):
-            self.totals["operations"] += self._record(place, number).read_bytes().count(b"\ntry ")
+            record = self._record(place, number)
+            if record.exists():
+                self.totals["operations"] += record.read_bytes().count(b"\ntry ")
         for line in audit.read_text().splitlines() if audit.exists() else []:
             kind, _, rest = line.partition(" ")
             if kind == "bad":
