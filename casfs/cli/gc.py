@@ -66,6 +66,12 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--full-every", metavar="N", type=count, help="every Nth run is full; 0: none is; without it 42"
     )
+    parser.add_argument(
+        "--scrub",
+        metavar="TIME",
+        type=duration,
+        help="read every blob once in so long; 0: never; without it 30d",
+    )
     parser.add_argument("--now", action="store_true", help="let the daemon collect at once")
     add_json(parser)
 
@@ -97,8 +103,8 @@ def _check(args: argparse.Namespace) -> None:
     chosen = [name for name, given in modes.items() if given]
     if len(chosen) > 1:
         raise UsageError(f"{chosen[0]} and {chosen[1]} do not go together")
-    if not args.daemon and (args.schedule is not None or args.full_every is not None):
-        raise UsageError("--schedule and --full-every are for --daemon")
+    if not args.daemon and (args.schedule, args.full_every, args.scrub) != (None, None, None):
+        raise UsageError("--schedule, --full-every and --scrub are for --daemon")
     if args.daemon and (args.full or args.json):
         raise UsageError("--full and --json are not for --daemon", "see --full-every and --history")
 
@@ -110,11 +116,13 @@ def _limits(given: Rate) -> Limits:
 
 
 def _daemon(store: str, args: argparse.Namespace) -> int:
+    from casfs.maintenance.scrub import PERIOD
     from casfs.service.gcd import FULL_EVERY, SCHEDULE, Settings, serve
 
     full_every = FULL_EVERY if args.full_every is None else args.full_every
     schedule = SCHEDULE if args.schedule is None else args.schedule
-    serve(store, Settings(schedule, full_every, args.grace * 10**9, _limits(args.rate)))
+    period = PERIOD if args.scrub is None else args.scrub
+    serve(store, Settings(schedule, full_every, args.grace * 10**9, _limits(args.rate), period))
     return ExitCode.OK
 
 
@@ -146,6 +154,7 @@ def _dry_run(store: str, args: argparse.Namespace) -> int:
 def _collect(store: str, args: argparse.Namespace) -> int:
     from casfs.maintenance import gc
 
+    gc.expire_trash(store)
     with stop_on_signals() as stop, progress() as tell, gc.opened(store) as opened:
         plan = gc.plan(opened, grace_ns=args.grace * 10**9, full=args.full)
         outcome = gc.execute(opened, plan, limits=_limits(args.rate), stop=stop, tell=tell)

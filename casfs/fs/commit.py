@@ -94,6 +94,15 @@ class GroupCommit:
             self.stop(OSError(errno.EIO, "the database has rolled back what was not committed"))
         return self._active
 
+    @property
+    def is_awaited(self) -> bool:
+        """Does another process wait for its turn to write?"""
+        turnstile = self._store.turnstile
+        if turnstile is None or not turnstile.try_enter():
+            return turnstile is not None
+        turnstile.leave()
+        return False
+
     async def begin(self) -> None:
         """Have a transaction open. Raises FsError EROFS after a failure that stopped writing."""
         while not self.active:

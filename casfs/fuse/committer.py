@@ -14,6 +14,9 @@ log = logging.getLogger(__name__)
 TICK = 5.0
 """Seconds between looks at content that is written for a long time or could not be sealed."""
 
+TURN_TICK = 0.1
+"""Seconds between looks whether others wait for their turn: the collector gets one for each commit."""
+
 RETRY = 1.0
 """Seconds before a failed commit is tried again."""
 
@@ -39,10 +42,13 @@ class Committer:
                 wait = 0
             elif group.active:
                 wait = 0 if group.is_long else group.since + self._interval - trio.current_time()
+                wait = min(wait, TURN_TICK)
             with trio.move_on_after(max(wait, 0)):
                 await self._wake.wait()
             self._wake = trio.Event()
-            due = group.active and (group.is_long or trio.current_time() - group.since >= self._interval)
+            due = group.active and (
+                group.is_long or group.is_awaited or trio.current_time() - group.since >= self._interval
+            )
             try:
                 if due:
                     await group.durable()

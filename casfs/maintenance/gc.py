@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from casfs.errors import StoreLocked
 from casfs.filestore.durable import Durable
-from casfs.maintenance import strays
+from casfs.maintenance import offline, strays
 from casfs.maintenance.batch import (
     FAILURES_IN_A_ROW,
     POLL_SECONDS,
@@ -148,6 +148,18 @@ def history(path: str, limit: int) -> list[Run]:
     """The newest runs of the collector on a store, newest first. Raises as `Store` does."""
     with contextlib.closing(Store(path, readonly=True)) as store:
         return Collecting(store.namespace).runs(limit)
+
+
+def expire_trash(path: str) -> int:
+    """Remove from the trash what is too old, so that its blobs become orphans; how many files went.
+
+    Of a store that is mounted, or used by a command, the trash is left alone: the mount's daemon looks after
+    it by itself. Raises OSError.
+    """
+    try:
+        return offline.empty_trash(path, None)[0]
+    except StoreLocked:
+        return 0
 
 
 def plan(

@@ -1,4 +1,5 @@
-"""The collector's daemon: collects one store by a schedule, and when it is told to.
+"""The collector's daemon: collects one store by a schedule, and when it is told to. After each run it reads a
+part of the blobs to see whether they are whole.
 
 It opens the store for a run and closes it after, so that between two runs it holds nothing but its own lock.
 """
@@ -6,6 +7,7 @@ It opens the store for a run and closes it after, so that between two runs it ho
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -17,9 +19,11 @@ from datetime import datetime
 import trio
 from cronsim import CronSim, CronSimError
 
+from casfs.control.client import tell_damaged
 from casfs.errors import CasfsError, StoreLocked, UsageError
 from casfs.maintenance import gc
 from casfs.maintenance.gc import NO_LIMITS, Limits, Outcome
+from casfs.maintenance.scrub import PERIOD, ScrubReport, scrub_slice
 from casfs.namespace.collecting import Collecting
 from casfs.service.notify import notify
 from casfs.store import Store, collector_daemon_lock, read_config
@@ -41,12 +45,16 @@ RETRY_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`schedule`: five fields as in crontab(5), local time. `full_every`: 0 = no run is full."""
+    """`schedule`: five fields as in crontab(5), local time. `full_every`: 0 = no run is full.
+
+    `scrub_seconds`: every blob is read once in so long; 0 = none is.
+    """
 
     schedule: str = SCHEDULE
     full_every: int = FULL_EVERY
     grace_ns: int = gc.GRACE_NS
     limits: Limits = NO_LIMITS
+    scrub_seconds: float = PERIOD
 
 
 def next_run(schedule: str, after: float) -> float:
@@ -125,7 +133,20 @@ class Daemon:
                 log.error("not collected: %s", error)
             else:
                 _tell(outcome)
+                await self._scrub()
             due = self._next()
+
+    async def _scrub(self) -> None:
+        if self._stop.is_set() or not self._settings.scrub_seconds:
+            return
+        notify("STATUS=scrubbing")
+        try:
+            report = await trio.to_thread.run_sync(self._read_blobs)
+        except (CasfsError, OSError) as error:
+            log.warning("not scrubbed: %s", error)
+            return
+        for bad in report.bad if report is not None else ():
+            log.error("blob %s is damaged: %s; see casfs scrub, casfs heal", bad.digest, bad.reason)
 
     def _next(self) -> float:
         return next_run(self._settings.schedule, time.time())
@@ -148,8 +169,15 @@ class Daemon:
             last = Collecting(store.namespace).last_ended()
         return last is None or next_run(self._settings.schedule, last.started_ns / 1e9) <= time.time()
 
+    def _read_blobs(self) -> ScrubReport | None:
+        damaged = functools.partial(tell_damaged, self._store)
+        period, stop = self._settings.scrub_seconds, self._stop.is_set
+        with contextlib.closing(Store(self._store, shared=True)) as store:
+            return scrub_slice(store, period=period, damaged=damaged, stop=stop)
+
     def _collect(self) -> Outcome:
         settings = self._settings
+        gc.expire_trash(self._store)
         with gc.opened(self._store) as store:
             runs = Collecting(store.namespace).runs_since_full() + 1
             full = bool(settings.full_every) and runs >= settings.full_every
