@@ -110,13 +110,19 @@ def enter_turnstile(store: Store, stop: Stop) -> None:
         pause(POLL_SECONDS, stop)
 
 
-def begin(store: Store, stop: Stop) -> None:
-    """Wait until the transaction of another process has ended, and begin one. Raises Stopped, StoreLocked."""
+def begin(store: Store, stop: Stop) -> bool:
+    """Wait until the transaction of another process has ended, and begin one; was there one to wait for?
+
+    Raises Stopped, StoreLocked.
+    """
     deadline = time.monotonic() + TURN_SECONDS
+    waited = False
     while not store.namespace.try_begin():
+        waited = True
         if time.monotonic() > deadline:
             raise StoreLocked(f"the database of {store.path} is written by another process", "try it later")
         pause(POLL_SECONDS, stop)
+    return waited
 
 
 def recheck(store: Store, ids: list[int], cutoff_ns: int, now_ns: int) -> list[Orphan]:

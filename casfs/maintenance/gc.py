@@ -49,12 +49,13 @@ log = logging.getLogger(__name__)
 GRACE_NS = 3_600 * 10**9
 """Age from which an orphan is collected, when nothing else is said: comfort, not correctness."""
 
-FIRST_BATCH = 128
-SMALLEST_BATCH = 64
+FIRST_BATCH = SMALLEST_BATCH = 16
 LARGEST_BATCH = 2_000
 WORK_SECONDS = 0.012
-"""How long the rows and files of one batch may take, which its size follows. What the disk takes to make the
-log durable comes on top, and is the same for a small batch: that is why there is a smallest one."""
+BUSY_SECONDS = 0.003
+"""How long the rows and files of one batch may take, which its size follows: with nobody else there, and when
+others write, whose requests wait meanwhile. What the disk takes to make the log durable comes on top, and is
+the same for a small batch: that is why there is a smallest one."""
 
 MISSING_TOLD = 10
 """Paths of missing files that an outcome names."""
@@ -210,6 +211,7 @@ class _Run:
     tell: Tell
     number: int = 0
     size: int = field(default_factory=lambda: FIRST_BATCH)
+    busy: bool = True
     failures: Failures = field(default_factory=Failures)
     outcome: Outcome = Outcome(False, 0)
 
@@ -282,7 +284,7 @@ class _Run:
         held: list[int] = []
         enter_turnstile(store, self.stop)
         try:
-            begin(store, self.stop)
+            self.busy = begin(store, self.stop)
             since = time.monotonic()
             orphans = recheck(store, ids, plan.cutoff_ns, plan.now_ns)
             delete_rows(store, orphans)
@@ -308,7 +310,8 @@ class _Run:
         """
         if self.failures.too_many:
             raise _TooManyFailures
-        self.size = round(self.size * min(2.0, max(0.25, WORK_SECONDS / max(seconds, 1e-6))))
+        wanted = BUSY_SECONDS if self.busy else WORK_SECONDS
+        self.size = round(self.size * min(2.0, max(0.25, wanted / max(seconds, 1e-6))))
         self.size = min(LARGEST_BATCH, max(SMALLEST_BATCH, self.size))
         if self.store.namespace.log_is_long:
             self._checkpoint()
@@ -354,7 +357,7 @@ class _Run:
         store = self.store
         enter_turnstile(store, self.stop)
         try:
-            begin(store, self.stop)
+            self.busy = begin(store, self.stop)
             since = time.monotonic()
             old = recheck_strays(store, found, cutoff_ns)
             self._record(Collecting(store.namespace))
