@@ -28,7 +28,7 @@ from typing import Protocol
 from casfs.fs.commit import GroupCommit
 from casfs.fs.content import Content, Handle
 from casfs.fs.contents import Contents
-from casfs.fs.inodes import InodeTable
+from casfs.fs.inodes import Inode, InodeTable
 from casfs.fs.scheduler import Scheduler
 from casfs.store import Store
 
@@ -51,14 +51,15 @@ class Backings(Protocol):
 class Passthrough(Contents):
     """Which inodes have a backing file. Owned by the thread that runs the file system.
 
-    `backings`: None while nothing is passed through. `_idle`: blob -> backing id. `stale_pages`: inodes that
-    were written while the kernel's page cache did not see it; their next open must not keep it.
-    `_damaged`: backing ids of damaged files.
+    `backings`: None while nothing is passed through, or no more; `_registrar` has what was. `_idle`: blob ->
+    backing id. `stale_pages`: inodes that were written while the kernel's page cache did not see it; their
+    next open must not keep it. `_damaged`: backing ids of damaged files.
     """
 
     def __init__(self, store: Store, inodes: InodeTable, group: GroupCommit, scheduler: Scheduler) -> None:
         super().__init__(store, inodes, group, scheduler)
         self.backings: Backings | None = None
+        self._registrar: Backings | None = None
         self._idle: OrderedDict[int, int] = OrderedDict()
         self._blobs_in_use: set[int] = set()
         self.stale_pages: set[int] = set()
@@ -87,6 +88,7 @@ class Passthrough(Contents):
             fd = self._blob_fd(content)
             try:
                 backing = self.backings.backing_open(fd)
+                self._registrar = self.backings
             except OSError as error:
                 log.warning("nothing is passed through any more: %s", error)
                 self.backings = None
@@ -101,7 +103,6 @@ class Passthrough(Contents):
         """The last handle of an inode with a backing file is gone."""
         backing, blob = content.backing, content.backing_blob
         content.backing = content.backing_blob = 0
-        assert self.backings is not None or not backing
         damaged = backing in self._damaged
         self._damaged.discard(backing)
         if blob:
@@ -117,10 +118,23 @@ class Passthrough(Contents):
             self._unregister(backing)
             content.mark_dirty()  # a mapping may have written to it
 
+    def discard(self, inode: Inode) -> bool:
+        blob = inode.blob
+        gone = super().discard(inode)
+        if gone:
+            self._drop_idle(blob)
+        return gone
+
+    def _drop_idle(self, blob: int | None) -> None:
+        """An inode has this blob no more: a registered file would keep its space after it was collected."""
+        backing = 0 if blob is None else self._idle.pop(blob, 0)
+        if backing:
+            self._unregister(backing)
+
     def _unregister(self, backing: int) -> None:
-        assert self.backings is not None
+        assert self._registrar is not None
         try:
-            self.backings.backing_close(backing)
+            self._registrar.backing_close(backing)
         except OSError as error:
             log.warning("backing file %d stays registered: %s", backing, error)
 

@@ -130,6 +130,8 @@ class Sealing(Passthrough):
     def _sealed(self, content: Content, blob: int | None) -> None:
         content.dirty = False
         content.close_blob()
+        if content.inode.blob != blob:
+            self._drop_idle(content.inode.blob)
         self._inodes.set_blob(content.inode, blob)
         self._inodes.mark(content.inode)
         self._group.count()
@@ -152,6 +154,7 @@ class Sealing(Passthrough):
         if inode.staged is not None and first:
             self._group.obsolete(inode.staged)
         inode.staged = staged.name
+        self._drop_idle(inode.blob)
         self._inodes.set_blob(inode, None)
         content.row_size = size
         content.dirty_since = self._scheduler.now()

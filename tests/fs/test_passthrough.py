@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -263,3 +264,49 @@ def test_a_damaged_blob_does_not_become_a_staged_file(run: Run, registry: Regist
 
     run(body)
     finish(registry)
+
+
+@pytest.mark.parametrize("how", ["removed", "overwritten", "truncated"])
+def test_an_idle_backing_file_goes_when_its_inode_has_it_no_more(
+    run: Run, registry: Registry, how: str
+) -> None:
+    """Else it would keep its space after the collector has removed it."""
+
+    async def body(mount: Mount) -> None:
+        mount.fs.files.backings = registry
+        await mount.write_file(b"file", CONTENT)
+        await mount.fs.group.durable()
+        await mount.release(await opened(mount, b"file"))
+        assert len(registry.files) == 1
+        if how == "removed":
+            await mount.unlink(b"file")
+        else:
+            writer = await opened(mount, b"file", write=True)
+            if how == "truncated":
+                await mount.fs.files.truncate(writer.inode, 0, writer)
+            else:
+                await mount.fs.files.write(writer, 0, b"other")
+            await mount.close(writer)
+        await mount.fs.group.durable()
+        assert registry.files == {}
+
+    run(body)
+
+
+def test_what_is_registered_is_given_back_when_no_more_can_be(run: Run, registry: Registry) -> None:
+    async def body(mount: Mount) -> None:
+        mount.fs.files.backings = registry
+        for name in (b"used", b"idle", b"refused"):
+            await mount.write_file(name, CONTENT + name)
+        await mount.release(await opened(mount, b"idle"))
+        reader = await opened(mount, b"used")
+        registry.broken = errno.EMFILE
+        refused = await opened(mount, b"refused")
+        assert (refused.passthrough, mount.fs.files.backings) == (False, None)
+        await mount.release(refused)
+        await mount.release(reader)
+        for name in (b"used", b"idle"):
+            await mount.unlink(name)
+        assert registry.files == {}
+
+    run(body)
