@@ -7,6 +7,7 @@ that look again. Between two of them everybody else gets a turn.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import random
@@ -41,7 +42,7 @@ from casfs.maintenance.batch import (
     unlink_strays,
 )
 from casfs.maintenance.strays import Stray
-from casfs.namespace.collecting import Amount, Collecting, Run
+from casfs.namespace.collecting import Amount, Collecting, Orphan, Run
 from casfs.store import Store, collector_lock, read_config
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,9 @@ the same for a small batch: that is why there is a smallest one."""
 
 MISSING_TOLD = 10
 """Paths of missing files that an outcome names."""
+
+DATED_BACK = 2_000
+"""Orphans from the future that are mended in one turn."""
 
 SAMPLE = 1_000
 """Blobs whose count of references is looked at by a full run."""
@@ -217,10 +221,14 @@ class _Run:
 
     def run(self) -> Outcome:
         self.outcome = Outcome(self.plan.full, time.time_ns())
-        with transaction(self.store, self.stop) as rows:
-            rows.drop_expired_pins(self.plan.now_ns)
-            self.number = rows.start_run("full" if self.plan.full else "regular", self.outcome.started_ns)
         try:
+            with transaction(self.store, self.stop) as rows:
+                rows.drop_expired_pins(self.plan.now_ns)
+                self.number = rows.start_run("full" if self.plan.full else "regular", self.outcome.started_ns)
+        except Stopped:  # while others had their turn: there is no run to write down
+            return replace(self.outcome, ended_ns=time.time_ns(), error="stopped")
+        try:
+            self._date_back()
             self._collect_orphans()
             if self.plan.full:
                 self._collect_strays()
@@ -267,10 +275,19 @@ class _Run:
 
     # Orphans
 
+    def _date_back(self) -> None:
+        """Orphans from the future, where the clock was once, would stay until it comes there again."""
+        rows = Collecting(self.store.namespace)
+        while found := rows.orphaned_after(self.plan.now_ns, DATED_BACK):
+            with transaction(self.store, self.stop) as rows:
+                rows.set_orphaned(found, self.plan.now_ns)
+            pause(POLL_SECONDS, self.stop)
+
     def _collect_orphans(self) -> None:
         rows = Collecting(self.store.namespace)
         after = (-1, 0)
         while found := rows.due(self.plan.cutoff_ns, self.plan.now_ns, after, self._limited_size()):
+            found = self._within_bytes(found)
             after = (found[-1].orphaned_ns, found[-1].id)
             seconds, gone = self._orphan_batch([orphan.id for orphan in found])
             done = self.outcome
@@ -326,6 +343,13 @@ class _Run:
         """Rows of the next batch: of what a second allows no more than a tenth at a time."""
         return min(self.size, max(1, self.limits.blobs // 10)) if self.limits.blobs else self.size
 
+    def _within_bytes(self, found: list[Orphan]) -> list[Orphan]:
+        """As `_limited_size`, for their bytes; one at least, however large."""
+        if not self.limits.bytes:
+            return found
+        sums = itertools.accumulate(orphan.size for orphan in found)
+        return found[: max(1, sum(total <= self.limits.bytes // 10 for total in sums))]
+
     def _checkpoint(self) -> None:
         try:
             self.store.namespace.checkpoint(restart=False)
@@ -377,8 +401,12 @@ class _Run:
 
     def _try_again(self) -> None:
         """Files that could not be unlinked have no row any more: they are strays by now, of any age."""
-        again, self.failures.kept = [failure.stray for failure in self.failures.kept], []
-        self._remove_strays(again, time.time_ns())
+        again, self.failures.kept, self.failures.in_a_row = self.failures.kept, [], 0
+        try:
+            self._remove_strays([failure.stray for failure in again], time.time_ns())
+        except (Stopped, _TooManyFailures):
+            self.failures.kept = [failure for failure in again if os.path.lexists(failure.stray.path)]
+            raise
 
 
 class _TooManyFailures(Exception):

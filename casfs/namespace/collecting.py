@@ -117,6 +117,22 @@ class Collecting:
         )
         return [Orphan(*row) for row in rows]
 
+    def orphaned_after(self, now_ns: int, limit: int) -> list[int]:
+        """Orphans that became so after a time: their ids."""
+        rows = self._rows(
+            "SELECT id FROM blob INDEXED BY blob_orphan WHERE refs = 0 AND orphaned_ns > ? LIMIT ?",
+            (now_ns, limit),
+        )
+        return [row[0] for row in rows]
+
+    def set_orphaned(self, ids: Sequence[int], now_ns: int) -> None:
+        """Say when orphans became so. In a write transaction."""
+        self._rows(
+            """UPDATE blob SET orphaned_ns = ?
+               WHERE refs = 0 AND id IN (SELECT value FROM json_each(?))""",
+            (now_ns, json.dumps(list(ids))),
+        )
+
     def delete(self, ids: Sequence[int]) -> None:
         """Delete the rows of blobs, with what is said about them elsewhere. In a write transaction."""
         text = json.dumps(list(ids))
@@ -129,15 +145,15 @@ class Collecting:
 
     def miscounted(self, starts: Sequence[int]) -> int:
         """How many blobs have a wrong count (I4), of the first ones with at least these ids."""
-        found = 0
+        found: set[int] = set()
         for start in starts:
             rows = self._rows(
-                """SELECT b.refs <> (SELECT count(*) FROM inode AS i WHERE i.blob_id = b.id)
+                """SELECT b.id, b.refs <> (SELECT count(*) FROM inode AS i WHERE i.blob_id = b.id)
                    FROM blob AS b WHERE b.id >= ? ORDER BY b.id LIMIT 1""",
                 (start,),
             )
-            found += sum(row[0] for row in rows)
-        return found
+            found.update(blob_id for blob_id, wrong in rows if wrong)
+        return len(found)
 
     def highest_id(self) -> int:
         """The highest id of a blob; 0 when there is none."""
