@@ -76,6 +76,8 @@ def serve(store: str, settings: Settings) -> None:
     read_config(store)
     os.makedirs(f"{store}/run", mode=0o700, exist_ok=True)
     lock = collector_daemon_lock(store)
+    # From the moment the lock is held `casfs gc --now` may send it, which would end who does not expect it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     if not lock.acquire():
         raise StoreLocked(f"{store} has a collector already, {lock.holder()}", "stop that one first")
     logging.basicConfig(level=logging.INFO, format="casfs: %(levelname)s: %(message)s")
@@ -98,10 +100,13 @@ class Daemon:
     async def run(self) -> None:
         """Until a signal ends it. Raises what opening the store the first time raises."""
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1) as signals:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+            # Outside of the nursery, which would make a group of what it raises.
+            missed = await trio.to_thread.run_sync(self._has_missed_one)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._obey, signals)
                 try:
-                    await self._collect_by_schedule()
+                    await self._collect_by_schedule(missed)
                 finally:
                     nursery.cancel_scope.cancel()
         log.info("%s is not collected any more", self._store)
@@ -116,8 +121,8 @@ class Daemon:
                 self._stop.set()
             self._wake.set()
 
-    async def _collect_by_schedule(self) -> None:
-        due = time.time() if await trio.to_thread.run_sync(self._has_missed_one) else self._next()
+    async def _collect_by_schedule(self, missed: bool) -> None:
+        due = time.time() if missed else self._next()
         log.info("%s is collected by the schedule '%s'", self._store, self._settings.schedule)
         notify("READY=1")
         while await self._wait_until(due):
@@ -156,6 +161,7 @@ class Daemon:
         at = datetime.fromtimestamp(due).isoformat(" ", "seconds")
         notify(f"STATUS=the next collection is due at {at}")
         while not self._stop.is_set() and not self._wanted and (left := due - time.time()) > 0:
+            due = min(due, self._next())  # the clock was set back
             with trio.move_on_after(min(left, LOOK_SECONDS)):
                 await self._wake.wait()
             self._wake = trio.Event()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,10 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
 from casfs.errors import UsageError
 from casfs.maintenance import gc
 from casfs.namespace.collecting import Run
+from casfs.service import gcd
 from casfs.service.gcd import next_run
 from casfs.store import create_store
 
@@ -26,7 +30,7 @@ NEVER = "0 0 29 2 *"
 class Service:
     """`casfs gc --daemon` and what it tells systemd."""
 
-    def __init__(self, store: Path, schedule: str) -> None:
+    def __init__(self, store: Path, schedule: str, program: tuple[str, ...] = ("-m", "casfs")) -> None:
         self.address = store.parent / "notify"
         self.address.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -34,7 +38,7 @@ class Service:
         self._socket.settimeout(60)
         words = ["gc", str(store), "--daemon", "--schedule", schedule]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "casfs", *words],
+            [sys.executable, *program, *words],
             env=os.environ | {"NOTIFY_SOCKET": str(self.address)},
             stderr=subprocess.PIPE,
             text=True,
@@ -155,3 +159,68 @@ def test_what_is_no_schedule_is_refused(schedule: str) -> None:
 def test_the_default_is_every_four_hours() -> None:
     first = next_run("0 */4 * * *", 1_000_000_000)
     assert next_run("0 */4 * * *", first) - first == 4 * 3600
+
+
+def test_a_damaged_database_is_one_line(store: Path) -> None:
+    (store / "casfs.db").write_bytes(b"x" * 5_000)
+    done = run_casfs("gc", str(store), "--daemon")
+    create_again(store)
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[-1].startswith("casfs: error: ")
+    assert "Traceback" not in done.stderr
+
+
+def create_again(store: Path) -> None:
+    """A store that is sound, as every test leaves one."""
+    shutil.rmtree(store)
+    create_store(str(store))
+
+
+SIGNALLED = """
+import os, signal, sys
+from casfs.cli.main import main
+from casfs.store import Lock
+
+acquire = Lock.acquire
+
+def acquired(lock, **options):
+    done = acquire(lock, **options)
+    if done and lock._path.endswith("gcd.lock"):
+        os.kill(os.getpid(), signal.SIGUSR1)
+    return done
+
+Lock.acquire = acquired
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_told_to_collect_as_soon_as_it_can_be_found(store: Path) -> None:
+    """The signal that comes before it waits for any neither ends it nor gets lost."""
+    with gc.opened(str(store)) as opened:
+        gc.execute(opened, gc.plan(opened))
+    service = Service(store, NEVER, program=("-c", SIGNALLED))
+    try:
+        service.await_state("READY=1")
+        service.await_state("STATUS=collecting")
+        service.await_state("STATUS=the next collection")
+        service.process.terminate()
+        service.end()
+    finally:
+        service.clear()
+    assert service.process.returncode == 0
+    assert len(runs(store)) == 2
+
+
+def test_a_clock_that_was_years_ahead_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    daemon = gcd.Daemon("store", gcd.Settings(schedule="0 * * * *"))
+    now = 1_800_000_000.0
+    monkeypatch.setattr(gcd.time, "time", lambda: now + clock.current_time())
+    due = next_run("0 * * * *", now + 10 * 365 * 86_400)
+
+    async def wait() -> float:
+        began = trio.current_time()
+        assert await daemon._wait_until(due)
+        return trio.current_time() - began
+
+    assert trio.run(wait, clock=clock) <= 3_600 + gcd.LOOK_SECONDS
