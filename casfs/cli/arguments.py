@@ -95,6 +95,13 @@ def path(word: str) -> str:
     return word
 
 
+def text(word: str) -> str:
+    """An argument's type: what is kept as text, and so has to be some."""
+    if not word.isprintable():
+        raise argparse.ArgumentTypeError("one line of printable text is wanted")
+    return word
+
+
 def duration(word: str) -> int:
     """An argument's type: `30s`, `10m`, `1h`, `14d`, or `0`, in seconds."""
     number, unit = (word, "s") if word == "0" else (word[:-1], word[-1:])

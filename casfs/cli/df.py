@@ -64,7 +64,7 @@ def _collection(run: Run) -> str:
     if run.ended_ns is None:
         return f"{text}, not ended"
     text += f" in {span(run.ended_ns - run.started_ns)}"
-    return f"{text}, ended early: {run.error}" if run.error else text
+    return f"{text}, ended early: {printable(run.error)}" if run.error else text
 
 
 def _trash(usage: Usage) -> str:

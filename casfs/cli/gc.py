@@ -103,6 +103,10 @@ def _check(args: argparse.Namespace) -> None:
     chosen = [name for name, given in modes.items() if given]
     if len(chosen) > 1:
         raise UsageError(f"{chosen[0]} and {chosen[1]} do not go together")
+    if args.full and (args.history or args.now):
+        raise UsageError(f"--full is not for {chosen[0]}")
+    if args.now and args.json:
+        raise UsageError("--json is not for --now", "see --history")
     if not args.daemon and (args.schedule, args.full_every, args.scrub) != (None, None, None):
         raise UsageError("--schedule, --full-every and --scrub are for --daemon")
     if args.daemon and (args.full or args.json):

@@ -12,7 +12,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from casfs.cli.arguments import Commands, Parser, add_command, add_json, add_path, count, duration, path
+from casfs.cli.arguments import Commands, Parser, add_command, add_json, add_path, count, duration, path, text
 from casfs.cli.output import print_json, print_table, printable, size
 from casfs.cli.places import store_of
 from casfs.cli.times import moment
@@ -34,7 +34,7 @@ def add(commands: Commands) -> None:
     )
     named.required = False  # with '*' argparse takes none as soon as an option stands before them
     adding.add_argument("--everything", action="store_true", help="all that is there and all to come")
-    adding.add_argument("--reason", default="", help="a line for those who wonder")
+    adding.add_argument("--reason", default="", type=text, help="a line for those who wonder")
     adding.add_argument("--expires", metavar="TIME", type=duration, help="let go after 10m, 1h, 14d")
     listing = actions.add_parser("list", help="show the pins")
     add_path(listing, "STORE", "a store, or a path in the mount of one")

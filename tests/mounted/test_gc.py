@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.mounted.mounts import CASFS, ENVIRONMENT, Mount, casfs
+from tests.mounted.mounts import CASFS, ENVIRONMENT, ROOT_OPTIONS, Mount, casfs
 
 
 def contents(round_: int) -> dict[str, bytes]:
@@ -65,3 +66,30 @@ def test_an_older_reader_keeps_its_file(mount: Mount) -> None:
         (mount.path / "file").unlink()
         casfs("gc", mount.store, "--grace", "0")
         assert file.read() == b"x" * 299_999
+
+
+def test_a_collector_gets_its_turn_long_before_the_commit_is_due(new_mount: Callable[..., Mount]) -> None:
+    """It would give up after a minute, with an error, if the mount did not commit for it."""
+    mount = new_mount().start(f"{ROOT_OPTIONS},commit_interval=300")
+    for round_ in range(3):
+        (mount.path / "file").write_bytes(b"%d" % round_)
+        assert casfs("gc", mount.store, "--grace", "0").startswith("removed ")
+    (mount.path / "late").write_bytes(b"late")
+    casfs("gc", mount.store, "--grace", "0", "--full")
+    assert (mount.path / "file").read_bytes() == b"2"
+    runs = json.loads(casfs("gc", mount.store, "--history", "--json"))
+    assert [run["error"] for run in runs] == [None] * 4
+    assert sum(run["blobs"] for run in runs) >= 1
+
+
+def test_a_pin_takes_what_is_written_so_far(mount: Mount) -> None:
+    """Of a file that is open; what comes later is another content."""
+    with (mount.path / "file").open("wb") as file:
+        file.write(b"half")
+        file.flush()
+        assert casfs("pin", "add", mount.store, mount.path / "file").endswith("holds 1 blobs, 4 B\n")
+        file.write(b", and whole")
+    assert mount.usage()["orphans"] == 1
+    assert casfs("gc", mount.store, "--grace", "0").startswith("removed 0 blobs")
+    assert casfs("pin", "add", mount.store, mount.path).startswith("pin 2 holds 1 blobs, 15 B")
+    assert casfs("pin", "add", mount.store, mount.path / "none", code=1).endswith("is not in the store\n")
