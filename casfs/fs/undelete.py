@@ -120,7 +120,7 @@ async def expire(fs: FileSystem, now_ns: int, older_ns: int | None = None) -> Ch
     if fs.trash.pending:
         await fs.group.durable()
     rules = fs.trash.rules
-    kept = min(map(_kept_ns, rules)) if older_ns is None else older_ns
+    kept = min(map(kept_ns, rules)) if older_ns is None else older_ns
     after = (-1, -1)
     while True:
         await fs.group.begin()
@@ -129,7 +129,7 @@ async def expire(fs: FileSystem, now_ns: int, older_ns: int | None = None) -> Ch
             return changed
         after = (rows[-1].deleted_ns, rows[-1].ino)
         if older_ns is None:
-            rows = [row for row in rows if row.deleted_ns < now_ns - _kept_ns(fs.trash.rule(row.path))]
+            rows = [row for row in rows if row.deleted_ns < now_ns - kept_ns(fs.trash.rule(row.path))]
         for row in rows:
             _remove(fs, row, changed)
         fs.group.count(2 * len(rows))
@@ -138,7 +138,8 @@ async def expire(fs: FileSystem, now_ns: int, older_ns: int | None = None) -> Ch
         await fs.scheduler.pause()
 
 
-def _kept_ns(rule: RuleRow) -> int:
+def kept_ns(rule: RuleRow) -> int:
+    """How long a rule keeps what lies in the trash."""
     return (rule.days or DEFAULT_DAYS) * DAY_NS
 
 

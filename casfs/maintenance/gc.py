@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from casfs.errors import StoreLocked
+from casfs.errors import FormatError, StoreLocked
 from casfs.filestore.durable import Durable
-from casfs.maintenance import offline, strays
+from casfs.maintenance import offline, strays, trash
 from casfs.maintenance.batch import (
     FAILURES_IN_A_ROW,
     POLL_SECONDS,
@@ -159,8 +159,12 @@ def expire_trash(path: str) -> int:
     """Remove from the trash what is too old, so that its blobs become orphans; how many files went.
 
     Of a store that is mounted, or used by a command, the trash is left alone: the mount's daemon looks after
-    it by itself. Raises OSError.
+    it by itself. So is a trash with nothing old in it: who wants to mount the store meanwhile is refused.
+    Raises OSError.
     """
+    with contextlib.suppress(FormatError):  # an older format: it is brought to the present one first
+        if not trash.may_have_old(path, time.time_ns()):
+            return 0
     try:
         return offline.empty_trash(path, None)[0]
     except StoreLocked:

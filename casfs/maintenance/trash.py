@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from casfs.fs.undelete import kept_ns
 from casfs.namespace.trash import RuleRow, TrashRow
 from casfs.store import Store
 
@@ -14,6 +15,14 @@ def entries(store: str) -> Iterator[Iterator[tuple[TrashRow, int]]]:
     """What lies in the trash, the newest first, with the sizes. Raises as `Store` does, and OSError."""
     with contextlib.closing(Store(store, readonly=True)) as opened:
         yield opened.namespace.trash.sized()
+
+
+def may_have_old(store: str, now_ns: int) -> bool:
+    """Is there anything that some rule keeps no longer? Raises as `Store` does."""
+    with contextlib.closing(Store(store, readonly=True)) as opened:
+        rows = opened.namespace.trash
+        kept = min(map(kept_ns, rows.rules()), default=0)
+        return bool(rows.oldest(now_ns - kept, (-1, -1), 1))
 
 
 def rules(store: str) -> list[RuleRow]:

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from casfs.maintenance import batch, gc, pins
+from casfs.maintenance import batch, gc, offline, pins
 from casfs.maintenance.gc import Limits
 from casfs.namespace.namespace import Namespace
 from casfs.store import Store
@@ -187,3 +187,29 @@ def test_a_pin_that_is_taken_between_plan_and_batch_holds(session: Session) -> N
         pins.add_pin(str(session.path), [], reason="", seconds=60)
         assert gc.execute(store, plan).blobs == 0
     assert session.blobs == 2
+
+
+# The trash
+
+
+def test_a_store_is_only_taken_for_its_trash_when_something_is_old(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a mount that starts at that moment, as at boot, would be refused for nothing."""
+    taken: list[str] = []
+    empty = offline.empty_trash
+
+    def note(path: str, older_seconds: float | None) -> tuple[int, int]:
+        taken.append(path)
+        return empty(path, older_seconds)
+
+    monkeypatch.setattr(offline, "empty_trash", note)
+    path = str(session.path)
+    session.stop()
+    assert (gc.expire_trash(path), taken) == (0, [])
+    with gc.opened(path) as store, batch.transaction(store):
+        store.namespace.query("INSERT INTO trash VALUES (99, 1, 0, 'removed', x'61')")
+    gc.expire_trash(path)
+    assert taken == [path]
+    with gc.opened(path) as store, batch.transaction(store):
+        store.namespace.query("DELETE FROM trash")
