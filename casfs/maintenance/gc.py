@@ -226,8 +226,9 @@ class _Run:
     def run(self) -> Outcome:
         self.outcome = Outcome(self.plan.full, time.time_ns())
         try:
+            while self._drop_pins():
+                pause(POLL_SECONDS, self.stop)
             with transaction(self.store, self.stop) as rows:
-                rows.drop_expired_pins(self.plan.now_ns)
                 self.number = rows.start_run("full" if self.plan.full else "regular", self.outcome.started_ns)
         except Stopped:  # while others had their turn: there is no run to write down
             return replace(self.outcome, ended_ns=time.time_ns(), error="stopped")
@@ -250,6 +251,10 @@ class _Run:
             raise
         self._finish()
         return self.outcome
+
+    def _drop_pins(self) -> bool:
+        with transaction(self.store, self.stop) as rows:
+            return rows.drop_expired_pins(self.plan.now_ns)
 
     def _ends_early(self, error: str) -> None:
         self.outcome = replace(self.outcome, error=error)

@@ -18,6 +18,9 @@ from casfs.namespace.namespace import Namespace
 RUNS_KEPT = 1000
 """Runs of the collector that stay in the record."""
 
+HELD_DROPPED = 500
+"""Blobs that expired pins held, and are let go of in one transaction, while others wait."""
+
 _LIVE = "(expires_ns IS NULL OR expires_ns > :now)"
 
 _DUE = f"""b.refs = 0 AND b.orphaned_ns <= :cutoff
@@ -250,7 +253,21 @@ class Collecting:
         self._rows("DELETE FROM pinned WHERE pin_id = ?", (pin_id,))
         return bool(self._rows("DELETE FROM pin WHERE id = ? RETURNING id", (pin_id,)))
 
-    def drop_expired_pins(self, now_ns: int) -> None:
-        """Remove pins that hold nothing any more. In a write transaction."""
+    def drop_expired_pins(self, now_ns: int, limit: int = HELD_DROPPED) -> bool:
+        """Remove pins that hold nothing any more, with so many of the blobs they held; are some left for the
+        next transaction? In one."""
+        held = self._rows(
+            """SELECT d.blob_id, d.pin_id FROM pin AS p JOIN pinned AS d ON d.pin_id = p.id
+               WHERE p.expires_ns <= ? LIMIT ?""",
+            (now_ns, limit),
+        )
+        self._rows(
+            """DELETE FROM pinned
+               WHERE (blob_id, pin_id) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))""",
+            (json.dumps(held),),
+        )
+        if len(held) == limit:
+            return True
         for (pin_id,) in self._rows("SELECT id FROM pin WHERE expires_ns <= ?", (now_ns,)):
             self.remove_pin(pin_id)
+        return False

@@ -263,3 +263,15 @@ def test_runs_since_full(rows: Collecting) -> None:
     assert rows.runs_since_full() == 0
     run("regular")
     assert rows.runs_since_full() == 1
+
+
+def test_what_expired_pins_held_goes_bit_by_bit(writing: Namespace, rows: Collecting) -> None:
+    """Others wait meanwhile."""
+    lasting = rows.add_pin("", everything=False, now_ns=5, expires_ns=None)
+    pin = rows.add_pin("", everything=False, now_ns=5, expires_ns=6)
+    for size in range(1, 6):
+        for each in (pin, lasting):
+            rows.pin_blob(each, add_blob(writing, size + 10 * each, 10))
+    assert [rows.drop_expired_pins(6, limit=2) for _ in range(3)] == [True, True, False]
+    assert [(left.id, left.blobs) for left in rows.pins()] == [(lasting, 5)]
+    assert writing.query("SELECT count(*) FROM pinned").get == 5
