@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from casfs.errors import FsError
-from casfs.fs import copy
+from casfs.fs import acl, copy
 from casfs.fs.scheduler import run_inline
 from casfs.fs.trash import DAY_NS
 from casfs.fs.tree import RENAME_EXCHANGE
 from casfs.fs.undelete import change_rule, expire, undelete
+from casfs.fuse.verbs import Verbs
 from casfs.namespace.trash import RuleRow
 from casfs.types import ROOT_INO
 from tests.kernel import Kernel
@@ -432,3 +433,82 @@ def test_what_is_removed_while_the_commit_closes_is_in_the_trash_with_it(
     assert session.kernel.names() == [b"b"]
     assert session.kernel.read_file(bin_path("a")) == b"content"
     session.stop()
+
+
+def test_rows_that_could_not_be_written_are_written_once_by_the_next_commit(
+    session: Session, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel.mkdir("d")
+    for name in ("d/a", "d/b"):
+        put(kernel, name, name.encode())
+        kernel.setxattr(name, b"user.note", b"mine")
+    failures = []
+
+    def failing(group: object, method: str, *, halfway: bool) -> None:
+        original = getattr(group, method)
+        failures.append(method)
+
+        def once(*args: object) -> object:
+            if method not in failures:
+                return original(*args)
+            failures.remove(method)
+            if halfway:
+                original(*args)
+            raise OSError(errno.ENOSPC, "as if the disk were full")
+
+        monkeypatch.setattr(group, method, once)
+
+    trash = kernel.fs.trash
+    failing(trash._dentries, "insert", halfway=False)
+    failing(trash._rows, "set_directory", halfway=False)
+    failing(trash._dentries, "insert_new", halfway=True)
+    failing(trash._inode_rows, "write", halfway=True)
+    failing(trash._rows, "add", halfway=True)
+    failing(trash._xattrs, "set", halfway=False)
+    for name in ("d/a", "d/b"):
+        kernel.unlink(name)
+    while failures:
+        with pytest.raises(OSError, match="as if"):
+            kernel.sync()
+    monkeypatch.undo()
+    kernel.sync()
+    kernel = session.reopen()
+    assert kernel.names(bin_path("d")) == [b"a", b"b"]
+    assert kernel.read_file(bin_path("d/b")) == b"d/b"
+    assert kernel.names(".casfs/trash") == [os.path.basename(os.path.dirname(bin_path("d"))).encode()]
+
+
+@pytest.mark.parametrize("how", ["mode", "owner", "list"])
+def test_a_directory_opened_to_more_people_right_after_shows_no_more_in_the_trash(
+    kernel: Kernel, how: str
+) -> None:
+    kernel.mkdir("d")
+    kernel.mkdir("d/sub", 0o700)
+    for name in ("d/sub/secret", "d/sub/other"):
+        put(kernel, name, name.encode())
+    old = kernel.inode("d/sub")
+    was = old.mode, old.uid, old.gid
+    kernel.unlink("d/sub/secret")
+    if how == "mode":
+        kernel.chmod("d/sub", 0o755)
+    elif how == "owner":
+        kernel.chown("d/sub", 5, 6)
+    else:
+        entries = [(1, 7, 0), (2, 7, 9), (4, 0, 0), (16, 7, 0), (32, 0, 0)]
+        kernel.setxattr("d/sub", acl.ACCESS, acl.encode([acl.Entry(*entry) for entry in entries]))
+    kernel.unlink("d/sub/other")
+    kernel.sync()
+    there = kernel.inode(bin_path("d/sub"))
+    assert (there.mode, there.uid, there.gid) == was
+    assert kernel.listxattr(bin_path("d/sub")) == []
+    assert kernel.names(bin_path("d/sub")) == [b"secret"]
+    assert kernel.names(bin_path("d/sub~2")) == [b"other"]
+
+
+def test_open_for_reading_with_truncation_is_writing(kernel: Kernel) -> None:
+    put(kernel, "a", b"content")
+    kernel.unlink("a")
+    kernel.sync()
+    verbs = Verbs(kernel.fs, durable_each=False)
+    fails(errno.EPERM, run_inline, verbs.open(kernel.inode(bin_path("a")).ino, os.O_RDONLY | os.O_TRUNC, 0))
+    assert kernel.read_file(bin_path("a")) == b"content"
