@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from casfs.errors import FsError
-from casfs.fs import acl, copy
+from casfs.fs import acl, commit, copy
 from casfs.fs.scheduler import run_inline
 from casfs.fs.trash import DAY_NS
 from casfs.fs.tree import RENAME_EXCHANGE
-from casfs.fs.undelete import change_rule, expire, undelete
+from casfs.fs.undelete import Changed, change_rule, expire, undelete
 from casfs.fuse.verbs import Verbs
 from casfs.namespace.trash import RuleRow
 from casfs.types import ROOT_INO
@@ -512,3 +512,97 @@ def test_open_for_reading_with_truncation_is_writing(kernel: Kernel) -> None:
     verbs = Verbs(kernel.fs, durable_each=False)
     fails(errno.EPERM, run_inline, verbs.open(kernel.inode(bin_path("a")).ino, os.O_RDONLY | os.O_TRUNC, 0))
     assert kernel.read_file(bin_path("a")) == b"content"
+
+
+@pytest.mark.parametrize("pattern", ["a\rb", "a\x0bb", "a\u2028b"])
+def test_a_pattern_may_have_any_character_but_a_line_break(
+    session: Session, kernel: Kernel, pattern: str
+) -> None:
+    run_inline(change_rule(kernel.fs, b"", None, [pattern]))
+    kernel = session.reopen()
+    assert [rule.exclude for rule in kernel.fs.trash.rules] == [(pattern,)]
+
+
+def test_a_file_where_a_directory_was_keeps_only_what_was_below_it(kernel: Kernel) -> None:
+    kernel.mkdir("d")
+    kernel.mkdir("d/sub")
+    for name in ("d/a", "d/sub/b", "d/z"):
+        put(kernel, name, name.encode())
+        kernel.unlink(name)
+    kernel.rmdir("d/sub")
+    kernel.write_file("d/sub", b"in the way")
+    changed = run_inline(undelete(kernel.fs, b"d", 0, 1 << 62))
+    assert (changed.files, changed.skipped) == (2, 1)
+    assert kernel.names("d") == [b"a", b"sub", b"z"]
+    fails(errno.ENOTDIR, run_inline, undelete(kernel.fs, b"d/sub/b", 0, 1 << 62))
+
+
+def test_a_directory_that_is_restored_has_no_more_of_a_list_than_it_had(kernel: Kernel) -> None:
+    kernel.mkdir("d")
+    kernel.mkdir("d/sub", 0o750)
+    put(kernel, "d/sub/a", b"content")
+    kernel.unlink("d/sub/a")
+    kernel.rmdir("d/sub")
+    entries = [(1, 7, 0), (2, 7, 9), (4, 7, 0), (16, 7, 0), (32, 0, 0)]
+    kernel.setxattr("d", acl.DEFAULT, acl.encode([acl.Entry(*entry) for entry in entries]))
+    run_inline(undelete(kernel.fs, b"d/sub/a", 0, 1 << 62))
+    assert kernel.inode("d/sub").mode == 0o40750
+    assert acl.ACCESS not in kernel.listxattr("d/sub")
+
+
+def test_directories_that_programs_have_left_empty_go_by_age(session: Session, kernel: Kernel) -> None:
+    kernel.mkdir("d")
+    kernel.mkdir("d/sub")
+    for name in ("d/1", "d/sub/2"):
+        put(kernel, name, name.encode())
+        kernel.unlink(name)
+    kernel.sync()
+    kernel.unlink(bin_path("d/1"))
+    kernel.rename(bin_path("d/sub/2"), "back")
+    run_inline(expire(kernel.fs, time.time_ns()))
+    assert kernel.names(bin_path("d")) == [b"sub"]
+    run_inline(expire(kernel.fs, time.time_ns() + 16 * DAY_NS))
+    kernel._forget()
+    assert session.reopen().names(".casfs/trash") == []
+
+
+def test_much_is_restored_in_groups_of_their_own(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commit, "GROUP_LIMIT", 100)
+    for number in range(300):
+        kernel.write_file(f"f{number}", b"%d" % number)
+    kernel.mkdir("d")
+    for number in range(300):
+        kernel.rename(f"f{number}", f"d/{number}")
+    kernel.sync()
+    for number in range(300):
+        kernel.unlink(f"d/{number}")
+    kernel.sync()
+    group = kernel.fs.group
+    most, rename = 0, kernel.fs.tree.rename
+
+    def watched(*args: object) -> object:
+        nonlocal most
+        most = max(most, group.operations)
+        return rename(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(kernel.fs.tree, "rename", watched)
+    assert run_inline(undelete(kernel.fs, b"d", 0, 1 << 62)).files == 300
+    assert most < 200
+
+
+def test_what_came_back_before_an_error_is_told(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel.mkdir("d")
+    for name in ("d/a", "d/b"):
+        put(kernel, name, name.encode())
+        kernel.unlink(name)
+    rename = kernel.fs.tree.rename
+
+    def full(parent: int, name: bytes, *args: object) -> object:
+        if name == b"b":
+            raise FsError(errno.ENOSPC)
+        return rename(parent, name, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(kernel.fs.tree, "rename", full)
+    changed = Changed()
+    fails(errno.ENOSPC, run_inline, undelete(kernel.fs, b"d", 0, 1 << 62, changed))
+    assert (changed.files, changed.added) == (1, [(kernel.inode("d").ino, b"a")])
