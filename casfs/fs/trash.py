@@ -160,8 +160,13 @@ class Trash:
         """
         content = inode.content
         blob = inode.blob
-        if blob is None or inode.staged is not None or (content is not None and content.dirty) or self.off:
+        size = inode.size
+        if blob is None or inode.staged is not None or self.off:
             return
+        if content is not None and content.dirty:
+            if reason == Reason.TRUNCATED:
+                return
+            size = content.row_size  # what was sealed before
         now = time.time_ns()
         since = inode.btime if reason != Reason.TRUNCATED else max(inode.btime, inode.mtime)
         if now - since < self.minimal_age_ns:
@@ -188,7 +193,7 @@ class Trash:
                 inode.mode,
                 inode.uid,
                 inode.gid,
-                inode.size,
+                size,
                 inode.allocated,
                 blob,
                 inode.atime,

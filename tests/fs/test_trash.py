@@ -606,3 +606,27 @@ def test_what_came_back_before_an_error_is_told(kernel: Kernel, monkeypatch: pyt
     changed = Changed()
     fails(errno.ENOSPC, run_inline, undelete(kernel.fs, b"d", 0, 1 << 62, changed))
     assert (changed.files, changed.added) == (1, [(kernel.inode("d").ino, b"a")])
+
+
+@pytest.mark.parametrize("how", ["unlink", "rename"])
+@pytest.mark.parametrize("length", [1, 100])
+def test_what_was_sealed_is_in_the_trash_when_what_came_after_was_not(
+    session: Session, kernel: Kernel, how: str, length: int
+) -> None:
+    put(kernel, "a", b"of last year")
+    put(kernel, "b", b"another")
+    with kernel.open("a", os.O_RDWR) as file:
+        file.write(b"x" * length)
+    if how == "unlink":
+        kernel.unlink("a")
+    else:
+        kernel.rename("b", "a")
+    assert len(in_trash(kernel)) == 1
+    assert session.reopen().read_file(bin_path("a")) == b"of last year"
+
+
+def test_what_was_truncated_and_written_again_is_kept_once_before_it_is_sealed(kernel: Kernel) -> None:
+    put(kernel, "a", b"of last year")
+    for _ in range(3):
+        kernel.write_file("a", b"new")
+    assert in_trash(kernel) == [(b"a", "truncated")]
