@@ -131,6 +131,14 @@ def _show(args: argparse.Namespace) -> int:
     return 0
 
 
+def _is_text(pattern: str) -> bool:
+    try:
+        pattern.encode()
+    except UnicodeEncodeError:  # a lone surrogate, which stands for another byte (PEP 383)
+        return False
+    return True
+
+
 def _set(args: argparse.Namespace) -> int:
     from casfs.control.client import Client
     from casfs.maintenance import offline
@@ -145,6 +153,8 @@ def _set(args: argparse.Namespace) -> int:
     exclude = None if args.exclude is None else [pattern for pattern in args.exclude if pattern]
     if exclude and any("\n" in pattern for pattern in exclude):
         raise UsageError("a pattern cannot have a line break")
+    if exclude and any(not _is_text(pattern) for pattern in exclude):
+        raise UsageError("a pattern has to be UTF-8", "'?' stands for any byte that is not")
     store = store_of(args.store)
     try:
         Client(store).call("trash_set", directory=directory, days=args.days, exclude=exclude)

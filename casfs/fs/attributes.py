@@ -49,6 +49,8 @@ class Attributes:
         group = self._group
         if not group.active:
             await group.begin()
+        if inode.is_directory and (changes.mode, changes.uid, changes.gid) != (None, None, None):
+            self._files.trash.directory_changed()
         if changes.mode is not None:
             inode.mode = stat.S_IFMT(inode.mode) | changes.mode & 0o7777
             self._xattrs.change_mode(inode, inode.mode)

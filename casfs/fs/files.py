@@ -257,6 +257,7 @@ class Files(Sealing):
         """What O_TRUNC asks for: no bytes are copied, nothing is sealed before the flush."""
         content = handle.content
         inode = content.inode
+        self.trash.check_unchanged(inode.ino)  # open(2) with O_RDONLY | O_TRUNC
         if inode.size or content.is_staged:
             if inode.blob is not None:
                 await self._group.begin()

@@ -61,14 +61,18 @@ class Reason:
     TRUNCATED = "truncated"
 
 
+_Level = tuple[bytes, int, int, int, dict[bytes, bytes]]
+"""A directory on the way to a file as it was when the file went: name, mode, uid, gid, access list."""
+
+
 class _Place:
-    """A directory files are removed from: the directories that lead there, with their names."""
+    """A directory files are removed from: the directories that lead there."""
 
     __slots__ = ("chain", "excluded", "keeps", "path")
 
-    def __init__(self, chain: tuple[tuple[bytes, Inode], ...], rule: RuleRow, *, inside: bool) -> None:
+    def __init__(self, chain: tuple[_Level, ...], rule: RuleRow, *, inside: bool) -> None:
         self.chain = chain
-        self.path = b"".join(name + b"/" for name, _ in chain)
+        self.path = b"".join(level[0] + b"/" for level in chain)
         self.keeps = rule.days > 0 and not inside
         patterns = "|".join(fnmatch.translate(pattern) for pattern in rule.exclude)
         self.excluded = re.compile(patterns).match if patterns else None
@@ -95,6 +99,7 @@ class Trash:
         self._dentries = store.namespace.dentries
         self._inode_rows = store.namespace.inodes
         self._xattrs = store.namespace.xattrs
+        self._savepoint = store.namespace.savepoint
         self._inodes = inodes
         self._group = group
         self._removed: list[_Removed] = []
@@ -155,8 +160,13 @@ class Trash:
         """
         content = inode.content
         blob = inode.blob
-        if blob is None or inode.staged is not None or (content is not None and content.dirty) or self.off:
+        size = inode.size
+        if blob is None or inode.staged is not None or self.off:
             return
+        if content is not None and content.dirty:
+            if reason == Reason.TRUNCATED:
+                return
+            size = content.row_size  # what was sealed before
         now = time.time_ns()
         since = inode.btime if reason != Reason.TRUNCATED else max(inode.btime, inode.mtime)
         if now - since < self.minimal_age_ns:
@@ -183,7 +193,7 @@ class Trash:
                 inode.mode,
                 inode.uid,
                 inode.gid,
-                inode.size,
+                size,
                 inode.allocated,
                 blob,
                 inode.atime,
@@ -201,20 +211,19 @@ class Trash:
             self.keep(inode, *names[0], uid, Reason.TRUNCATED)
 
     def _place(self, ino: int) -> _Place:
-        chain: list[tuple[bytes, Inode]] = []
+        chain: list[_Level] = []
         above, seen = ino, set[int]()
         while above != ROOT_INO and above not in seen:
             seen.add(above)
             names = self._dentries.names_of(above)
             if not names:
                 break
-            directory = self._inodes.get(above)
-            if directory.xattrs is None:
-                directory.xattrs = self._xattrs.of(above)
-            chain.append((names[0][1], directory))
+            found = self._inodes.get(above)
+            mode = found.mode & 0o7777
+            chain.append((names[0][1], mode, found.uid, found.gid, self._access(found)))
             above = names[0][0]
         chain.reverse()
-        path = b"/".join(name for name, _ in chain) + b"/"
+        path = b"/".join(level[0] for level in chain) + b"/"
         if len(self._places) >= PLACES:
             self._places.clear()
         inside = bool(chain) and chain[0][0] == CASFS
@@ -226,8 +235,9 @@ class Trash:
         self._places.pop(ino, None)
         self.known.discard(ino)
 
-    def directory_moved(self) -> None:
-        """A directory has another name: paths below it are not what they were."""
+    def directory_changed(self) -> None:
+        """A directory has another name, mode, owner or access list: what goes to the trash from below it is
+        not reached as what went before."""
         self._places.clear()
 
     # Writing the rows
@@ -247,6 +257,7 @@ class Trash:
         inodes: list[tuple[object, ...]] = []
         names: list[tuple[int, int, bytes, int, int]] = []
         rows: list[tuple[int, int, int, str, bytes]] = []
+        attributes: list[tuple[int, dict[bytes, bytes]]] = []
         cookie, number = self._inodes.next_cookie, self._inodes.next_number
         for place, name, at, by, reason, xattrs, mode, uid, gid, size, allocated, blob, *times in batch:
             key = at // DAY_NS, id(place)
@@ -261,12 +272,16 @@ class Trash:
             )
             names.append((directory.ino, cookie(), name, ino, _FILE))
             rows.append((ino, at, by, reason, place.path + name))
-            for key_, value in xattrs.items():
-                self._xattrs.set(ino, key_, value)
-        for row in self._dentries.insert_new(names):
-            self._add_name(*row)
-        self._inode_rows.write(inodes)
-        self._rows.add(rows)
+            if xattrs:
+                attributes.append((ino, xattrs))
+        with self._savepoint():  # or the next attempt would leave two of each
+            for row in self._dentries.insert_new(names):
+                self._add_name(*row)
+            self._inode_rows.write(inodes)
+            self._rows.add(rows)
+            for ino, xattrs in attributes:
+                for name, value in xattrs.items():
+                    self._xattrs.set(ino, name, value)
         del self._removed[: len(batch)]
         self._group.count(len(batch))
         for directory in directories.values():
@@ -291,12 +306,10 @@ class Trash:
             self.stale.add(directory.ino)
 
     def _counterpart(self, date: bytes, place: _Place) -> Inode:
-        """The directory of the trash for that day and place: it allows nothing that the original forbids."""
+        """The directory of the trash for that day and place: it allows nothing that the original forbade."""
         root = self._inodes.get(ROOT_INO)
         if not self.base:
-            base = self._new_directory(0o755, root.uid, root.gid, {})
-            self._dentries.insert(ROOT_INO, self._inodes.next_cookie(), CASFS, base.ino, stat.S_IFDIR >> 12)
-            self._rows.set_directory(base.ino)
+            base = self._new_directory(ROOT_INO, CASFS, 0o755, root.uid, root.gid, {})
             self.base = base.ino
             self.known.add(base.ino)
         directory = self._inodes.get(self.base)
@@ -305,10 +318,8 @@ class Trash:
             if name == TRASH:
                 self.directory = directory.ino
                 self.known.add(directory.ino)
-        for name, original in place.chain:
-            access = {key: value for key, value in (original.xattrs or {}).items() if key == acl.ACCESS}
-            mode = original.mode & 0o7777
-            directory = self._subdirectory(directory, name, mode, original.uid, original.gid, access)
+        for level in place.chain:
+            directory = self._subdirectory(directory, *level)
         return directory
 
     def _subdirectory(
@@ -322,9 +333,7 @@ class Trash:
             if above.ino == self.base or (same and self._access(found) == access):
                 return found
             number += 1
-        made = self._new_directory(mode, uid, gid, access)
-        cookie = self._inodes.next_cookie()
-        self._dentries.insert(above.ino, cookie, _numbered(name, number), made.ino, stat.S_IFDIR >> 12)
+        made = self._new_directory(above.ino, _numbered(name, number), mode, uid, gid, access)
         above.nlink += 1
         self._touch(above)
         return made
@@ -334,12 +343,23 @@ class Trash:
             inode.xattrs = self._xattrs.of(inode.ino)
         return {key: value for key, value in inode.xattrs.items() if key == acl.ACCESS}
 
-    def _new_directory(self, mode: int, uid: int, gid: int, xattrs: dict[bytes, bytes]) -> Inode:
+    def _new_directory(
+        self, above: int, name: bytes, mode: int, uid: int, gid: int, xattrs: dict[bytes, bytes]
+    ) -> Inode:
         inode = self._inodes.create(stat.S_IFDIR | mode, uid, gid)
         inode.nlink = 2
+        cookie = self._inodes.next_cookie()
+        try:
+            with self._savepoint():
+                self._dentries.insert(above, cookie, name, inode.ino, stat.S_IFDIR >> 12)
+                for key, value in xattrs.items():
+                    self._xattrs.set(inode.ino, key, value)
+                if above == ROOT_INO:
+                    self._rows.set_directory(inode.ino)
+        except BaseException:
+            self._inodes.remove(inode)
+            raise
         inode.xattrs = dict(xattrs)
-        for name, value in xattrs.items():
-            self._xattrs.set(inode.ino, name, value)
         return inode
 
     # What leaves the trash, and who asks for it

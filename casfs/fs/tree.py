@@ -370,7 +370,7 @@ class Tree:
         if target is not None and not flags and not target.is_directory:
             self._drop_link(target, new_parent, new_name, uid, Reason.REPLACED)
         if source.is_directory or (target is not None and target.is_directory):
-            self._trash.directory_moved()
+            self._trash.directory_changed()
         if parent in self._in_trash:
             self._trash.restored(source)
         self._settle_links(source, target, self._inodes.get(parent), to, bool(flags & RENAME_EXCHANGE))

@@ -9,9 +9,10 @@ import time
 from dataclasses import dataclass, field
 
 from casfs.errors import FsError
+from casfs.fs import acl
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.inodes import Inode
-from casfs.fs.trash import DAY_NS, DEFAULT_DAYS, STEP
+from casfs.fs.trash import DAY_NS, DEFAULT_DAYS, STEP, iso_time
 from casfs.fs.tree import RENAME_NOREPLACE
 from casfs.namespace.trash import RuleRow, TrashRow
 from casfs.types import ROOT_INO
@@ -34,31 +35,45 @@ class Changed:
     inos: set[int] = field(default_factory=set)
 
 
-async def undelete(fs: FileSystem, path: bytes, since_ns: int, before_ns: int) -> Changed:
+async def undelete(
+    fs: FileSystem, path: bytes, since_ns: int, before_ns: int, changed: Changed | None = None
+) -> Changed:
     """Restore what had that path, in its newest version removed in [since_ns, before_ns), durable.
 
     A path of no file stands for all files that were below it, each in its newest version; those whose
-    name is taken are skipped. Missing directories are made, with mode and owner of those that were there.
-    Raises FsError ENOENT (nothing of it is in the trash), EEXIST (the name is taken), ENOTDIR.
+    name is taken, or that of a directory on the way, are skipped. Missing directories are made, with mode
+    and owner of those that were there. `changed` is filled in even when this fails.
+    Raises FsError ENOENT (nothing of it is in the trash), EEXIST or ENOTDIR (nothing could be restored for
+    that reason), OSError.
     """
+    changed = Changed() if changed is None else changed
     path = b"/".join(part for part in path.split(b"/") if part not in (b"", b"."))
     await fs.group.durable()
     rows = fs.store.namespace.trash.newest(path, since_ns, before_ns) if path else []
     rows = [row for row in rows if row.path == path] or rows
     if not rows:
         raise FsError(errno.ENOENT, f"{os.fsdecode(path) or '/'}: nothing of that name is in the trash")
-    changed = Changed()
+    refused = FsError(errno.ENOENT, f"{os.fsdecode(path)}: it left the trash meanwhile")
     for number, row in enumerate(rows):
         if number % STEP == STEP - 1:
+            if fs.group.is_long or fs.group.must_wait:
+                await fs.group.durable()
             await fs.scheduler.pause()
-        await _restore(fs, row, changed)
+        try:
+            await _restore(fs, row, changed)
+        except FsError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTDIR):
+                raise
+            changed.skipped += 1
+            refused = error
     if not changed.files:
-        raise FsError(errno.EEXIST, f"{os.fsdecode(path)} exists already; move it away first")
+        raise refused
     await fs.group.durable()
     return changed
 
 
 async def _restore(fs: FileSystem, row: TrashRow, changed: Changed) -> None:
+    """Raises FsError EEXIST, ENOTDIR."""
     await fs.group.begin()
     names = fs.store.namespace.dentries.names_of(row.ino)
     if not names:
@@ -75,8 +90,7 @@ async def _restore(fs: FileSystem, row: TrashRow, changed: Changed) -> None:
     for part, counterpart in zip(parts, reversed(counterparts), strict=True):
         parent = await _directory(fs, parent, part, counterpart, changed)
     if fs.tree.lookup(parent.ino, name) is not None:
-        changed.skipped += 1
-        return
+        raise FsError(errno.EEXIST, f"{os.fsdecode(row.path)} exists already; move it away first")
     inode = fs.inodes.get(row.ino)
     fs.trash.known.add(origin)
     await fs.tree.rename(origin, there, parent.ino, name, RENAME_NOREPLACE)
@@ -99,6 +113,8 @@ async def _directory(
         return found
     made = await fs.tree.make(parent.ino, name, stat.S_IFDIR | 0o700, counterpart.uid, counterpart.gid)
     made.mode, made.gid = counterpart.mode, counterpart.gid
+    if fs.xattrs.all(made).pop(acl.ACCESS, None) is not None:  # by the default list of a directory above
+        fs.store.namespace.xattrs.remove(made.ino, acl.ACCESS)
     for key, value in fs.xattrs.all(counterpart).items():
         fs.store.namespace.xattrs.set(made.ino, key, value)
         fs.xattrs.all(made)[key] = value
@@ -108,13 +124,15 @@ async def _directory(
     return made
 
 
-async def expire(fs: FileSystem, now_ns: int, older_ns: int | None = None) -> Changed:
+async def expire(
+    fs: FileSystem, now_ns: int, older_ns: int | None = None, changed: Changed | None = None
+) -> Changed:
     """Remove for good what the rules keep no longer; with `older_ns`, all that was removed so long ago.
 
     Of a directory whose rule says 0 days, what came to the trash before is kept as long as without a rule.
-    Raises OSError.
+    `changed` is filled in even when this fails. Raises OSError.
     """
-    changed = Changed()
+    changed = Changed() if changed is None else changed
     if not fs.trash.directory:
         return changed
     if fs.trash.pending:
@@ -126,6 +144,7 @@ async def expire(fs: FileSystem, now_ns: int, older_ns: int | None = None) -> Ch
         await fs.group.begin()
         rows = fs.store.namespace.trash.oldest(now_ns - kept, after, STEP)
         if not rows:
+            _sweep(fs, now_ns - (max(map(_kept_ns, rules)) if older_ns is None else older_ns), changed)
             return changed
         after = (rows[-1].deleted_ns, rows[-1].ino)
         if older_ns is None:
@@ -154,11 +173,23 @@ def _remove(fs: FileSystem, row: TrashRow, changed: Changed) -> None:
         _prune(fs, parent, changed)
 
 
+def _sweep(fs: FileSystem, before_ns: int, changed: Changed) -> None:
+    """Remove what programs have left empty, of the days before: there are no files any more."""
+    date = iso_time(max(0, before_ns)).partition("T")[0].encode()
+    for _, day, top, _ in fs.store.namespace.dentries.children(fs.trash.directory, 0, 1 << 31):
+        if day[: len(date)] < date:
+            for ino in fs.store.namespace.trash.directories_below(top):
+                _prune(fs, ino, changed)
+
+
 def _prune(fs: FileSystem, ino: int, changed: Changed) -> None:
     """Remove a directory of the trash if it is empty, then the one it was in, and so on."""
     dentries = fs.store.namespace.dentries
     while ino not in (fs.trash.base, fs.trash.directory) and dentries.is_empty(ino):
-        parent, name = dentries.names_of(ino)[0]
+        names = dentries.names_of(ino)
+        if not names:
+            return  # it has gone already
+        parent, name = names[0]
         fs.inodes.get(parent).nlink -= 1
         _drop(fs, parent, name, fs.inodes.get(ino), changed)
         ino = parent

@@ -97,6 +97,8 @@ class ExtendedAttributes:
         if name not in self.all(inode):
             raise FsError(errno.ENODATA)
         await self._group.begin()
+        if inode.is_directory:
+            self._trash.directory_changed()
         self._drop(inode, name)
         self._inodes.changed(inode)
         self._group.count()
@@ -129,6 +131,8 @@ class ExtendedAttributes:
             raise FsError(errno.EACCES if entries else errno.ENODATA)
         await self._group.begin()
         self._filestore.claim_rows(512 + len(value))
+        if inode.is_directory:
+            self._trash.directory_changed()
         if name == acl.ACCESS and entries:
             inode.mode = inode.mode & ~0o777 | acl.mode_of(entries)
             if inode.mode & stat.S_ISGID and not in_group(inode.gid):

@@ -115,7 +115,9 @@ class TrashRows:
 
     def rules(self) -> list[RuleRow]:
         rows: Any = self._execute("SELECT * FROM trash_rule ORDER BY directory").fetchall()
-        return [RuleRow(directory, days, tuple(text.splitlines())) for directory, days, text in rows]
+        return [
+            RuleRow(directory, days, tuple(filter(None, text.split("\n")))) for directory, days, text in rows
+        ]
 
     def set_rule(self, rule: RuleRow) -> None:
         self._execute(

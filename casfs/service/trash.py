@@ -53,8 +53,11 @@ class TrashService:
     async def _empty(self, older_ns: int | None) -> Changed:
         if self._fs.group.failed:
             return Changed()
-        changed = await expire(self._fs, time.time_ns(), older_ns)
-        await self._tell(changed)
+        changed = Changed()
+        try:
+            await expire(self._fs, time.time_ns(), older_ns, changed)
+        finally:
+            await self._tell(changed)
         if changed.files:
             log.info("%d files, %d bytes left the trash for good", changed.files, changed.size)
         return changed
@@ -87,6 +90,9 @@ class TrashService:
         return {}
 
     async def undelete(self, path: str, since_ns: int, before_ns: int) -> dict[str, Any]:
-        changed = await undelete(self._fs, os.fsencode(path), since_ns, before_ns)
-        await self._tell(changed)
+        changed = Changed()
+        try:
+            await undelete(self._fs, os.fsencode(path), since_ns, before_ns, changed)
+        finally:
+            await self._tell(changed)
         return {"files": changed.files, "skipped": changed.skipped}

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from casfs.errors import FsError
-from casfs.fs import copy
+from casfs.fs import acl, commit, copy
 from casfs.fs.scheduler import run_inline
 from casfs.fs.trash import DAY_NS
 from casfs.fs.tree import RENAME_EXCHANGE
-from casfs.fs.undelete import change_rule, expire, undelete
+from casfs.fs.undelete import Changed, change_rule, expire, undelete
+from casfs.fuse.verbs import Verbs
 from casfs.namespace.trash import RuleRow
 from casfs.types import ROOT_INO
 from tests.kernel import Kernel
@@ -432,3 +433,200 @@ def test_what_is_removed_while_the_commit_closes_is_in_the_trash_with_it(
     assert session.kernel.names() == [b"b"]
     assert session.kernel.read_file(bin_path("a")) == b"content"
     session.stop()
+
+
+def test_rows_that_could_not_be_written_are_written_once_by_the_next_commit(
+    session: Session, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel.mkdir("d")
+    for name in ("d/a", "d/b"):
+        put(kernel, name, name.encode())
+        kernel.setxattr(name, b"user.note", b"mine")
+    failures = []
+
+    def failing(group: object, method: str, *, halfway: bool) -> None:
+        original = getattr(group, method)
+        failures.append(method)
+
+        def once(*args: object) -> object:
+            if method not in failures:
+                return original(*args)
+            failures.remove(method)
+            if halfway:
+                original(*args)
+            raise OSError(errno.ENOSPC, "as if the disk were full")
+
+        monkeypatch.setattr(group, method, once)
+
+    trash = kernel.fs.trash
+    failing(trash._dentries, "insert", halfway=False)
+    failing(trash._rows, "set_directory", halfway=False)
+    failing(trash._dentries, "insert_new", halfway=True)
+    failing(trash._inode_rows, "write", halfway=True)
+    failing(trash._rows, "add", halfway=True)
+    failing(trash._xattrs, "set", halfway=False)
+    for name in ("d/a", "d/b"):
+        kernel.unlink(name)
+    while failures:
+        with pytest.raises(OSError, match="as if"):
+            kernel.sync()
+    monkeypatch.undo()
+    kernel.sync()
+    kernel = session.reopen()
+    assert kernel.names(bin_path("d")) == [b"a", b"b"]
+    assert kernel.read_file(bin_path("d/b")) == b"d/b"
+    assert kernel.names(".casfs/trash") == [os.path.basename(os.path.dirname(bin_path("d"))).encode()]
+
+
+@pytest.mark.parametrize("how", ["mode", "owner", "list"])
+def test_a_directory_opened_to_more_people_right_after_shows_no_more_in_the_trash(
+    kernel: Kernel, how: str
+) -> None:
+    kernel.mkdir("d")
+    kernel.mkdir("d/sub", 0o700)
+    for name in ("d/sub/secret", "d/sub/other"):
+        put(kernel, name, name.encode())
+    old = kernel.inode("d/sub")
+    was = old.mode, old.uid, old.gid
+    kernel.unlink("d/sub/secret")
+    if how == "mode":
+        kernel.chmod("d/sub", 0o755)
+    elif how == "owner":
+        kernel.chown("d/sub", 5, 6)
+    else:
+        entries = [(1, 7, 0), (2, 7, 9), (4, 0, 0), (16, 7, 0), (32, 0, 0)]
+        kernel.setxattr("d/sub", acl.ACCESS, acl.encode([acl.Entry(*entry) for entry in entries]))
+    kernel.unlink("d/sub/other")
+    kernel.sync()
+    there = kernel.inode(bin_path("d/sub"))
+    assert (there.mode, there.uid, there.gid) == was
+    assert kernel.listxattr(bin_path("d/sub")) == []
+    assert kernel.names(bin_path("d/sub")) == [b"secret"]
+    assert kernel.names(bin_path("d/sub~2")) == [b"other"]
+
+
+def test_open_for_reading_with_truncation_is_writing(kernel: Kernel) -> None:
+    put(kernel, "a", b"content")
+    kernel.unlink("a")
+    kernel.sync()
+    verbs = Verbs(kernel.fs, durable_each=False)
+    fails(errno.EPERM, run_inline, verbs.open(kernel.inode(bin_path("a")).ino, os.O_RDONLY | os.O_TRUNC, 0))
+    assert kernel.read_file(bin_path("a")) == b"content"
+
+
+@pytest.mark.parametrize("pattern", ["a\rb", "a\x0bb", "a\u2028b"])
+def test_a_pattern_may_have_any_character_but_a_line_break(
+    session: Session, kernel: Kernel, pattern: str
+) -> None:
+    run_inline(change_rule(kernel.fs, b"", None, [pattern]))
+    kernel = session.reopen()
+    assert [rule.exclude for rule in kernel.fs.trash.rules] == [(pattern,)]
+
+
+def test_a_file_where_a_directory_was_keeps_only_what_was_below_it(kernel: Kernel) -> None:
+    kernel.mkdir("d")
+    kernel.mkdir("d/sub")
+    for name in ("d/a", "d/sub/b", "d/z"):
+        put(kernel, name, name.encode())
+        kernel.unlink(name)
+    kernel.rmdir("d/sub")
+    kernel.write_file("d/sub", b"in the way")
+    changed = run_inline(undelete(kernel.fs, b"d", 0, 1 << 62))
+    assert (changed.files, changed.skipped) == (2, 1)
+    assert kernel.names("d") == [b"a", b"sub", b"z"]
+    fails(errno.ENOTDIR, run_inline, undelete(kernel.fs, b"d/sub/b", 0, 1 << 62))
+
+
+def test_a_directory_that_is_restored_has_no_more_of_a_list_than_it_had(kernel: Kernel) -> None:
+    kernel.mkdir("d")
+    kernel.mkdir("d/sub", 0o750)
+    put(kernel, "d/sub/a", b"content")
+    kernel.unlink("d/sub/a")
+    kernel.rmdir("d/sub")
+    entries = [(1, 7, 0), (2, 7, 9), (4, 7, 0), (16, 7, 0), (32, 0, 0)]
+    kernel.setxattr("d", acl.DEFAULT, acl.encode([acl.Entry(*entry) for entry in entries]))
+    run_inline(undelete(kernel.fs, b"d/sub/a", 0, 1 << 62))
+    assert kernel.inode("d/sub").mode == 0o40750
+    assert acl.ACCESS not in kernel.listxattr("d/sub")
+
+
+def test_directories_that_programs_have_left_empty_go_by_age(session: Session, kernel: Kernel) -> None:
+    kernel.mkdir("d")
+    kernel.mkdir("d/sub")
+    for name in ("d/1", "d/sub/2"):
+        put(kernel, name, name.encode())
+        kernel.unlink(name)
+    kernel.sync()
+    kernel.unlink(bin_path("d/1"))
+    kernel.rename(bin_path("d/sub/2"), "back")
+    run_inline(expire(kernel.fs, time.time_ns()))
+    assert kernel.names(bin_path("d")) == [b"sub"]
+    run_inline(expire(kernel.fs, time.time_ns() + 16 * DAY_NS))
+    kernel._forget()
+    assert session.reopen().names(".casfs/trash") == []
+
+
+def test_much_is_restored_in_groups_of_their_own(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commit, "GROUP_LIMIT", 100)
+    for number in range(300):
+        kernel.write_file(f"f{number}", b"%d" % number)
+    kernel.mkdir("d")
+    for number in range(300):
+        kernel.rename(f"f{number}", f"d/{number}")
+    kernel.sync()
+    for number in range(300):
+        kernel.unlink(f"d/{number}")
+    kernel.sync()
+    group = kernel.fs.group
+    most, rename = 0, kernel.fs.tree.rename
+
+    def watched(*args: object) -> object:
+        nonlocal most
+        most = max(most, group.operations)
+        return rename(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(kernel.fs.tree, "rename", watched)
+    assert run_inline(undelete(kernel.fs, b"d", 0, 1 << 62)).files == 300
+    assert most < 200
+
+
+def test_what_came_back_before_an_error_is_told(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel.mkdir("d")
+    for name in ("d/a", "d/b"):
+        put(kernel, name, name.encode())
+        kernel.unlink(name)
+    rename = kernel.fs.tree.rename
+
+    def full(parent: int, name: bytes, *args: object) -> object:
+        if name == b"b":
+            raise FsError(errno.ENOSPC)
+        return rename(parent, name, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(kernel.fs.tree, "rename", full)
+    changed = Changed()
+    fails(errno.ENOSPC, run_inline, undelete(kernel.fs, b"d", 0, 1 << 62, changed))
+    assert (changed.files, changed.added) == (1, [(kernel.inode("d").ino, b"a")])
+
+
+@pytest.mark.parametrize("how", ["unlink", "rename"])
+@pytest.mark.parametrize("length", [1, 100])
+def test_what_was_sealed_is_in_the_trash_when_what_came_after_was_not(
+    session: Session, kernel: Kernel, how: str, length: int
+) -> None:
+    put(kernel, "a", b"of last year")
+    put(kernel, "b", b"another")
+    with kernel.open("a", os.O_RDWR) as file:
+        file.write(b"x" * length)
+    if how == "unlink":
+        kernel.unlink("a")
+    else:
+        kernel.rename("b", "a")
+    assert len(in_trash(kernel)) == 1
+    assert session.reopen().read_file(bin_path("a")) == b"of last year"
+
+
+def test_what_was_truncated_and_written_again_is_kept_once_before_it_is_sealed(kernel: Kernel) -> None:
+    put(kernel, "a", b"of last year")
+    for _ in range(3):
+        kernel.write_file("a", b"new")
+    assert in_trash(kernel) == [(b"a", "truncated")]

@@ -96,6 +96,7 @@ def test_programs_cannot_write_in_the_trash(aged: Mount) -> None:
     attempts: list[Callable[[], object]] = [
         lambda: file.write_text("x"),
         lambda: os.open(file, os.O_RDWR),
+        lambda: os.open(file, os.O_RDONLY | os.O_TRUNC),
         lambda: os.truncate(file, 0),
         lambda: (file.parent / "new").write_text("x"),
         (file.parent / "new").mkdir,
@@ -191,6 +192,8 @@ def test_rules_are_set_mounted_and_not(aged: Mount) -> None:
         ("set", aged.store),
         ("set", aged.store, "--days", "-1"),
         ("set", aged.store, "--days", "x"),
+        ("set", aged.store, "--exclude", "a\nb"),
+        ("set", aged.store, "--exclude", "\udcff*"),
     ):
         casfs("trash", *wrong, code=2)
     casfs("trash", code=2)
