@@ -76,7 +76,7 @@ class _Healing:
             raise FormatError(f"{source} is the store that shall be healed", hint="name a copy of it")
         self._tell = tell
         self._damage = store.namespace.damage
-        self._verifier = Verifier(store.filestore.paths, lambda count: None, keep=True)
+        self._verifier = Verifier(store.filestore.paths, lambda count: None)
         self._settlement = Settlement(store, self._verifier, damaged)
         self._wanted: dict[bytes, BadBlob] = {}
         self._ids: dict[bytes, int] = {}
