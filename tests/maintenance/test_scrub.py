@@ -166,6 +166,49 @@ def test_writing_the_content_again_puts_the_blob_back_and_clears_the_note(store:
     assert_clean(store.path)
 
 
+@pytest.mark.parametrize("content", [ONE, b"large" * 200_000], ids=["small", "large"])
+def test_a_file_is_not_trusted_while_its_blob_is_known_to_be_bad(store: Damaged, content: bytes) -> None:
+    with opened(str(store)) as fs:
+        make_file(fs, 1, b"first", content)
+    torn = bytes(len(content))
+    store.overwrite(store.blob(content), torn)
+    store.sql("INSERT INTO damage SELECT id, 1, 'noted' FROM blob WHERE blake3 = ?", blake3(content).digest())
+    with opened(str(store)) as fs:
+        make_file(fs, 1, b"again", content)
+    assert store.sql("SELECT * FROM damage") == []
+    assert store.files()[b"/first"] == content
+    assert_clean(store.path)
+
+
+def test_a_missing_blob_gets_its_name_when_its_bytes_are_durable(
+    store: Damaged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row is committed: after a power loss, a torn file of the right size would be trusted."""
+    from casfs.filestore.durable import Durable
+
+    store.blob(ONE).unlink()
+    synced: set[int] = set()
+    named: list[int] = []
+    fdatasync, rename = Durable.fdatasync, Durable.rename
+
+    def sync(self: Durable, fd: int) -> None:
+        fdatasync(self, fd)
+        synced.add(os.fstat(fd).st_ino)
+
+    def move(self: Durable, source: str, target: str) -> None:
+        if target == str(store.blob(ONE)):
+            named.append(os.stat(source).st_ino)
+            assert named[-1] in synced
+        rename(self, source, target)
+
+    monkeypatch.setattr(Durable, "fdatasync", sync)
+    monkeypatch.setattr(Durable, "rename", move)
+    with opened(str(store)) as fs:
+        make_file(fs, 1, b"again", ONE)
+    assert named == [store.blob(ONE).stat().st_ino]
+    assert_clean(store.path)
+
+
 def test_a_row_with_a_wrong_size_does_not_make_its_blob_bad(store: Damaged) -> None:
     store.set_blob(ONE, "size", 7)
     assert run(store).bad == ()
