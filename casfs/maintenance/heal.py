@@ -19,9 +19,9 @@ from casfs.errors import FormatError, StoreNotFound
 from casfs.filestore.filestore import hash_descriptor
 from casfs.filestore.paths import BlobPaths
 from casfs.filestore.staging import StagedFile
+from casfs.maintenance.batch import transaction
 from casfs.maintenance.files import Tell
 from casfs.maintenance.scrub import BadBlob, Damaged, Settlement
-from casfs.maintenance.transaction import transaction
 from casfs.maintenance.verify import CHUNK, Verifier
 from casfs.namespace.damage import BlobToRead
 from casfs.store import Store, config_path, read_config

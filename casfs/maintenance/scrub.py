@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from casfs.errors import StoreLocked
+from casfs.maintenance.batch import transaction
 from casfs.maintenance.files import Tell
 from casfs.maintenance.problems import Kind
 from casfs.maintenance.repair_files import Quarantine
-from casfs.maintenance.transaction import transaction
 from casfs.maintenance.verify import Bad, Batch, Identity, Interrupted, Verifier, never
 from casfs.namespace.checks import Checks
 from casfs.namespace.damage import Pass

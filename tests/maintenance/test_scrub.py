@@ -18,9 +18,8 @@ from blake3 import blake3
 from casfs.errors import StoreLocked
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import InlineScheduler, run_inline
+from casfs.maintenance import batch, verify
 from casfs.maintenance import scrub as scrubbing
-from casfs.maintenance import transaction as transactions
-from casfs.maintenance import verify
 from casfs.maintenance.fsck import check
 from casfs.maintenance.offline import opened
 from casfs.maintenance.scrub import ScrubReport, scrub, scrub_lock, scrub_slice
@@ -462,17 +461,17 @@ def test_who_writes_all_the_time_makes_a_scrub_wait_and_not_fail(
     assert writer.namespace.try_begin()
     waited: list[float] = []
 
-    def sleep(seconds: float) -> None:
+    def pause(seconds: float, stop: batch.Stop) -> None:
         waited.append(seconds)
         if len(waited) == 3:
             writer.namespace.commit()
 
-    monkeypatch.setattr(transactions.time, "sleep", sleep)
+    monkeypatch.setattr(batch, "pause", pause)
     assert len(run(store).bad) == 1
     assert len(waited) == 3
     assert writer.namespace.try_begin()
-    monkeypatch.setattr(transactions, "TURN_SECONDS", -1.0)
-    with pytest.raises(StoreLocked, match="in use by another process"):
+    monkeypatch.setattr(batch, "TURN_SECONDS", -1.0)
+    with pytest.raises(StoreLocked, match="written by another process"):
         run(store)
     writer.close()
 
