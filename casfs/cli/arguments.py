@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeAlias
 
@@ -16,6 +17,11 @@ UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 LONGEST_DURATION = 36_500 * 86_400
 """Seconds: a hundred years; what is longer is a mistake."""
+
+FASTEST = 1 << 50
+"""Bytes per second: a PiB; what is more is a mistake."""
+
+_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGTkmgt])?(?:i?[Bb])?(?:/s)?")
 
 Run = Callable[[argparse.Namespace], int]
 """What a command does with its arguments; returns its exit code."""
@@ -118,3 +124,12 @@ def count(word: str) -> int:
     if not (word.isascii() and word.isdecimal()) or len(word) > 12:
         raise argparse.ArgumentTypeError(f"'{word}' is no whole number")
     return int(word)
+
+
+def byte_rate(word: str) -> float:
+    """An argument's type: bytes per second as `50M`, `1.5GiB`, `20MiB/s`, in powers of 1024; more than 0."""
+    match = _RATE.fullmatch(word)
+    rate = 0.0 if match is None else float(match[1]) * 1024 ** "BKMGT".index((match[2] or "B").upper())
+    if not 0 < rate <= FASTEST:
+        raise argparse.ArgumentTypeError(f"'{word}' is no rate: write 500K, 20M or 1.5GiB, per second")
+    return rate

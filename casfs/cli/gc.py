@@ -17,14 +17,14 @@ that are missing or counted wrongly (casfs fsck tells more).
 from __future__ import annotations
 
 import argparse
-import contextlib
+import math
 import signal
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from casfs.cli.arguments import Commands, add_command, add_json, add_path, count, duration
+from casfs.cli.arguments import Commands, add_command, add_json, add_path, byte_rate, count, duration
 from casfs.cli.output import print_json, print_table, printable, progress, size
 from casfs.cli.places import store_of
+from casfs.cli.signals import stop_on_signals
 from casfs.cli.times import moment, span
 from casfs.errors import CasfsError, ExitCode, UsageError
 
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 HISTORY = 20
 """Runs that --history shows."""
-
-_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 class Rate(NamedTuple):
@@ -78,11 +76,12 @@ def add(commands: Commands) -> None:
 
 def rate(word: str) -> Rate:
     """An argument's type: `500` blobs, or with a unit `50M` bytes."""
-    unit = _UNITS.get(word[-1:].upper(), 0)
-    number = count(word[:-1] if unit else word)
+    if not (word.isascii() and word.isdecimal()):
+        return Rate(0, math.ceil(byte_rate(word)))
+    number = count(word)
     if not number:
         raise argparse.ArgumentTypeError("a rate of 0 would never end")
-    return Rate(0, number * unit) if unit else Rate(number, 0)
+    return Rate(number, 0)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -171,19 +170,6 @@ def _collect(store: str, args: argparse.Namespace) -> int:
     if outcome.failures or outcome.error:
         return ExitCode.FAILED
     return ExitCode.PROBLEMS if outcome.missing or outcome.miscounted else ExitCode.OK
-
-
-@contextlib.contextmanager
-def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """What is given says whether SIGINT or SIGTERM came, which do nothing else meanwhile."""
-    received: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda came, _: received.append(came)) for number in numbers]
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 def _print(outcome: Outcome) -> None:

@@ -13,22 +13,17 @@ Exit code 0: every blob that was read is whole; 5: there are damaged ones.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import re
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from casfs.cli.arguments import Commands, add_command, add_json, add_path, duration
+from casfs.cli.arguments import Commands, add_command, add_json, add_path, byte_rate, duration
 from casfs.cli.output import print_json, printable, progress, size
 from casfs.cli.places import store_of
+from casfs.cli.signals import stop_on_signals
 from casfs.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from casfs.maintenance.scrub import BadBlob, ScrubReport
-
-_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGTkmgt])?(?:i?[Bb])?(?:/s)?")
 
 PATHS = 20
 """Paths that are printed of one blob."""
@@ -57,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("a scrub takes more than no time", "--period 30d, as an example")
     store = Store(store_of(args.store), shared=True)
     try:
-        with progress() as tell, _stopped_by_signal() as stop:
+        with progress() as tell, stop_on_signals() as stop:
             report = scrub(
                 store,
                 rate=args.rate,
@@ -76,28 +71,6 @@ def run(args: argparse.Namespace) -> int:
     if report.bad:
         return ExitCode.PROBLEMS
     return ExitCode.OK if report.complete else ExitCode.INTERRUPTED
-
-
-def byte_rate(word: str) -> float:
-    """An argument's type: bytes per second as `50M`, `1.5GiB`, `20MiB/s`, in powers of 1024; more than 0."""
-    match = _RATE.fullmatch(word)
-    rate = 0.0 if match is None else float(match[1]) * 1024 ** "BKMGT".index((match[2] or "B").upper())
-    if not rate:
-        raise argparse.ArgumentTypeError(f"'{word}' is no rate: write 500K, 20M or 1.5GiB, per second")
-    return rate
-
-
-@contextlib.contextmanager
-def _stopped_by_signal() -> Iterator[Callable[[], bool]]:
-    """SIGINT and SIGTERM end the run inside, with what was done so far."""
-    stopped = threading.Event()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: stopped.set()) for number in numbers]
-    try:
-        yield stopped.is_set
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 def _as_json(report: ScrubReport) -> dict[str, Any]:

@@ -91,10 +91,10 @@ class Sealing(Passthrough):
         """Let the inode have the blob of its content, the one that is there or a new one."""
         size = content.inode.size
         blob = self._blobs.find(digest)
-        if blob is not None and self._filestore.has(digest, size):
+        if blob is not None and self._filestore.has(digest, size) and not self._damage.is_known(blob):
             self._drop_staged(content)
         elif blob is not None:
-            self._publish(content, digest, None)
+            self._publish_again(content, digest)
             self._damage.clear(blob)
         else:
             blob = self._blobs.insert(digest, size, time.time_ns())
@@ -105,6 +105,18 @@ class Sealing(Passthrough):
                 self._inodes.drop_unused(blob)
                 raise
         self._sealed(content, blob)
+
+    def _publish_again(self, content: Content, digest: bytes) -> None:
+        """Heal a blob whose file is missing or known to be bad.
+
+        Rows refer to it already, so a torn file would be taken for the blob after a power loss (I1): it gets
+        its name when it is durable. Blocks for as long as that takes.
+        """
+        if content.buffer is not None:
+            self._spill(content)
+        assert content.staged is not None
+        self._filestore.durable.fdatasync(content.staged.fd)
+        self._publish(content, digest, None)
 
     def _publish(self, content: Content, digest: bytes, new: int | None) -> None:
         """Hand the content over to the filestore; `new`: the row that was made for it."""

@@ -144,7 +144,7 @@ async def expire(
         await fs.group.begin()
         rows = fs.store.namespace.trash.oldest(now_ns - kept, after, STEP)
         if not rows:
-            _sweep(fs, now_ns - (max(map(_kept_ns, rules)) if older_ns is None else older_ns), changed)
+            _sweep(fs, now_ns - (max(map(kept_ns, rules)) if older_ns is None else older_ns), changed)
             return changed
         after = (rows[-1].deleted_ns, rows[-1].ino)
         if older_ns is None:

@@ -218,11 +218,15 @@ def pause(seconds: float, stop: Stop) -> None:
 
 
 @contextlib.contextmanager
-def transaction(store: Store, stop: Stop = never) -> Iterator[Collecting]:
-    """A short write transaction of a shared store, durable at its end, undone by an exception."""
+def transaction(store: Store, stop: Stop = never, *, durable: bool = True) -> Iterator[Collecting]:
+    """A write transaction beside a mount daemon or alone, undone by an exception.
+
+    `durable`: so at its end, with all commits before it. Raises Stopped, StoreLocked, DatabaseError, OSError.
+    """
     with turn(store, stop):
         yield Collecting(store.namespace)
         commit_rows(store, 64)
+    if durable:
         sync_rows(store)
 
 

@@ -19,12 +19,12 @@ from collections.abc import Iterator
 
 from casfs.errors import StoreLocked
 from casfs.maintenance import offline
+from casfs.maintenance.batch import transaction
 from casfs.maintenance.files import BlobScan, Tell, layout_faults, staged_faults
 from casfs.maintenance.problems import PATHS, Findings, Kind, Problem, Report
 from casfs.maintenance.repair_files import FileRepair, repair_layout
 from casfs.maintenance.repair_rows import RowRepair
 from casfs.maintenance.rows import check_rows
-from casfs.maintenance.transaction import transaction
 from casfs.maintenance.verify import Bad, Batch, Verifier
 from casfs.namespace.checks import Affected, Checks
 from casfs.namespace.connection import DatabaseError

@@ -19,9 +19,9 @@ from casfs.errors import FormatError, StoreNotFound
 from casfs.filestore.filestore import hash_descriptor
 from casfs.filestore.paths import BlobPaths
 from casfs.filestore.staging import StagedFile
+from casfs.maintenance.batch import transaction
 from casfs.maintenance.files import Tell
 from casfs.maintenance.scrub import BadBlob, Damaged, Settlement
-from casfs.maintenance.transaction import transaction
 from casfs.maintenance.verify import CHUNK, Verifier
 from casfs.namespace.damage import BlobToRead
 from casfs.store import Store, config_path, read_config
@@ -76,7 +76,7 @@ class _Healing:
             raise FormatError(f"{source} is the store that shall be healed", hint="name a copy of it")
         self._tell = tell
         self._damage = store.namespace.damage
-        self._verifier = Verifier(store.filestore.paths, lambda count: None, keep=True)
+        self._verifier = Verifier(store.filestore.paths, lambda count: None)
         self._settlement = Settlement(store, self._verifier, damaged)
         self._wanted: dict[bytes, BadBlob] = {}
         self._ids: dict[bytes, int] = {}
@@ -158,10 +158,18 @@ class _Healing:
                     for entry in entries:
                         if entry.is_dir(follow_symlinks=False):
                             folders.append(entry.path)
-                        elif entry.is_file(follow_symlinks=False):
-                            yield entry.path, entry.stat(follow_symlinks=False).st_size
+                        elif entry.is_file(follow_symlinks=False) and (size := self._size(entry)) is not None:
+                            yield entry.path, size
             except OSError as error:
                 self._note_unreadable(folder, error)
+
+    def _size(self, entry: os.DirEntry[str]) -> int | None:
+        """None for a file that has gone meanwhile, or cannot be looked at: others are not passed over."""
+        try:
+            return entry.stat(follow_symlinks=False).st_size
+        except OSError as error:
+            self._note_unreadable(entry.path, error)
+            return None
 
     def _open(self, path: str) -> int:
         """A regular file; -1 when there is none that can be read."""
@@ -253,7 +261,7 @@ class _Healing:
                 filestore.staging.drop(staged)  # written anew meanwhile
             else:
                 filestore.publish_staged(digest, staged, keep_name=False)
-                filestore.sync_each([digest])
+            filestore.sync_each([digest])  # before the note goes, whoever wrote it
             self._damage.clear(blob)
         self._healed.append(Healed(bad.digest, bad.size, bad.paths))
 

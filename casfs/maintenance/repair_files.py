@@ -11,6 +11,7 @@ from casfs.filestore.filestore import BLOB_MODE, FileStore, hash_descriptor
 from casfs.maintenance.files import PRIVATE, BlobScan, FileFault, Tell, layout_faults
 from casfs.maintenance.problems import Kind
 from casfs.maintenance.repair_rows import RowRepair
+from casfs.maintenance.verify import MEDIUM_ERRORS, NO_FILE, READ_ONLY
 from casfs.namespace.checks import Checks
 from casfs.types import Digest
 
@@ -105,10 +106,15 @@ class FileRepair:
                 self._bad.append(fault.path)
 
     def _condemn(self, path: str, blob: int) -> None:
-        """A blob file with the wrong bytes. Its row stays while somebody refers to it."""
-        if not self._rows.repairs.delete_orphan(blob):
-            self._rows.note_damage(blob, "its bytes are not what its name says")
-        self._bad.append(path)
+        """A blob file with the wrong bytes. Its row stays while somebody refers to it. Raises OSError."""
+        if self._rows.repairs.delete_orphan(blob):
+            self._bad.append(path)
+            return
+        # Not after COMMIT: a heal may have put a whole file there by then, and a crash would leave bad bytes
+        # to be read. What ends here leaves a missing blob, which the next repair finds.
+        self._quarantine.take(path)
+        self._durable.fsync_path(os.path.dirname(path))
+        self._rows.note_damage(blob, "its bytes are not what its name says")
 
     def _adopt(self, path: str, digest: bytes) -> None:
         status = os.stat(path)
@@ -134,17 +140,17 @@ class FileRepair:
         self._adopt(target, digest)
 
     def _digest_of(self, path: str) -> Digest | None:
-        """None when it cannot be read."""
+        """None when it is no file, or the disk cannot read it. Raises OSError for what is not its fault."""
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:
+            fd = os.open(path, READ_ONLY)
+            try:
+                return hash_descriptor(fd, os.fstat(fd).st_size)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            if error.errno not in MEDIUM_ERRORS | NO_FILE:
+                raise
             return None
-        try:
-            return hash_descriptor(fd, os.fstat(fd).st_size)
-        except OSError:
-            return None
-        finally:
-            os.close(fd)
 
     def sync(self) -> None:
         """Before COMMIT. Raises OSError."""

@@ -7,6 +7,8 @@ bytes, and the next write of the same content, or `heal`, puts the blob back.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import stat
 import threading
@@ -15,15 +17,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from casfs.errors import StoreLocked
-from casfs.filestore.filestore import hash_descriptor
+from casfs.maintenance.batch import transaction
 from casfs.maintenance.files import Tell
 from casfs.maintenance.problems import Kind
 from casfs.maintenance.repair_files import Quarantine
-from casfs.maintenance.transaction import transaction
-from casfs.maintenance.verify import Bad, Batch, Verifier, never
+from casfs.maintenance.verify import Bad, Batch, Identity, Interrupted, Verifier, never
 from casfs.namespace.checks import Checks
 from casfs.namespace.damage import Pass
 from casfs.store import Lock, Store
+
+log = logging.getLogger(__name__)
 
 PERIOD = 30 * 86400.0
 """Seconds in which a daemon reads each blob at least once, if nothing else is asked for."""
@@ -107,15 +110,14 @@ class Settlement:
         collected meanwhile, or got another, whole file. Raises StoreLocked, OSError, Interrupted."""
         found: Bad | None = bad
         while found is not None:
-            try:
-                with transaction(self._store):
-                    if self._store.namespace.blobs.find(found.blob.digest) != found.blob.id:
+            with transaction(self._store):
+                if self._store.namespace.blobs.find(found.blob.digest) != found.blob.id:
+                    return None
+                if self._is_as_it_was(found):
+                    if self._is_small(found) and not self._verifier.is_bad(found.blob):
                         return None
-                    if self._is_as_it_was(found):
-                        known, place = self._take(found)
-                        break
-            finally:
-                found.close()
+                    known, place = self._take(found)
+                    break
             found = self._verifier.verify(found.blob)
         else:
             return None
@@ -130,13 +132,11 @@ class Settlement:
             there = os.lstat(self._store.filestore.paths.blob(bad.blob.digest))
         except FileNotFoundError:
             return bad.kind is Kind.MISSING_BLOB
-        if bad.fd < 0:
-            return bad.unreadable
-        if there.st_ino != os.fstat(bad.fd).st_ino:
-            return False
-        if bad.unreadable or there.st_size > READ_AGAIN or not stat.S_ISREG(there.st_mode):
-            return True
-        return hash_descriptor(bad.fd, there.st_size) != bad.blob.digest
+        return Identity.of(there) == bad.file
+
+    def _is_small(self, bad: Bad) -> bool:
+        path = self._store.filestore.paths.blob(bad.blob.digest)
+        return bad.file is not None and bad.file.size <= READ_AGAIN and stat.S_ISREG(os.lstat(path).st_mode)
 
     def _take(self, bad: Bad) -> tuple[bool, str | None]:
         """Quarantine and note; was it known, and where its file is now. The file goes first: when it ends
@@ -169,7 +169,7 @@ class Scrub:
         self._tell = tell
         self._count = 0
         self._counting = threading.Lock()
-        self._verifier = Verifier(store.filestore.paths, self._read, rate=rate, keep=True, stop=stop)
+        self._verifier = Verifier(store.filestore.paths, self._read, rate=rate, stop=stop)
         self._settlement = Settlement(store, self._verifier, damaged)
         self._total = self._damage.blob_bytes()
         last = None if restart else self._damage.last_pass()
@@ -187,21 +187,21 @@ class Scrub:
         blobs = cleared = 0
         complete = False
         try:
-            for batch, found in self._verifier.verified(self._batches(limit)):
-                wrong = {each.blob.id for each in found}
-                try:
-                    while found:
-                        settled = self._settlement.settle(found.pop(0))
+            with contextlib.closing(self._verifier.verified(self._batches(limit))) as verified:
+                for batch, found in verified:
+                    wrong = set()
+                    for each in found:
+                        settled = self._settlement.settle(each)
                         if settled is not None:
                             bad.append(settled)
-                finally:
-                    for each in found:
-                        each.close()
-                whole = [blob.id for blob in batch if blob.id in known and blob.id not in wrong]
-                cleared += self._clear(whole)
-                self._advance(batch)
-                blobs += len(batch)
+                            wrong.add(each.blob.id)
+                    whole = [blob.id for blob in batch if blob.id in known and blob.id not in wrong]
+                    cleared += self._clear(whole)
+                    self._advance(batch)
+                    blobs += len(batch)
             complete = not self._damage.blobs_after(self._pass.cursor, 1)
+        except Interrupted:
+            log.debug("stopped while a bad file was read again; the next run goes on before its batch")
         finally:
             if complete:
                 self._pass = self._pass._replace(ended_ns=time.time_ns())

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -37,28 +37,42 @@ CREDIT_SECONDS = 0.1
 MEDIUM_ERRORS = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.EILSEQ, errno.ENODATA})
 """What reading ends with when the disk, or the file system on it, is to blame."""
 
-NO_FILE = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO})
+NO_FILE = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno.ESPIPE})
 """What opening or reading ends with when something else than a file lies there."""
 
+RETRY_SECONDS = 1.0
+"""A disk that gives an error is asked once more after so long: a cable or a path to it may have been away."""
+
+READ_ONLY = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+"""How a file is opened that may be a link or a fifo: neither followed nor waited for."""
+
 Batch = list[BlobToRead]
+
+
+class Identity(NamedTuple):
+    """Which file it was, in which state: a number is given again to another file, at another time."""
+
+    device: int
+    number: int
+    changed_ns: int
+    size: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Identity:
+        return cls(status.st_dev, status.st_ino, status.st_ctime_ns, status.st_size)
 
 
 class Bad(NamedTuple):
     """A blob that is not what its name says.
 
-    `kind`: MISSING_BLOB, BLOB_SIZE or CORRUPT_BLOB. `fd`: the file that was read, kept open so that no
-    other can get its inode number meanwhile; -1 when there is none. `unreadable`: the disk gives an error.
+    `kind`: MISSING_BLOB, BLOB_SIZE or CORRUPT_BLOB. `file`: what was read, as it was before; None when
+    there is none. No descriptor of it is kept: in a store that is bad all over there would be too many.
     """
 
     blob: BlobToRead
     kind: Kind
     reason: str
-    fd: int = -1
-    unreadable: bool = False
-
-    def close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
+    file: Identity | None = None
 
 
 class Interrupted(Exception):
@@ -72,8 +86,7 @@ def never() -> bool:
 
 class Verifier:
     """Reads blobs in threads. `rate`: bytes per second at the most; `read` is called with the bytes of each
-    read(2), `stop` often, to know whether to end, both by any of the threads; `keep`: leave the files of bad
-    blobs open for whoever gets them."""
+    read(2), `stop` often, to know whether to end, both by any of the threads."""
 
     def __init__(
         self,
@@ -81,13 +94,11 @@ class Verifier:
         read: Callable[[int], None],
         *,
         rate: float | None = None,
-        keep: bool = False,
         stop: Callable[[], bool] = never,
     ) -> None:
         self._paths = paths
         self._read = read
         self._rate = rate
-        self._keep = keep
         self._lock = threading.Lock()
         self._free_at = 0.0
         self._stop = stop
@@ -96,7 +107,7 @@ class Verifier:
     def _is_stopped(self) -> bool:
         return self._ended.is_set() or self._stop()
 
-    def verified(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, list[Bad]]]:
+    def verified(self, batches: Iterable[Batch]) -> Generator[tuple[Batch, list[Bad]], None, None]:
         """Each batch with those of its blobs that are bad, in their order, to its end or a stop.
 
         A batch is read by one thread, and taken from `batches` by the caller's own. Raises OSError for what
@@ -117,9 +128,7 @@ class Verifier:
             finally:
                 self._ended.set()
                 for _, future in running:
-                    if not future.cancel() and not future.exception():
-                        for bad in future.result():
-                            bad.close()
+                    future.cancel()
 
     def _first(self, running: deque[tuple[Batch, Future[list[Bad]]]]) -> tuple[Batch, list[Bad]]:
         batch, future = running[0]
@@ -129,56 +138,54 @@ class Verifier:
 
     def _read_batch(self, batch: Batch) -> list[Bad]:
         buffer = memoryview(bytearray(CHUNK))
-        found: list[Bad] = []
-        try:
-            for blob in batch:
-                bad = self.verify(blob, buffer)
-                if bad is not None:
-                    found.append(bad)
-        except BaseException:
-            for bad in found:
-                bad.close()
-            raise
-        return found
+        found = (self.verify(blob, buffer) for blob in batch)
+        return [bad for bad in found if bad is not None]
 
     def verify(self, blob: BlobToRead, buffer: memoryview | None = None) -> Bad | None:
         """Read one blob; None when it is whole. Raises OSError, Interrupted."""
         buffer = memoryview(bytearray(CHUNK)) if buffer is None else buffer
+        failed = False
         while True:
             if self._is_stopped():
                 raise Interrupted
-            fd = -1
+            fd, file, path = -1, None, self._paths.blob(blob.digest)
             try:
-                fd = os.open(
-                    self._paths.blob(blob.digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-                )
+                file = Identity.of(os.lstat(path))
+                fd = os.open(path, READ_ONLY)
+                file = Identity.of(os.fstat(fd))
                 digest = self._digest(fd, buffer)
+                if digest == blob.digest:
+                    return None
+                if self._is_still_there(path, fd):
+                    return _bad(blob, f"its bytes have the digest {digest.hex()}", file)
             except FileNotFoundError:
                 return Bad(blob, Kind.MISSING_BLOB, "is missing")
             except OSError as error:
                 if error.errno not in MEDIUM_ERRORS | NO_FILE:
-                    _close(fd)
                     raise
-                return self._bad(blob, f"cannot be read: {error.strerror}", fd, unreadable=True)
-            except BaseException:
-                _close(fd)
-                raise
-            if digest == blob.digest:
-                os.close(fd)
-                return None
-            if self._is_still_there(blob.digest, fd):
-                return self._bad(blob, f"its bytes have the digest {digest.hex()}", fd)
-            os.close(fd)
+                if failed or error.errno in NO_FILE:
+                    return Bad(blob, Kind.CORRUPT_BLOB, f"cannot be read: {error.strerror}", file)
+                failed = True
+                self._ended.wait(RETRY_SECONDS)
+            finally:
+                if fd >= 0:
+                    os.close(fd)
 
-    def _bad(self, blob: BlobToRead, reason: str, fd: int, *, unreadable: bool = False) -> Bad:
-        kind = Kind.CORRUPT_BLOB
-        size = os.fstat(fd).st_size if fd >= 0 else blob.size
-        if size != blob.size and not unreadable:
-            kind, reason = Kind.BLOB_SIZE, f"has {size} bytes, should have {blob.size}"
-        if not self._keep and fd >= 0:
-            os.close(fd)
-            fd = -1
-        return Bad(blob, kind, reason, fd, unreadable)
+    def is_bad(self, blob: BlobToRead) -> bool:
+        """Read the file that is there once more, at once. Raises OSError."""
+        try:
+            fd = os.open(self._paths.blob(blob.digest), READ_ONLY)
+            try:
+                hasher, buffer = blake3(), memoryview(bytearray(CHUNK))
+                while count := os.readv(fd, [buffer]):
+                    hasher.update(buffer[:count])
+                return hasher.digest() != blob.digest
+            finally:
+                os.close(fd)
+        except OSError as error:
+            if error.errno not in MEDIUM_ERRORS | NO_FILE:
+                raise
+            return True
 
     def _digest(self, fd: int, buffer: memoryview) -> bytes:
         """From the disk, as far as nobody has the file mapped: what the page cache has may be right where
@@ -208,14 +215,15 @@ class Verifier:
             self._ended.wait(min(delay, STOP_SECONDS))
             delay -= STOP_SECONDS
 
-    def _is_still_there(self, digest: bytes, fd: int) -> bool:
+    def _is_still_there(self, path: str, fd: int) -> bool:
         try:
-            there = os.stat(self._paths.blob(digest), follow_symlinks=False)
+            there = os.lstat(path)
         except FileNotFoundError:
             return False
         return there.st_ino == os.fstat(fd).st_ino
 
 
-def _close(fd: int) -> None:
-    if fd >= 0:
-        os.close(fd)
+def _bad(blob: BlobToRead, reason: str, file: Identity) -> Bad:
+    if file.size != blob.size:
+        return Bad(blob, Kind.BLOB_SIZE, f"has {file.size} bytes, should have {blob.size}", file)
+    return Bad(blob, Kind.CORRUPT_BLOB, reason, file)

@@ -66,6 +66,10 @@ class Damage:
             )
         )
 
+    def is_known(self, blob_id: int) -> bool:
+        """Is the blob known to be damaged?"""
+        return bool(self._run("SELECT 1 FROM damage WHERE blob_id = ?", blob_id))
+
     def clear(self, blob_id: int) -> bool:
         """The blob is whole again, or gone; was it known to be damaged?"""
         return bool(self._run("DELETE FROM damage WHERE blob_id = ? RETURNING 1", blob_id))

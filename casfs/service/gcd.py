@@ -138,15 +138,18 @@ class Daemon:
                 log.error("not collected: %s", error)
             else:
                 _tell(outcome)
-                await self._scrub()
+                due = self._next()
+                await self._scrub(due)
+                continue
             due = self._next()
 
-    async def _scrub(self) -> None:
+    async def _scrub(self, until: float) -> None:
+        """Read what is due. Collection does not wait for it: what is left comes after the next run."""
         if self._stop.is_set() or not self._settings.scrub_seconds:
             return
         notify("STATUS=scrubbing")
         try:
-            report = await trio.to_thread.run_sync(self._read_blobs)
+            report = await trio.to_thread.run_sync(self._read_blobs, until)
         except (CasfsError, OSError) as error:
             log.warning("not scrubbed: %s", error)
             return
@@ -175,9 +178,13 @@ class Daemon:
             last = Collecting(store.namespace).last_ended()
         return last is None or next_run(self._settings.schedule, last.started_ns / 1e9) <= time.time()
 
-    def _read_blobs(self) -> ScrubReport | None:
+    def _read_blobs(self, until: float) -> ScrubReport | None:
         damaged = functools.partial(tell_damaged, self._store)
-        period, stop = self._settings.scrub_seconds, self._stop.is_set
+        period = self._settings.scrub_seconds
+
+        def stop() -> bool:
+            return self._stop.is_set() or self._wanted or time.time() >= until
+
         with contextlib.closing(Store(self._store, shared=True)) as store:
             return scrub_slice(store, period=period, damaged=damaged, stop=stop)
 

@@ -71,7 +71,7 @@ def test_what_is_no_duration(casfs, store: Damaged, word: str) -> None:
     assert blobs(store) == 3
 
 
-@pytest.mark.parametrize("word", ["", "0", "0M", "K", "-5", "1.5M", "x", "5T", "٣", "1MM"])
+@pytest.mark.parametrize("word", ["", "0", "0M", "K", "-5", "x", "5X", "٣", "1MM"])
 def test_what_is_no_rate(casfs, store: Damaged, word: str) -> None:
     outcome = casfs("gc", str(store), f"--rate={word}")
     assert outcome.code == ExitCode.USAGE
@@ -82,7 +82,7 @@ def test_what_is_no_rate(casfs, store: Damaged, word: str) -> None:
 def test_rates() -> None:
     assert rate("500") == Rate(500, 0)
     assert rate("50M") == rate("50m") == Rate(0, 50 << 20)
-    with pytest.raises(argparse.ArgumentTypeError, match="would never end"):
+    with pytest.raises(argparse.ArgumentTypeError, match="is no rate"):
         rate("0G")
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
-from casfs.cli.scrub import byte_rate
+from casfs.cli import gc
+from casfs.cli.arguments import byte_rate
 from casfs.errors import ExitCode
 from casfs.maintenance.offline import opened
 from casfs.store import create_store
@@ -131,7 +132,15 @@ def test_a_rate(word: str, expected: int) -> None:
     assert byte_rate(word) == expected
 
 
-@pytest.mark.parametrize("word", ["", "0", "0M", "-1", "M", "1X", "1 2", "1e3", "nan", "inf", "٣M", "1M/h"])
+@pytest.mark.parametrize(
+    "word", ["", "0", "0M", "-1", "M", "1X", "1 2", "1e3", "nan", "inf", "٣M", "1M/h", "9" * 400]
+)
 def test_what_is_no_rate(word: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="is no rate"):
         byte_rate(word)
+
+
+def test_a_rate_of_gc_may_be_of_blobs() -> None:
+    assert [gc.rate(word) for word in ("500", "50M", "1.5KiB/s")] == [(500, 0), (0, 50 << 20), (0, 1536)]
+    with pytest.raises(argparse.ArgumentTypeError, match="would never end"):
+        gc.rate("0")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
@@ -16,6 +17,7 @@ from blake3 import blake3
 from casfs.errors import FormatError, StoreNotFound
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import InlineScheduler, run_inline
+from casfs.maintenance import heal as healing
 from casfs.maintenance.heal import HealReport, heal
 from casfs.maintenance.offline import opened
 from casfs.maintenance.scrub import scrub
@@ -172,6 +174,51 @@ def test_what_cannot_be_read_is_told(store: Damaged, source: Path, monkeypatch: 
     report = run(store, source)
     assert report.unreadable == (f"{source / 'x'}: Permission denied",)
     assert len(report.left) == 2
+
+
+def test_a_file_that_goes_meanwhile_hides_no_other(
+    store: Damaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.blob(ONE).unlink()
+    folder = tmp_path / "changing"
+    folder.mkdir()
+    for number in range(3):
+        (folder / str(number)).write_bytes(b"-" * len(ONE))
+    first, second, third = (entry.path for entry in os.scandir(folder))
+    Path(third).write_bytes(ONE)
+    real = healing._Healing._digest_of
+
+    def digest_of(self: healing._Healing, path: str) -> bytes | None:
+        if path == first:
+            os.unlink(second)
+        return real(self, path)
+
+    monkeypatch.setattr(healing._Healing, "_digest_of", digest_of)
+    report = run(store, folder)
+    assert len(report.healed) == 1
+    assert report.unreadable == (f"{second}: No such file or directory",)
+
+
+def test_what_is_no_file_in_the_source_is_not_waited_for(store: Damaged, tmp_path: Path) -> None:
+    store.blob(ONE).unlink()
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    os.mkfifo(folder / "fifo")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "socket"))
+        (folder / "link").symlink_to(folder)
+        assert len(run(store, folder).left) == 1
+        (folder / "copy").write_bytes(ONE)
+        assert run(store, folder).left == ()
+
+
+def test_quarantine_itself_may_be_the_source(store: Damaged) -> None:
+    """For a file that was taken away and is whole after all."""
+    (store.path / "quarantine").mkdir()
+    os.rename(store.blob(ONE), store.path / "quarantine" / "file")
+    assert run(store, store.path / "quarantine").left == ()
+    assert store.blob(ONE).read_bytes() == ONE
+    assert_clean(store.path)
 
 
 def test_what_is_no_source_is_refused(store: Damaged, tmp_path: Path) -> None:

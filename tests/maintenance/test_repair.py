@@ -188,6 +188,40 @@ def test_a_repair_that_fails_changes_no_row(store: Damaged, monkeypatch: pytest.
     assert mend(store) == []
 
 
+def test_what_cannot_be_read_now_is_not_condemned(store: Damaged, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.sql("INSERT INTO damage SELECT id, 1, 'noted' FROM blob WHERE refs > 0")
+    sound = store.files()
+    report = check(str(store), exclusive=True)
+
+    def refused(fd: int, size: int) -> bytes:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("casfs.maintenance.repair_files.hash_descriptor", refused)
+        with pytest.raises(OSError, match="Cannot allocate memory"):
+            repair(str(store), report)
+    assert store.files() == sound
+    assert not (store.path / "quarantine").exists()
+    assert mend(store) == []
+
+
+def test_a_bad_file_is_out_of_the_way_when_its_note_is_there(
+    store: Damaged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.overwrite(store.blob(ONE), ONE[:-1] + b"!")
+
+    def killed(self: object) -> None:
+        raise CutOff
+
+    with monkeypatch.context() as patched:
+        patched.setattr("casfs.maintenance.repair_files.FileRepair.finish", killed)
+        with pytest.raises(CutOff):
+            mend(store, deep=True)
+    assert len(store.sql("SELECT * FROM damage")) == 1
+    assert not store.blob(ONE).exists()
+    assert store.quarantine() == {ONE[:-1] + b"!"}
+
+
 def test_a_repair_that_is_cut_off_is_finished_by_the_next(store: Damaged, template: Path) -> None:
     names = (
         "no shard",

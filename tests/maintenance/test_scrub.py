@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -16,9 +18,8 @@ from blake3 import blake3
 from casfs.errors import StoreLocked
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import InlineScheduler, run_inline
+from casfs.maintenance import batch, verify
 from casfs.maintenance import scrub as scrubbing
-from casfs.maintenance import transaction as transactions
-from casfs.maintenance import verify
 from casfs.maintenance.fsck import check
 from casfs.maintenance.offline import opened
 from casfs.maintenance.scrub import ScrubReport, scrub, scrub_lock, scrub_slice
@@ -164,6 +165,49 @@ def test_writing_the_content_again_puts_the_blob_back_and_clears_the_note(store:
     assert_clean(store.path)
 
 
+@pytest.mark.parametrize("content", [ONE, b"large" * 200_000], ids=["small", "large"])
+def test_a_file_is_not_trusted_while_its_blob_is_known_to_be_bad(store: Damaged, content: bytes) -> None:
+    with opened(str(store)) as fs:
+        make_file(fs, 1, b"first", content)
+    torn = bytes(len(content))
+    store.overwrite(store.blob(content), torn)
+    store.sql("INSERT INTO damage SELECT id, 1, 'noted' FROM blob WHERE blake3 = ?", blake3(content).digest())
+    with opened(str(store)) as fs:
+        make_file(fs, 1, b"again", content)
+    assert store.sql("SELECT * FROM damage") == []
+    assert store.files()[b"/first"] == content
+    assert_clean(store.path)
+
+
+def test_a_missing_blob_gets_its_name_when_its_bytes_are_durable(
+    store: Damaged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row is committed: after a power loss, a torn file of the right size would be trusted."""
+    from casfs.filestore.durable import Durable
+
+    store.blob(ONE).unlink()
+    synced: set[int] = set()
+    named: list[int] = []
+    fdatasync, rename = Durable.fdatasync, Durable.rename
+
+    def sync(self: Durable, fd: int) -> None:
+        fdatasync(self, fd)
+        synced.add(os.fstat(fd).st_ino)
+
+    def move(self: Durable, source: str, target: str) -> None:
+        if target == str(store.blob(ONE)):
+            named.append(os.stat(source).st_ino)
+            assert named[-1] in synced
+        rename(self, source, target)
+
+    monkeypatch.setattr(Durable, "fdatasync", sync)
+    monkeypatch.setattr(Durable, "rename", move)
+    with opened(str(store)) as fs:
+        make_file(fs, 1, b"again", ONE)
+    assert named == [store.blob(ONE).stat().st_ino]
+    assert_clean(store.path)
+
+
 def test_a_row_with_a_wrong_size_does_not_make_its_blob_bad(store: Damaged) -> None:
     store.set_blob(ONE, "size", 7)
     assert run(store).bad == ()
@@ -260,6 +304,7 @@ def test_another_bad_file_is_judged_by_its_own_bytes(store: Damaged, monkeypatch
 def test_a_disk_that_cannot_be_read_is_damage_and_too_many_files_are_not(
     store: Damaged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(verify, "RETRY_SECONDS", 0.0)
     real = os.readv
     bad = store.blob(TWO).stat().st_ino
     number = errno.EMFILE
@@ -278,6 +323,101 @@ def test_a_disk_that_cannot_be_read_is_damage_and_too_many_files_are_not(
     assert found.reason == "cannot be read: Input/output error"
     assert set(found.paths) == TWOS
     assert not store.blob(TWO).exists()
+
+
+def test_a_disk_that_fails_once_is_no_damage(store: Damaged, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(scrubbing, "READ_AGAIN", 0)
+    real, failed = os.readv, []
+
+    def readv(fd: int, buffers: list[memoryview]) -> int:
+        if os.fstat(fd).st_ino == store.blob(TWO).stat().st_ino and not failed:
+            failed.append(fd)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(fd, buffers)
+
+    monkeypatch.setattr(os, "readv", readv)
+    assert run(store).bad == ()
+    assert failed
+    assert store.blob(TWO).read_bytes() == TWO
+
+
+def test_a_blob_that_is_written_anew_over_a_link_is_no_damage(
+    store: Damaged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle = scrubbing.Settlement.settle
+
+    def written(self: scrubbing.Settlement, bad: verify.Bad) -> object:
+        store.blob(ONE).unlink()
+        store.add_blob_file(ONE)
+        return settle(self, bad)
+
+    store.blob(ONE).unlink()
+    store.blob(ONE).symlink_to("nowhere")
+    monkeypatch.setattr(scrubbing.Settlement, "settle", written)
+    assert run(store).bad == ()
+    assert store.blob(ONE).read_bytes() == ONE
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["fifo", "folder"])
+def test_what_is_no_file_is_taken_away(store: Damaged, make: Callable[[Path], None]) -> None:
+    store.blob(ONE).unlink()
+    make(store.blob(ONE))
+    (bad,) = run(store).bad
+    assert set(bad.paths) == ONES
+    assert not os.path.lexists(store.blob(ONE))
+
+
+def test_a_store_that_is_bad_all_over_needs_few_descriptors(store: Damaged) -> None:
+    contents = [b"content %d" % number for number in range(300)]
+    for content in contents:
+        store.sql(
+            "INSERT INTO blob (blake3, size, refs, created_ns, orphaned_ns) VALUES (?, ?, 0, 1, 1)",
+            blake3(content).digest(),
+            len(content),
+        )
+        store.add_blob_file(content, b"rotten")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 40, limits[1]))
+    try:
+        assert len(run(store).bad) == len(contents)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_a_stop_while_a_bad_file_is_read_again_ends_the_run(
+    store: Damaged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle, stopped = scrubbing.Settlement.settle, threading.Event()
+
+    def replaced(self: scrubbing.Settlement, bad: verify.Bad) -> object:
+        store.blob(ONE).unlink()
+        store.add_blob_file(ONE, b"otherwise bad")
+        stopped.set()
+        return settle(self, bad)
+
+    store.overwrite(store.blob(ONE), b"rotten")
+    with monkeypatch.context() as patched:
+        patched.setattr(scrubbing.Settlement, "settle", replaced)
+        report = run(store, stop=stopped.is_set)
+    assert (report.bad, report.complete) == ((), False)
+    assert len(run(store).bad) == 1
+
+
+def test_a_note_goes_when_the_blob_was_only_bad_at_first(
+    store: Damaged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.blob(ONE).unlink()
+    run(store)
+    settle = scrubbing.Settlement.settle
+
+    def healed(self: scrubbing.Settlement, bad: verify.Bad) -> object:
+        store.add_blob_file(ONE)
+        return settle(self, bad)
+
+    monkeypatch.setattr(scrubbing.Settlement, "settle", healed)
+    assert run(store).cleared == 1
+    assert damage_rows(store) == {}
 
 
 def test_no_descriptor_is_left_open(store: Damaged) -> None:
@@ -321,17 +461,17 @@ def test_who_writes_all_the_time_makes_a_scrub_wait_and_not_fail(
     assert writer.namespace.try_begin()
     waited: list[float] = []
 
-    def sleep(seconds: float) -> None:
+    def pause(seconds: float, stop: batch.Stop) -> None:
         waited.append(seconds)
         if len(waited) == 3:
             writer.namespace.commit()
 
-    monkeypatch.setattr(transactions.time, "sleep", sleep)
+    monkeypatch.setattr(batch, "pause", pause)
     assert len(run(store).bad) == 1
     assert len(waited) == 3
     assert writer.namespace.try_begin()
-    monkeypatch.setattr(transactions, "TURN_SECONDS", -1.0)
-    with pytest.raises(StoreLocked, match="in use by another process"):
+    monkeypatch.setattr(batch, "TURN_SECONDS", -1.0)
+    with pytest.raises(StoreLocked, match="written by another process"):
         run(store)
     writer.close()
 

@@ -8,7 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from casfs.maintenance import gc
 from casfs.namespace.collecting import Run
 from casfs.service import gcd
 from casfs.service.gcd import next_run
-from casfs.store import create_store
+from casfs.store import Store, create_store
 
 NEVER = "0 0 29 2 *"
 """A schedule that is not due while a test runs, but on one day in four years."""
@@ -224,3 +225,28 @@ def test_a_clock_that_was_years_ahead_is_not_waited_for(monkeypatch: pytest.Monk
         return trio.current_time() - began
 
     assert trio.run(wait, clock=clock) <= 3_600 + gcd.LOOK_SECONDS
+
+
+@pytest.mark.parametrize("why", ["asked", "due", "ending"])
+def test_a_scrub_ends_when_there_is_something_to_collect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    """It may be days behind, after a machine was off."""
+    create_store(str(tmp_path / "store"))
+    daemon = gcd.Daemon(str(tmp_path / "store"), gcd.Settings())
+    answers: list[bool] = []
+
+    def scrub_slice(_store: Store, *, stop: Callable[[], bool], **_options: object) -> None:
+        answers.append(stop())
+        if why == "asked":
+            daemon._wanted = True
+        elif why == "ending":
+            daemon._stop.set()
+        else:
+            monkeypatch.setattr(gcd.time, "time", lambda: ends)
+        answers.append(stop())
+
+    monkeypatch.setattr(gcd, "scrub_slice", scrub_slice)
+    ends = time.time() + 3600
+    daemon._read_blobs(ends)
+    assert answers == [False, True]
