@@ -37,7 +37,6 @@ class Contents:
         self._filestore = store.filestore
         self._staging = store.filestore.staging
         self._blobs = store.namespace.blobs
-        self._savepoint = store.namespace.savepoint
         self._xattrs = store.namespace.xattrs
         self._inodes = inodes
         self._group = group
