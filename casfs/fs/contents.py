@@ -38,7 +38,6 @@ class Contents:
         self._staging = store.filestore.staging
         self._blobs = store.namespace.blobs
         self._damage = store.namespace.damage
-        self._savepoint = store.namespace.savepoint
         self._xattrs = store.namespace.xattrs
         self._inodes = inodes
         self._group = group

@@ -162,7 +162,7 @@ class Verbs:
         flags: int,
         uid: int,
         gid: int,
-        opened: Callable[[Handle], object] = id,
+        opened: Callable[[Handle], object] = lambda _: None,
     ) -> Handle:
         """A handle, with which `opened` is called as soon as it is certain (Tree.answer)."""
         handles = []
