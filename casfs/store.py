@@ -31,6 +31,10 @@ from casfs.namespace.namespace import Namespace
 FORMAT = 1
 """Version of what this file documents. A store of a newer one is refused."""
 
+COLLECTOR_SECONDS = 10.0
+COLLECTOR_POLL = 0.02
+"""Seconds to wait for the collector to give back a store that it has for itself, and how often to look."""
+
 
 class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """casfs.toml: what was chosen when the store was made. An unknown key is an error."""
@@ -146,11 +150,8 @@ class Store:
         self._shared = shared
         os.makedirs(f"{self.path}/run", mode=0o700, exist_ok=True) if not readonly else None
         self._lock = Lock(f"{self.path}/run/lock")
-        if not readonly and not shared and not self._lock.acquire():
-            raise StoreLocked(
-                f"{self.path} is in use by {self._lock.holder()}",
-                hint="unmount it first (casfs umount MOUNTPOINT) or wait for the command to end",
-            )
+        if not readonly and not shared:
+            self._take_lock()
         self.turnstile: Turnstile | None = None
         try:
             self.filestore = FileStore(self.path, self.config.fan_out, durable)
@@ -162,6 +163,19 @@ class Store:
                 self.turnstile.close()
             self._lock.release()
             raise
+
+    def _take_lock(self) -> None:
+        """Raises StoreLocked, if it is not the collector that has the store for a moment (maintenance/gc.py):
+        at boot it starts together with the mount."""
+        deadline = time.monotonic() + COLLECTOR_SECONDS
+        while not self._lock.acquire():
+            holder = self._lock.holder()
+            if holder != collector_lock(self.path).holder() or time.monotonic() > deadline:
+                raise StoreLocked(
+                    f"{self.path} is in use by {holder}",
+                    hint="unmount it first (casfs umount MOUNTPOINT) or wait for the command to end",
+                )
+            time.sleep(COLLECTOR_POLL)
 
     def _open_namespace(self) -> Namespace:
         """In the turnstile: of two that open an older store at once, one migrates it."""

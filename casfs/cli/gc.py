@@ -17,6 +17,7 @@ that are missing or counted wrongly (casfs fsck tells more).
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import signal
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -52,12 +53,9 @@ def add(commands: Commands) -> None:
         "--grace",
         metavar="TIME",
         type=duration,
-        default=3_600,
-        help="let younger orphans be: 0, 10m, 14d",
+        help="let younger orphans be: 0, 10m, 14d; without it 1h",
     )
-    parser.add_argument(
-        "--rate", type=rate, default=Rate(0, 0), help="each second at most 500 blobs, or 50M bytes of them"
-    )
+    parser.add_argument("--rate", type=rate, help="each second at most 500 blobs, or 50M bytes of them")
     parser.add_argument("--history", action="store_true", help=f"show the last {HISTORY} runs")
     parser.add_argument("--daemon", action="store_true", help="stay and collect by --schedule")
     parser.add_argument("--schedule", metavar="CRON", help="five fields; without it '0 */4 * * *'")
@@ -102,20 +100,41 @@ def _check(args: argparse.Namespace) -> None:
     chosen = [name for name, given in modes.items() if given]
     if len(chosen) > 1:
         raise UsageError(f"{chosen[0]} and {chosen[1]} do not go together")
-    if args.full and (args.history or args.now):
-        raise UsageError(f"--full is not for {chosen[0]}")
-    if args.now and args.json:
-        raise UsageError("--json is not for --now", "see --history")
-    if not args.daemon and (args.schedule, args.full_every, args.scrub) != (None, None, None):
-        raise UsageError("--schedule, --full-every and --scrub are for --daemon")
-    if args.daemon and (args.full or args.json):
-        raise UsageError("--full and --json are not for --daemon", "see --full-every and --history")
+    given = {
+        "--full": args.full,
+        "--grace": args.grace is not None,
+        "--rate": args.rate is not None,
+        "--json": args.json,
+        "--schedule": args.schedule is not None,
+        "--full-every": args.full_every is not None,
+        "--scrub": args.scrub is not None,
+    }
+    mode = chosen[0] if chosen else ""
+    for name, is_given in given.items():
+        if is_given and name not in _OPTIONS[mode]:
+            raise UsageError(f"{name} is not for {mode}" if mode else f"{name} is for --daemon")
 
 
-def _limits(given: Rate) -> Limits:
-    from casfs.maintenance.gc import Limits
+_OPTIONS = {
+    "": ("--full", "--grace", "--rate", "--json"),
+    "--dry-run": ("--full", "--grace", "--json"),
+    "--history": ("--json",),
+    "--daemon": ("--grace", "--rate", "--schedule", "--full-every", "--scrub"),
+    "--now": (),
+}
+"""Options that each mode takes."""
 
-    return Limits(given.blobs, given.bytes)
+
+def _grace_ns(args: argparse.Namespace) -> int:
+    from casfs.maintenance.gc import GRACE_NS
+
+    return GRACE_NS if args.grace is None else int(args.grace) * 10**9
+
+
+def _limits(args: argparse.Namespace) -> Limits:
+    from casfs.maintenance.gc import NO_LIMITS, Limits
+
+    return NO_LIMITS if args.rate is None else Limits(args.rate.blobs, args.rate.bytes)
 
 
 def _daemon(store: str, args: argparse.Namespace) -> int:
@@ -125,7 +144,7 @@ def _daemon(store: str, args: argparse.Namespace) -> int:
     full_every = FULL_EVERY if args.full_every is None else args.full_every
     schedule = SCHEDULE if args.schedule is None else args.schedule
     period = PERIOD if args.scrub is None else args.scrub
-    serve(store, Settings(schedule, full_every, args.grace * 10**9, _limits(args.rate), period))
+    serve(store, Settings(schedule, full_every, _grace_ns(args), _limits(args), period))
     return ExitCode.OK
 
 
@@ -143,7 +162,7 @@ def _now(store: str) -> int:
 def _dry_run(store: str, args: argparse.Namespace) -> int:
     from casfs.maintenance import gc
 
-    plan = gc.look(store, grace_ns=args.grace * 10**9, full=args.full)
+    plan = gc.look(store, grace_ns=_grace_ns(args), full=args.full)
     if args.json:
         print_json(_plan_as_json(plan))
         return ExitCode.OK
@@ -155,12 +174,13 @@ def _dry_run(store: str, args: argparse.Namespace) -> int:
 
 
 def _collect(store: str, args: argparse.Namespace) -> int:
+    from casfs.control.client import collect_in_mount
     from casfs.maintenance import gc
 
-    gc.expire_trash(store)
-    with stop_on_signals() as stop, progress() as tell, gc.opened(store) as opened:
-        plan = gc.plan(opened, grace_ns=args.grace * 10**9, full=args.full)
-        outcome = gc.execute(opened, plan, limits=_limits(args.rate), stop=stop, tell=tell)
+    with stop_on_signals() as stop, progress() as tell, gc.opened(store, stop=stop) as opened:
+        plan = gc.plan(opened, grace_ns=_grace_ns(args), full=args.full)
+        ask = functools.partial(collect_in_mount, store)
+        outcome = gc.execute(opened, plan, limits=_limits(args), stop=stop, tell=tell, ask=ask)
     if args.json:
         print_json(_outcome_as_json(outcome))
     else:

@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
 def _add(store: str, args: argparse.Namespace) -> Pin:
     from casfs.maintenance.pins import add_pin
 
+    if args.expires == 0:
+        raise UsageError("a pin that expires at once holds nothing", "--expires 14d, as an example")
     if bool(args.paths) == args.everything:
         raise UsageError("name the paths to pin, or --everything", "see 'casfs pin add --help'")
     inside = [_inside(store, word) for word in args.paths or ()]

@@ -8,6 +8,8 @@ from typing import Any
 
 from casfs.control.protocol import VERSION, Request, decode_answer, encode
 from casfs.errors import CasfsError, NotMounted, PermissionDenied, exit_code
+from casfs.maintenance.collect_mounted import Collected
+from casfs.namespace.collecting import Amount, Record
 from casfs.store import control_path
 
 
@@ -69,3 +71,19 @@ def tell_damaged(store: str, blobs: list[int]) -> None:
         Client(store).call("damaged", blobs=blobs)
     except NotMounted:
         return
+
+
+def collect_in_mount(
+    store: str, ids: list[int], cutoff_ns: int, now_ns: int, record: Record
+) -> Collected | None:
+    """Let the daemon remove orphans (maintenance/collect_mounted.py); None when there is no daemon.
+
+    Raises PermissionDenied, DaemonError.
+    """
+    try:
+        answer = Client(store).call("collect", ids=ids, cutoff_ns=cutoff_ns, now_ns=now_ns, record=record)
+    except NotMounted:
+        return None
+    failures = [(bytes.fromhex(digest), size, reason) for digest, size, reason in answer["failures"]]
+    gone = Amount(answer["blobs"], answer["bytes"])
+    return Collected(gone, failures, answer["untried"], answer["gave_up"], answer["busy"])

@@ -73,6 +73,8 @@ class FileStore:
         self.promised = 0
         self._writing: set[bytes] = set()
         self._written = threading.Condition(threading.Lock())
+        self._condemned: set[bytes] = set()
+        self._condemning = threading.Lock()
         room = self.room()
         self._reserve = min(RESERVE, room.total // 32)
 
@@ -186,6 +188,34 @@ class FileStore:
             else:
                 self.durable.rename(source, target)
         os.close(staged.fd)
+
+    # Removing
+
+    def remove(self, digest: bytes) -> bool:
+        """Unlink the file of a blob; True. Raises OSError, FileNotFoundError when there is none."""
+        self.durable.unlink(self.paths.blob(digest))
+        return True
+
+    def condemn(self, digests: Iterable[bytes]) -> None:
+        """Note blobs whose rows are gone, so that `remove_condemned` may take their files."""
+        with self._condemning:
+            self._condemned.update(digests)
+
+    def spare(self, *digests: bytes) -> None:
+        """Leave the files of these to who publishes them. Waits while one of them is being unlinked."""
+        if not self._condemned.isdisjoint(digests):
+            with self._condemning:
+                self._condemned.difference_update(digests)
+
+    def remove_condemned(self, digest: bytes) -> bool:
+        """As `remove`, if the blob is condemned; it is not any more then. False when it was spared."""
+        with self._condemning:
+            if digest not in self._condemned:
+                return False
+            try:
+                return self.remove(digest)
+            finally:
+                self._condemned.discard(digest)
 
     # Using what is there
 

@@ -103,6 +103,15 @@ class GroupCommit:
         turnstile.leave()
         return False
 
+    @property
+    def number(self) -> int:
+        """Of the group that is open, or was the last."""
+        return self._number
+
+    def is_durable(self, number: int) -> bool:
+        """Does the group of that number survive a power loss?"""
+        return self._durable >= number
+
     async def begin(self) -> None:
         """Have a transaction open. Raises FsError EROFS after a failure that stopped writing."""
         while not self.active:

@@ -242,6 +242,10 @@ class InodeTable:
         """Note a change of `blob.refs` for the next commit."""
         self._refs[blob] = self._refs.get(blob, 0) + change
 
+    def counts(self, blob: int) -> bool:
+        """Is there a change of `blob.refs` that the row does not show yet?"""
+        return blob in self._refs
+
     def drop_unused(self, blob: int) -> bool:
         """Delete the row of a blob if no inode refers to it any more (I4). It must be one that no commit
         has shown to anybody."""

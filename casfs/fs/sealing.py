@@ -97,6 +97,7 @@ class Sealing(Passthrough):
             self._publish_again(content, digest)
             self._damage.clear(blob)
         else:
+            self._filestore.spare(digest)
             blob = self._blobs.insert(digest, size, time.time_ns())
             self._inodes.add_refs(blob, -1)
             try:

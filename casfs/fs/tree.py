@@ -198,7 +198,8 @@ class Tree:
 
     def detach(self, inode: Inode, parent: int, name: bytes) -> None:
         """A name of a file now stands for another one. Inside a transaction."""
-        self._drop_link(inode, parent, name, os.geteuid(), Reason.REPLACED)
+        self._bring_to_trash(inode, parent, name, os.geteuid(), Reason.REPLACED)
+        self._drop_link(inode)
         self._group.count()
 
     async def link(self, ino: int, parent: int, name: bytes) -> Inode:
@@ -243,8 +244,9 @@ class Tree:
         if inode.is_directory:
             raise FsError(errno.EISDIR)
         self.answer(None)
+        self._bring_to_trash(inode, parent, name, uid, Reason.REMOVED)
         self._dentries.delete(parent, name)
-        self._drop_link(inode, parent, name, uid, Reason.REMOVED)
+        self._drop_link(inode)
         self._touch(self._inodes.get(parent))
         group.count()
         return inode
@@ -278,12 +280,15 @@ class Tree:
         if not self._dentries.is_empty(inode.ino):
             raise FsError(errno.ENOTEMPTY)
 
-    def _drop_link(self, inode: Inode, parent: int, name: bytes, uid: int, reason: str) -> None:
-        """A name of a file is gone, by what `uid` did: the last one brings it to the trash, or out of it."""
+    def _bring_to_trash(self, inode: Inode, parent: int, name: bytes, uid: int, reason: str) -> None:
+        """A name of a file is about to go, by what `uid` does: the last one brings it to the trash, or out
+        of it."""
         if parent in self._in_trash:
             self._trash.gone(inode)
         elif inode.nlink == 1:
             self._trash.keep(inode, parent, name, uid, reason)
+
+    def _drop_link(self, inode: Inode) -> None:
         inode.nlink -= 1
         if not inode.nlink:
             self.unlinked.add(inode.ino)
@@ -358,6 +363,8 @@ class Tree:
             self._check_replaceable(source, target)
         self._takes_absent(new_parent, new_name)
         self.answer(None)
+        if target is not None and not flags and not target.is_directory:
+            self._bring_to_trash(target, new_parent, new_name, uid, Reason.REPLACED)
         if target is None:
             self._dentries.rename(parent, name, new_parent, self._inodes.next_cookie(), new_name)
         else:
@@ -367,8 +374,6 @@ class Tree:
                     self._dentries.point(parent, name, target.ino, target.mode >> 12)
                 else:
                     self._dentries.delete(parent, name)
-        if target is not None and not flags and not target.is_directory:
-            self._drop_link(target, new_parent, new_name, uid, Reason.REPLACED)
         if source.is_directory or (target is not None and target.is_directory):
             self._trash.directory_changed()
         if parent in self._in_trash:
@@ -409,6 +414,8 @@ class Tree:
         elif target is not None and target.is_directory:
             to.nlink -= 1
             self._drop_directory(target)
+        elif target is not None:
+            self._drop_link(target)
         self._inodes.changed(source)
         self._touch(origin)
         if to is not origin:

@@ -125,12 +125,16 @@ async def _directory(
 
 
 async def expire(
-    fs: FileSystem, now_ns: int, older_ns: int | None = None, changed: Changed | None = None
+    fs: FileSystem,
+    now_ns: int,
+    older_ns: int | None = None,
+    changed: Changed | None = None,
+    limit: int | None = None,
 ) -> Changed:
     """Remove for good what the rules keep no longer; with `older_ns`, all that was removed so long ago.
 
     Of a directory whose rule says 0 days, what came to the trash before is kept as long as without a rule.
-    `changed` is filled in even when this fails. Raises OSError.
+    `limit`: the oldest so many. `changed` is filled in even when this fails. Raises OSError.
     """
     changed = Changed() if changed is None else changed
     if not fs.trash.directory:
@@ -149,9 +153,12 @@ async def expire(
         after = (rows[-1].deleted_ns, rows[-1].ino)
         if older_ns is None:
             rows = [row for row in rows if row.deleted_ns < now_ns - kept_ns(fs.trash.rule(row.path))]
+        rows = rows if limit is None else rows[: limit - changed.files]
         for row in rows:
             _remove(fs, row, changed)
         fs.group.count(2 * len(rows))
+        if changed.files == limit:
+            return changed
         if fs.group.is_long or fs.group.must_wait:
             await fs.group.durable()
         await fs.scheduler.pause()

@@ -89,8 +89,11 @@ class Failures:
 
     def add(self, stray: Stray, error: OSError) -> None:
         self.in_a_row += 1
+        self.note(stray, error.strerror or str(error))
+
+    def note(self, stray: Stray, reason: str) -> None:
         if len(self.kept) < FAILURES_KEPT:
-            self.kept.append(Failure(stray, error.strerror or str(error)))
+            self.kept.append(Failure(stray, reason))
         else:
             self.others += 1
 
@@ -146,17 +149,22 @@ def sync_rows(store: Store) -> None:
     store.namespace.sync_log()
 
 
-def unlink_files(store: Store, orphans: list[Orphan], failures: Failures) -> Amount:
-    """Unlink the files of deleted rows; what has gone. Those that cannot be have become strays."""
+def unlink_files(
+    store: Store, orphans: list[Orphan], failures: Failures, *, condemned: bool = False
+) -> Amount:
+    """Unlink the files of deleted rows, or those that still are condemned; what has gone. Those that cannot
+    be unlinked have become strays."""
+    remove = store.filestore.remove_condemned if condemned else store.filestore.remove
     blobs = size = 0
     for number, orphan in enumerate(orphans):
-        path = store.filestore.paths.blob(orphan.digest)
         try:
-            store.filestore.durable.unlink(path)
+            if not remove(orphan.digest):
+                continue
             size += orphan.size
         except FileNotFoundError:
-            log.debug("%s was gone before it was collected", path)
+            log.debug("blob %s was gone before it was collected", orphan.digest.hex())
         except OSError as error:
+            path = store.filestore.paths.blob(orphan.digest)
             failures.add(Stray(path, orphan.digest, orphan.size), error)
             if failures.too_many:
                 failures.untried += len(orphans) - number - 1

@@ -41,8 +41,9 @@ from casfs.maintenance.batch import (
     unlink_files,
     unlink_strays,
 )
+from casfs.maintenance.collect_mounted import Collected
 from casfs.maintenance.strays import Stray
-from casfs.namespace.collecting import Amount, Collecting, Orphan, Run
+from casfs.namespace.collecting import Amount, Collecting, Orphan, Record, Run
 from casfs.store import Store, collector_lock, read_config
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,14 @@ BUSY_SECONDS = 0.003
 others write, whose requests wait meanwhile. What the disk takes to make the log durable comes on top, and is
 the same for a small batch: that is why there is a smallest one."""
 
+SHARE = 0.5
+BUSY_SHARE = 0.003
+"""How much of the time batches may take, with nobody else there and when others write: so few requests of
+theirs meet one that the 99th percentile does not tell."""
+
+ASKED_BUSY = 200
+"""Orphans that a mount is asked to remove with one commit, when others write to it."""
+
 MISSING_TOLD = 10
 """Paths of missing files that an outcome names."""
 
@@ -67,8 +76,17 @@ DATED_BACK = 2_000
 SAMPLE = 1_000
 """Blobs whose count of references is looked at by a full run."""
 
+TRASH_STEP = 5_000
+"""Files that leave the trash of an unmounted store in one go, about a second, while a mount waits ..."""
+
+TRASH_PAUSE = 0.2
+"""... and seconds until the next go, in which it gets the store."""
+
 Tell = Callable[[str, int, int], None]
 """Called with (what is being done, units done, units in all)."""
+
+Ask = Callable[[list[int], int, int, Record], Collected | None]
+"""Has the daemon that has the store mounted `collect_mounted.collect`; None when there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +143,13 @@ def untold(_doing: str, _done: int, _total: int) -> None:
     """The `Tell` of a run that nobody watches."""
 
 
+def unasked(_ids: list[int], _cutoff_ns: int, _now_ns: int, _record: Record) -> None:
+    """The `Ask` of a run that removes everything by itself."""
+
+
 @contextlib.contextmanager
-def opened(path: str, durable: Durable | None = None) -> Iterator[Store]:
-    """The store of the one collector it may have at a time.
+def opened(path: str, durable: Durable | None = None, *, stop: Stop = never) -> Iterator[Store]:
+    """The store of the one collector it may have at a time, with nothing in its trash that is too old.
 
     Raises StoreLocked when there is one, and as `Store` does.
     """
@@ -137,6 +159,7 @@ def opened(path: str, durable: Durable | None = None) -> Iterator[Store]:
     if not lock.acquire():
         raise StoreLocked(f"{path} is being collected or checked by {lock.holder()}", "wait for it to end")
     try:
+        _expire_trash(path, stop)
         with contextlib.closing(Store(path, shared=True, durable=durable)) as store:
             yield store
     finally:
@@ -155,20 +178,18 @@ def history(path: str, limit: int) -> list[Run]:
         return Collecting(store.namespace).runs(limit)
 
 
-def expire_trash(path: str) -> int:
-    """Remove from the trash what is too old, so that its blobs become orphans; how many files went.
+def _expire_trash(path: str, stop: Stop) -> None:
+    """Remove from the trash what is too old, so that its blobs become orphans.
 
     Of a store that is mounted, or used by a command, the trash is left alone: the mount's daemon looks after
-    it by itself. So is a trash with nothing old in it: who wants to mount the store meanwhile is refused.
-    Raises OSError.
+    it by itself. So is a trash with nothing old in it, since who wants to mount the store meanwhile waits
+    (`Store`). Raises OSError.
     """
-    with contextlib.suppress(FormatError):  # an older format: it is brought to the present one first
-        if not trash.may_have_old(path, time.time_ns()):
-            return 0
-    try:
-        return offline.empty_trash(path, None)[0]
-    except StoreLocked:
-        return 0
+    with contextlib.suppress(FormatError, StoreLocked):  # an older format has no trash
+        while trash.may_have_old(path, time.time_ns()) and not stop():
+            if offline.empty_trash(path, None, limit=TRASH_STEP)[0] < TRASH_STEP:
+                return
+            time.sleep(TRASH_PAUSE)
 
 
 def plan(
@@ -198,14 +219,14 @@ def execute(
     limits: Limits = NO_LIMITS,
     stop: Stop = never,
     tell: Tell = untold,
+    ask: Ask = unasked,
 ) -> Outcome:
     """Collect what was planned, as far as it still holds, and write down what was done.
 
-    Ends early, with `error` set, when
-    `stop` says so or too many files cannot be unlinked. Raises StoreLocked, OSError; what was done until then
-    is written down if that is possible.
+    Ends early, with `error` set, when `stop` says so or too many files cannot be unlinked. Raises OSError,
+    StoreLocked, and what `ask` does; what was done until then is written down if that is possible.
     """
-    return _Run(store, plan, limits, stop, tell).run()
+    return _Run(store, plan, limits, stop, tell, ask).run()
 
 
 @dataclass
@@ -217,6 +238,7 @@ class _Run:
     limits: Limits
     stop: Stop
     tell: Tell
+    ask: Ask
     number: int = 0
     size: int = field(default_factory=lambda: FIRST_BATCH)
     busy: bool = True
@@ -226,7 +248,7 @@ class _Run:
     def run(self) -> Outcome:
         self.outcome = Outcome(self.plan.full, time.time_ns())
         try:
-            while self._drop_pins():
+            while self._drop_pin():
                 pause(POLL_SECONDS, self.stop)
             with transaction(self.store, self.stop) as rows:
                 self.number = rows.start_run("full" if self.plan.full else "regular", self.outcome.started_ns)
@@ -252,9 +274,9 @@ class _Run:
         self._finish()
         return self.outcome
 
-    def _drop_pins(self) -> bool:
+    def _drop_pin(self) -> bool:
         with transaction(self.store, self.stop) as rows:
-            return rows.drop_expired_pins(self.plan.now_ns)
+            return rows.drop_expired_pin(self.plan.now_ns)
 
     def _ends_early(self, error: str) -> None:
         self.outcome = replace(self.outcome, error=error)
@@ -268,19 +290,12 @@ class _Run:
             first_failures=tuple(map(_told, kept)),
         )
         with transaction(self.store) as rows:
-            self._record(rows)
+            rows.update_run(self.record, self.outcome.ended_ns, self.outcome.error or None)
 
-    def _record(self, rows: Collecting) -> None:
+    @property
+    def record(self) -> Record:
         done = self.outcome
-        rows.update_run(
-            self.number,
-            blobs=done.blobs,
-            size=done.bytes,
-            strays=done.strays,
-            failures=self.failures.count,
-            ended_ns=done.ended_ns or None,
-            error=done.error or None,
-        )
+        return Record(self.number, done.blobs, done.bytes, done.strays, self.failures.count)
 
     # Orphans
 
@@ -298,11 +313,22 @@ class _Run:
         while found := rows.due(self.plan.cutoff_ns, self.plan.now_ns, after, self._limited_size()):
             found = self._within_bytes(found)
             after = (found[-1].orphaned_ns, found[-1].id)
-            seconds, gone = self._orphan_batch([orphan.id for orphan in found])
+            ids = [orphan.id for orphan in found]
+            collected = self.ask(ids, self.plan.cutoff_ns, self.plan.now_ns, self.record)
+            seconds, gone = self._orphan_batch(ids) if collected is None else (0.0, self._asked(collected))
             done = self.outcome
             self.outcome = replace(done, blobs=done.blobs + gone.blobs, bytes=done.bytes + gone.bytes)
             self.tell("collecting", self.outcome.blobs, self.plan.due.blobs)
             self._between_batches(seconds, gone)
+
+    def _asked(self, collected: Collected) -> Amount:
+        """What the mount's daemon has removed, for which nobody had to wait."""
+        for digest, size, reason in collected.failures:
+            self.failures.note(Stray(self.store.filestore.paths.blob(digest), digest, size), reason)
+        self.failures.untried += collected.untried
+        self.failures.in_a_row = FAILURES_IN_A_ROW if collected.gave_up else 0
+        self.size = ASKED_BUSY if collected.busy else LARGEST_BATCH
+        return collected.gone
 
     def _orphan_batch(self, ids: list[int]) -> tuple[float, Amount]:
         """One batch of orphans: how long its rows and files took, and what has gone."""
@@ -314,7 +340,7 @@ class _Run:
             since = time.monotonic()
             orphans = recheck(store, ids, plan.cutoff_ns, plan.now_ns)
             delete_rows(store, orphans)
-            self._record(Collecting(store.namespace))
+            Collecting(store.namespace).update_run(self.record)
             commit_rows(store, 3 * len(orphans))
             syncing = time.monotonic()
             sync_rows(store)
@@ -330,18 +356,20 @@ class _Run:
         return left - since, gone
 
     def _between_batches(self, seconds: float, gone: Amount) -> None:
-        """Let others have their turn, keep to the limits, follow the time a batch takes with its size.
+        """Let others have their turn, keep to the limits, follow the time that others had to wait for a batch
+        with the size of the next one.
 
         Raises Stopped, _TooManyFailures, DatabaseError.
         """
         if self.failures.too_many:
             raise _TooManyFailures
-        wanted = BUSY_SECONDS if self.busy else WORK_SECONDS
-        self.size = round(self.size * min(2.0, max(0.25, wanted / max(seconds, 1e-6))))
-        self.size = min(LARGEST_BATCH, max(SMALLEST_BATCH, self.size))
+        if seconds:
+            wanted = BUSY_SECONDS if self.busy else WORK_SECONDS
+            self.size = round(self.size * min(2.0, max(0.25, wanted / seconds)))
+            self.size = min(LARGEST_BATCH, max(SMALLEST_BATCH, self.size))
         if self.store.namespace.log_is_long:
             self._checkpoint()
-        length = max(POLL_SECONDS, seconds)
+        length = max(POLL_SECONDS, seconds / (BUSY_SHARE if self.busy else SHARE) - seconds)
         if self.limits.blobs:
             length = max(length, gone.blobs / self.limits.blobs)
         if self.limits.bytes:
@@ -393,7 +421,7 @@ class _Run:
             self.busy = begin(store, self.stop)
             since = time.monotonic()
             old = recheck_strays(store, found, cutoff_ns)
-            self._record(Collecting(store.namespace))
+            Collecting(store.namespace).update_run(self.record)
             commit_rows(store, 1)
             sync_rows(store)
             gone = unlink_strays(store, old, self.failures)

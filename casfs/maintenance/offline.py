@@ -46,11 +46,11 @@ def undelete(store: str, path: str, since_ns: int, before_ns: int) -> tuple[int,
     return changed.files, changed.skipped
 
 
-def empty_trash(store: str, older_seconds: float | None) -> tuple[int, int]:
+def empty_trash(store: str, older_seconds: float | None, *, limit: int | None = None) -> tuple[int, int]:
     """As `fs.undelete.expire`: how many files went, and their bytes."""
     older_ns = None if older_seconds is None else int(older_seconds * 1e9)
     with opened(store) as fs:
-        changed = run_inline(trash.expire(fs, time.time_ns(), older_ns))
+        changed = run_inline(trash.expire(fs, time.time_ns(), older_ns, limit=limit))
     return changed.files, changed.size
 
 

@@ -1,14 +1,20 @@
-"""Pins hold blobs back from collection, whatever becomes of the files that have them."""
+"""Pins hold blobs back from collection, whatever becomes of the files that have them.
+
+What a pin names is written and removed in short transactions, with turns for others between them. While it is
+written the pin holds everything, so that nothing of what it will name goes meanwhile; whoever is killed
+there leaves a pin that holds too much, and is listed as such.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import time
 
 from casfs.errors import CasfsError
 from casfs.maintenance.batch import transaction
-from casfs.namespace.collecting import Collecting, Pin
+from casfs.namespace.collecting import PIN_STEP, Collecting, Pin
 from casfs.store import Store
 from casfs.types import ROOT_INO
 
@@ -25,11 +31,39 @@ def add_pin(store: str, paths: list[bytes], *, reason: str, seconds: int | None)
     """
     now_ns = time.time_ns()
     expires_ns = None if seconds is None else now_ns + seconds * 10**9
-    with contextlib.closing(Store(store, shared=True)) as opened, transaction(opened) as rows:
-        number = rows.add_pin(reason, everything=not paths, now_ns=now_ns, expires_ns=expires_ns)
+    with contextlib.closing(Store(store, shared=True)) as opened:
+        with transaction(opened) as rows:
+            number = rows.add_pin(reason, everything=True, now_ns=now_ns, expires_ns=expires_ns)
+        try:
+            if paths:
+                _name_blobs(opened, number, paths)
+        except BaseException:
+            _remove(opened, number)
+            raise
+        return next(pin for pin in Collecting(opened.namespace).pins() if pin.id == number)
+
+
+def _name_blobs(store: Store, number: int, paths: list[bytes]) -> None:
+    """Let a pin that holds everything hold only what the paths have, as one commit shows it."""
+    with contextlib.closing(Store(store.path, readonly=True)) as snapshot, snapshot.namespace.savepoint():
         for path in paths:
-            rows.pin_below(number, _find(opened, path))
-        return next(pin for pin in rows.pins() if pin.id == number)
+            blobs = Collecting(snapshot.namespace).blobs_below(_find(snapshot, path))
+            while step := list(itertools.islice(blobs, PIN_STEP)):
+                with transaction(store) as rows:
+                    rows.pin_blobs(number, step)
+    with transaction(store) as rows:
+        rows.only_named(number)
+
+
+def _remove(store: Store, number: int) -> bool:
+    """Let go of a pin; False when there is none."""
+    with transaction(store) as rows:
+        there = rows.expire_pin(number)
+    left = there
+    while left:
+        with transaction(store) as rows:
+            left = rows.remove_pin(number)
+    return there
 
 
 def _find(store: Store, path: bytes) -> int:
@@ -50,6 +84,6 @@ def list_pins(store: str) -> list[Pin]:
 
 def remove_pin(store: str, number: int) -> None:
     """Let go of what a pin holds. Raises CasfsError when there is no such pin, and as `Store` does."""
-    with contextlib.closing(Store(store, shared=True)) as opened, transaction(opened) as rows:
-        if not rows.remove_pin(number):
+    with contextlib.closing(Store(store, shared=True)) as opened:
+        if not _remove(opened, number):
             raise CasfsError(f"there is no pin {number}", f"casfs pin list {store} shows them")

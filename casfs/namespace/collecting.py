@@ -18,8 +18,8 @@ from casfs.namespace.namespace import Namespace
 RUNS_KEPT = 1000
 """Runs of the collector that stay in the record."""
 
-HELD_DROPPED = 500
-"""Blobs that expired pins held, and are let go of in one transaction, while others wait."""
+PIN_STEP = 2_000
+"""Blobs that are pinned, or let go of, in one transaction, while others wait."""
 
 _LIVE = "(expires_ns IS NULL OR expires_ns > :now)"
 
@@ -44,6 +44,16 @@ class Amount(NamedTuple):
 
     blobs: int
     bytes: int
+
+
+class Record(NamedTuple):
+    """What a run has done so far, as in its row."""
+
+    run_id: int
+    blobs: int
+    bytes: int
+    strays: int
+    failures: int
 
 
 class Run(NamedTuple):
@@ -174,22 +184,12 @@ class Collecting:
         self._rows("DELETE FROM collection WHERE id <= ?", (rows[0][0] - RUNS_KEPT,))
         return int(rows[0][0])
 
-    def update_run(
-        self,
-        run_id: int,
-        *,
-        blobs: int,
-        size: int,
-        strays: int,
-        failures: int,
-        ended_ns: int | None = None,
-        error: str | None = None,
-    ) -> None:
+    def update_run(self, record: Record, ended_ns: int | None = None, error: str | None = None) -> None:
         """What the run has done so far; `ended_ns`: it is over. In a write transaction."""
         self._rows(
             """UPDATE collection SET blobs = ?, bytes = ?, strays = ?, failures = ?, ended_ns = ?, error = ?
                WHERE id = ?""",
-            (blobs, size, strays, failures, ended_ns, error, run_id),
+            (*record[1:], ended_ns, error, record.run_id),
         )
 
     def runs(self, limit: int) -> list[Run]:
@@ -222,21 +222,31 @@ class Collecting:
         )
         return int(rows[0][0])
 
-    def pin_blob(self, pin_id: int, blob_id: int) -> None:
-        """Let a pin hold one more blob. In a write transaction."""
-        self._rows("INSERT OR IGNORE INTO pinned (blob_id, pin_id) VALUES (?, ?)", (blob_id, pin_id))
-
-    def pin_below(self, pin_id: int, ino: int) -> None:
-        """Let a pin hold the contents of an inode and of all below it. In a write transaction."""
+    def pin_blobs(self, pin_id: int, blobs: Sequence[int]) -> None:
+        """Let a pin name more blobs. In a write transaction."""
         self._rows(
-            """INSERT OR IGNORE INTO pinned (blob_id, pin_id)
-               WITH RECURSIVE below (ino) AS (
-                   VALUES (:ino)
-                   UNION SELECT d.ino FROM below AS b JOIN dentry AS d ON d.parent = b.ino)
-               SELECT i.blob_id, :pin FROM below AS b CROSS JOIN inode AS i ON i.ino = b.ino
-               WHERE i.blob_id IS NOT NULL""",
-            {"ino": ino, "pin": pin_id},
+            "INSERT OR IGNORE INTO pinned (blob_id, pin_id) SELECT value, ? FROM json_each(?)",
+            (pin_id, json.dumps(list(blobs))),
         )
+
+    def only_named(self, pin_id: int) -> None:
+        """Let a pin hold no more than what it names. In a write transaction."""
+        self._rows("UPDATE pin SET everything = 0 WHERE id = ?", (pin_id,))
+
+    def blobs_below(self, ino: int) -> Iterator[int]:
+        """The blobs of an inode and of all below it, some more than once."""
+        try:
+            for (blob_id,) in self._namespace.query(
+                """WITH RECURSIVE below (ino) AS (
+                       VALUES (?)
+                       UNION SELECT d.ino FROM below AS b JOIN dentry AS d ON d.parent = b.ino)
+                   SELECT i.blob_id FROM below AS b CROSS JOIN inode AS i ON i.ino = b.ino
+                   WHERE i.blob_id IS NOT NULL""",
+                (ino,),
+            ):
+                yield blob_id
+        except apsw.Error as error:
+            raise translate(error) from error
 
     def pins(self) -> Iterator[Pin]:
         """Every pin, oldest first, with what it holds."""
@@ -248,26 +258,25 @@ class Collecting:
         ):
             yield Pin(pin_id, reason, bool(everything), created_ns, expires_ns, blobs, size)
 
-    def remove_pin(self, pin_id: int) -> bool:
-        """Let go of a pin; False when there is none of that id. In a write transaction."""
-        self._rows("DELETE FROM pinned WHERE pin_id = ?", (pin_id,))
-        return bool(self._rows("DELETE FROM pin WHERE id = ? RETURNING id", (pin_id,)))
+    def expire_pin(self, pin_id: int) -> bool:
+        """Let a pin hold nothing any more; False when there is none of that id. In a write transaction."""
+        return bool(self._rows("UPDATE pin SET expires_ns = 0 WHERE id = ? RETURNING id", (pin_id,)))
 
-    def drop_expired_pins(self, now_ns: int, limit: int = HELD_DROPPED) -> bool:
-        """Remove pins that hold nothing any more, with so many of the blobs they held; are some left for the
-        next transaction? In one."""
-        held = self._rows(
-            """SELECT d.blob_id, d.pin_id FROM pin AS p JOIN pinned AS d ON d.pin_id = p.id
-               WHERE p.expires_ns <= ? LIMIT ?""",
-            (now_ns, limit),
+    def remove_pin(self, pin_id: int, limit: int = PIN_STEP) -> bool:
+        """Remove so many of the blobs a pin names, then the pin; is it left for another transaction? In one."""
+        named = self._rows(
+            """DELETE FROM pinned WHERE (blob_id, pin_id) IN
+               (SELECT blob_id, pin_id FROM pinned WHERE pin_id = ? LIMIT ?) RETURNING 1""",
+            (pin_id, limit),
         )
-        self._rows(
-            """DELETE FROM pinned
-               WHERE (blob_id, pin_id) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))""",
-            (json.dumps(held),),
-        )
-        if len(held) == limit:
+        if len(named) == limit:
             return True
-        for (pin_id,) in self._rows("SELECT id FROM pin WHERE expires_ns <= ?", (now_ns,)):
-            self.remove_pin(pin_id)
+        self._rows("DELETE FROM pin WHERE id = ?", (pin_id,))
         return False
+
+    def drop_expired_pin(self, now_ns: int, limit: int = PIN_STEP) -> bool:
+        """`remove_pin` for one that holds nothing any more; may some be left for the next transaction?"""
+        expired = self._rows("SELECT id FROM pin WHERE expires_ns <= ? LIMIT 1", (now_ns,))
+        for (pin_id,) in expired:
+            self.remove_pin(pin_id, limit)
+        return bool(expired)

@@ -19,7 +19,7 @@ from datetime import datetime
 import trio
 from cronsim import CronSim, CronSimError
 
-from casfs.control.client import tell_damaged
+from casfs.control.client import collect_in_mount, tell_damaged
 from casfs.errors import CasfsError, StoreLocked, UsageError
 from casfs.maintenance import gc
 from casfs.maintenance.gc import NO_LIMITS, Limits, Outcome
@@ -190,12 +190,12 @@ class Daemon:
 
     def _collect(self) -> Outcome:
         settings = self._settings
-        gc.expire_trash(self._store)
-        with gc.opened(self._store) as store:
+        with gc.opened(self._store, stop=self._stop.is_set) as store:
             runs = Collecting(store.namespace).runs_since_full() + 1
             full = bool(settings.full_every) and runs >= settings.full_every
             plan = gc.plan(store, grace_ns=settings.grace_ns, full=full)
-            return gc.execute(store, plan, limits=settings.limits, stop=self._stop.is_set)
+            ask = functools.partial(collect_in_mount, self._store)
+            return gc.execute(store, plan, limits=settings.limits, stop=self._stop.is_set, ask=ask)
 
 
 def _tell(outcome: Outcome) -> None:

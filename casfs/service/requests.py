@@ -11,6 +11,8 @@ from casfs.fs import copy
 from casfs.fs.filesystem import FileSystem
 from casfs.fuse import caches
 from casfs.fuse.session import Session
+from casfs.maintenance import collect_mounted
+from casfs.namespace.collecting import Record
 from casfs.service.trash import TrashService
 
 
@@ -31,6 +33,7 @@ class Requests:
             "cp": self.cp,
             "mv": self.mv,
             "damaged": self.damaged,
+            "collect": self.collect,
         } | self._trash.operations()
 
     async def status(self) -> dict[str, Any]:
@@ -61,6 +64,18 @@ class Requests:
         moved = await copy.move(self._fs, os.fsencode(src), os.fsencode(dst))
         await caches.forget(moved.names, moved.inos)
         return {}
+
+    async def collect(self, ids: list[int], cutoff_ns: int, now_ns: int, record: list[int]) -> dict[str, Any]:
+        done = await collect_mounted.collect(self._fs, ids, cutoff_ns, now_ns, Record(*record))
+        failures = [(digest.hex(), size, reason) for digest, size, reason in done.failures]
+        return {
+            "blobs": done.gone.blobs,
+            "bytes": done.gone.bytes,
+            "failures": failures,
+            "untried": done.untried,
+            "gave_up": done.gave_up,
+            "busy": done.busy,
+        }
 
     async def damaged(self, blobs: list[int]) -> dict[str, Any]:
         await self._session.damaged(frozenset(blobs))

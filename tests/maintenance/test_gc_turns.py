@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
 
+from casfs.errors import StoreLocked
 from casfs.maintenance import batch, gc, offline, pins
 from casfs.maintenance.gc import Limits
 from casfs.namespace.namespace import Namespace
-from casfs.store import Store
+from casfs.store import Lock, Store, collector_lock
 from tests.maintenance.test_gc import HOUR, Stubborn, collect, content, make, remove
 from tests.session import Session
 
@@ -199,17 +201,65 @@ def test_a_store_is_only_taken_for_its_trash_when_something_is_old(
     taken: list[str] = []
     empty = offline.empty_trash
 
-    def note(path: str, older_seconds: float | None) -> tuple[int, int]:
+    def note(path: str, older_seconds: float | None, *, limit: int | None = None) -> tuple[int, int]:
         taken.append(path)
-        return empty(path, older_seconds)
+        return empty(path, older_seconds, limit=limit)
 
     monkeypatch.setattr(offline, "empty_trash", note)
     path = str(session.path)
     session.stop()
-    assert (gc.expire_trash(path), taken) == (0, [])
     with gc.opened(path) as store, batch.transaction(store):
         store.namespace.query("INSERT INTO trash VALUES (99, 1, 0, 'removed', x'61')")
-    gc.expire_trash(path)
-    assert taken == [path]
+    assert taken == []
     with gc.opened(path) as store, batch.transaction(store):
         store.namespace.query("DELETE FROM trash")
+    assert taken == [path]
+
+
+def test_the_trash_of_an_unmounted_store_is_emptied_step_by_step(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the steps a mount gets the store; a stop is heeded there."""
+    session.kernel.fs.trash.minimal_age_ns = 0
+    make(session, 5)
+    session.kernel.sync()
+    remove(session, 5)
+    session.stop()
+    path = str(session.path)
+    with contextlib.closing(Store(path)) as store, batch.transaction(store):
+        store.namespace.query("UPDATE trash SET deleted_ns = 1")
+    monkeypatch.setattr(gc, "TRASH_STEP", 2)
+    seen: list[int] = []
+
+    def mount(_seconds: float) -> None:
+        with contextlib.closing(Store(path)) as store:
+            seen.append(store.namespace.trash.totals()[0])
+
+    monkeypatch.setattr(gc.time, "sleep", mount)
+    with gc.opened(path, stop=lambda: bool(seen)):
+        assert seen == [3]
+    with gc.opened(path):
+        assert seen == [3, 1]
+
+
+def test_a_mount_waits_for_the_collector_to_give_the_store_back(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.stop()
+    path = str(session.path)
+    collecting, using = collector_lock(path), Lock(f"{path}/run/lock")
+    assert using.acquire()
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            using.release()
+
+    monkeypatch.setattr("casfs.store.time.sleep", sleep)
+    with pytest.raises(StoreLocked):
+        Store(path)
+    assert (slept, collecting.acquire()) == ([], True)
+    Store(path).close()
+    assert len(slept) == 3
+    collecting.release()

@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from casfs.namespace import collecting
-from casfs.namespace.collecting import Collecting
+from casfs.namespace.collecting import Collecting, Record
 from casfs.namespace.namespace import Namespace
 
 NOW = 1_000
@@ -39,6 +39,11 @@ def add_inode(namespace: Namespace, ino: int, blob: int | None, kind: int = stat
 
 def add_name(namespace: Namespace, parent: int, name: bytes, ino: int, kind: int = stat.S_IFREG) -> None:
     namespace.dentries.insert(parent, 100 + ino, name, ino, kind >> 12)
+
+
+def drop_expired_pins(rows: Collecting, now_ns: int) -> None:
+    while rows.drop_expired_pin(now_ns):
+        pass
 
 
 def due(rows: Collecting, cutoff_ns: int = NOW, now_ns: int = NOW) -> list[int]:
@@ -92,7 +97,7 @@ def test_still_due_looks_again_at_everything(writing: Namespace, rows: Collectin
     ids = due(rows)
     assert ids == [stays, again, pinned, younger]
     writing.blobs.add_refs({again: 1}, 20)
-    rows.pin_blob(rows.add_pin("", everything=False, now_ns=20, expires_ns=None), pinned)
+    rows.pin_blobs(rows.add_pin("", everything=False, now_ns=20, expires_ns=None), [pinned])
     writing.blobs.add_refs({younger: 1}, 20)
     writing.blobs.add_refs({younger: -1}, 50)
     assert [orphan.id for orphan in rows.still_due([*ids, 99], 40, NOW)] == [stays]
@@ -102,7 +107,7 @@ def test_what_is_said_of_a_blob_goes_with_it(writing: Namespace, rows: Collectin
     gone, kept = add_blob(writing, 1, 10), add_blob(writing, 2, 10)
     pin = rows.add_pin("", everything=False, now_ns=1, expires_ns=2)
     for blob in (gone, kept):
-        rows.pin_blob(pin, blob)
+        rows.pin_blobs(pin, [blob])
         writing.query("INSERT INTO damage VALUES (?, 1, 'why')", (blob,))
     rows.delete([gone])
     for table, column in (("blob", "id"), ("pinned", "blob_id"), ("damage", "blob_id")):
@@ -148,16 +153,16 @@ def test_there_may_be_no_blob_at_all(rows: Collecting) -> None:
 def test_a_pin_without_an_end_holds_for_ever(writing: Namespace, rows: Collecting) -> None:
     held, other = add_blob(writing, 1, 10), add_blob(writing, 2, 10)
     pin = rows.add_pin("why", everything=False, now_ns=5, expires_ns=None)
-    rows.pin_blob(pin, held)
-    rows.pin_blob(pin, held)
+    rows.pin_blobs(pin, [held])
+    rows.pin_blobs(pin, [held])
     assert due(rows, NOW, 1 << 62) == [other]
-    rows.drop_expired_pins(1 << 62)
+    drop_expired_pins(rows, 1 << 62)
     assert list(rows.pins()) == [(pin, "why", False, 5, None, 1, 1)]
 
 
 def test_a_pin_with_an_end_holds_until_then(writing: Namespace, rows: Collecting) -> None:
     held = add_blob(writing, 1, 10)
-    rows.pin_blob(rows.add_pin("", everything=False, now_ns=5, expires_ns=500), held)
+    rows.pin_blobs(rows.add_pin("", everything=False, now_ns=5, expires_ns=500), [held])
     assert due(rows, NOW, 499) == []
     assert due(rows, NOW, 500) == [held]
 
@@ -165,8 +170,8 @@ def test_a_pin_with_an_end_holds_until_then(writing: Namespace, rows: Collecting
 def test_of_two_pins_the_longer_one_counts(writing: Namespace, rows: Collecting) -> None:
     held = add_blob(writing, 1, 10)
     for expires in (100, 500):
-        rows.pin_blob(rows.add_pin("", everything=False, now_ns=5, expires_ns=expires), held)
-    rows.drop_expired_pins(200)
+        rows.pin_blobs(rows.add_pin("", everything=False, now_ns=5, expires_ns=expires), [held])
+    drop_expired_pins(rows, 200)
     assert [pin.expires_ns for pin in rows.pins()] == [500]
     assert due(rows, NOW, 200) == []
     assert due(rows, NOW, 500) == [held]
@@ -180,29 +185,41 @@ def test_a_pin_of_everything_holds_everything(writing: Namespace, rows: Collecti
     assert rows.amount_due(NOW, 499) == (0, 0)
     assert list(rows.pins()) == [(pin, "", True, 5, 500, 0, 0)]
     assert due(rows, NOW, 500) == blobs
-    assert rows.remove_pin(pin)
+    assert rows.expire_pin(pin)
     assert due(rows, NOW, 499) == blobs
+
+
+def test_a_pin_of_everything_may_hold_only_what_it_names_from_then_on(
+    writing: Namespace, rows: Collecting
+) -> None:
+    named, other = add_blob(writing, 1, 10), add_blob(writing, 2, 10)
+    pin = rows.add_pin("", everything=True, now_ns=5, expires_ns=None)
+    rows.pin_blobs(pin, [named, named])
+    assert due(rows) == []
+    rows.only_named(pin)
+    assert due(rows) == [other]
 
 
 def test_expired_pins_go_with_what_they_held(writing: Namespace, rows: Collecting) -> None:
     blob = add_blob(writing, 1, 10)
     for expires in (99, 100, 101, None):
-        rows.pin_blob(rows.add_pin("", everything=False, now_ns=5, expires_ns=expires), blob)
-    rows.drop_expired_pins(100)
+        rows.pin_blobs(rows.add_pin("", everything=False, now_ns=5, expires_ns=expires), [blob])
+    drop_expired_pins(rows, 100)
     assert [pin.expires_ns for pin in rows.pins()] == [101, None]
     assert writing.query("SELECT count(*) FROM pinned").get == 2
 
 
 def test_a_pin_is_removed_once(writing: Namespace, rows: Collecting) -> None:
     pin = rows.add_pin("", everything=False, now_ns=5, expires_ns=None)
-    rows.pin_blob(pin, add_blob(writing, 1, 10))
-    assert rows.remove_pin(pin)
+    rows.pin_blobs(pin, [add_blob(writing, 1, 10)])
+    assert rows.expire_pin(pin)
     assert not rows.remove_pin(pin)
+    assert not rows.expire_pin(pin)
     assert writing.query("SELECT count(*) FROM pinned").get == 0
     assert rows.add_pin("", everything=False, now_ns=5, expires_ns=None) > pin
 
 
-def test_pin_below_takes_a_file_or_a_tree(writing: Namespace, rows: Collecting) -> None:
+def test_blobs_below_are_those_of_a_file_or_of_a_tree(writing: Namespace, rows: Collecting) -> None:
     top, inside, outside = [add_blob(writing, size, None) for size in (1, 2, 4)]
     for ino, parent, kind, blob in (
         (2, 1, stat.S_IFDIR, None),
@@ -215,12 +232,10 @@ def test_pin_below_takes_a_file_or_a_tree(writing: Namespace, rows: Collecting) 
     ):
         add_inode(writing, ino, blob, kind)
         add_name(writing, parent, b"%d" % ino, ino, kind)
-    tree = rows.add_pin("tree", everything=False, now_ns=5, expires_ns=None)
-    rows.pin_below(tree, 2)
-    file = rows.add_pin("file", everything=False, now_ns=5, expires_ns=None)
-    rows.pin_below(file, 5)
-    rows.pin_below(file, 7)
-    assert [(pin.reason, pin.blobs, pin.bytes) for pin in rows.pins()] == [("tree", 2, 3), ("file", 1, 2)]
+    assert set(rows.blobs_below(2)) == {top, inside}
+    assert set(rows.blobs_below(5)) == {inside}
+    assert set(rows.blobs_below(7)) == set()
+    assert set(rows.blobs_below(1)) == {top, inside, outside}
 
 
 # Runs
@@ -230,9 +245,9 @@ def test_a_run_is_written_down_as_it_goes(rows: Collecting) -> None:
     number = rows.start_run("full", 10)
     assert rows.runs(5) == [(number, "full", 10, None, 0, 0, 0, 0, None)]
     assert rows.last_ended() is None
-    rows.update_run(number, blobs=1, size=2, strays=3, failures=4)
+    rows.update_run(Record(number, 1, 2, 3, 4))
     assert rows.runs(5) == [(number, "full", 10, None, 1, 2, 3, 4, None)]
-    rows.update_run(number, blobs=5, size=6, strays=7, failures=8, ended_ns=20, error="why")
+    rows.update_run(Record(number, 5, 6, 7, 8), 20, "why")
     assert rows.last_ended() == (number, "full", 10, 20, 5, 6, 7, 8, "why")
 
 
@@ -249,7 +264,7 @@ def test_runs_since_full(rows: Collecting) -> None:
 
     def run(kind: str, ended_ns: int | None = 1, error: str | None = None) -> None:
         number = rows.start_run(kind, 1)
-        rows.update_run(number, blobs=0, size=0, strays=0, failures=0, ended_ns=ended_ns, error=error)
+        rows.update_run(Record(number, 0, 0, 0, 0), ended_ns, error)
 
     assert rows.runs_since_full() == 0
     run("regular")
@@ -271,7 +286,7 @@ def test_what_expired_pins_held_goes_bit_by_bit(writing: Namespace, rows: Collec
     pin = rows.add_pin("", everything=False, now_ns=5, expires_ns=6)
     for size in range(1, 6):
         for each in (pin, lasting):
-            rows.pin_blob(each, add_blob(writing, size + 10 * each, 10))
-    assert [rows.drop_expired_pins(6, limit=2) for _ in range(3)] == [True, True, False]
+            rows.pin_blobs(each, [add_blob(writing, size + 10 * each, 10)])
+    assert [rows.drop_expired_pin(6, limit=2) for _ in range(4)] == [True, True, True, False]
     assert [(left.id, left.blobs) for left in rows.pins()] == [(lasting, 5)]
     assert writing.query("SELECT count(*) FROM pinned").get == 5

@@ -1,0 +1,92 @@
+"""A batch of orphans removed by the daemon that has the store mounted, because the collector asks it to.
+
+What the collector removes by itself (maintenance/batch.py) keeps everybody from beginning a transaction until
+the files have gone. Here nobody waits for that. One batch goes in these steps:
+
+    take            in the open transaction, some rows at a time: still nothing refers to them, on disk or in
+                    memory (I8); their rows go, and their digests are condemned
+    durable         the commit that is due anyway, if others write too (I3)
+    unlink_files    in a thread, what is still condemned
+
+Who publishes a content that is condemned spares it first (FileStore.spare): then its file is the new row's.
+When the daemon dies files without rows are left, which a full run of the collector finds.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from casfs.fs.filesystem import FileSystem
+from casfs.maintenance.batch import Failures, unlink_files
+from casfs.namespace.collecting import Amount, Collecting, Orphan, Record
+
+STEP = 16
+"""Orphans whose rows are deleted before other requests are served again, about half a millisecond."""
+
+COMMIT_SECONDS = 2.0
+COMMIT_POLL = 0.02
+"""Seconds to wait for a commit that comes by itself, and how often to look."""
+
+
+class Collected(NamedTuple):
+    """What has gone; which files could not be unlinked, as (digest, size, reason); how many were not tried
+    since it `gave_up`. `busy`: others wrote too."""
+
+    gone: Amount
+    failures: list[tuple[bytes, int, str]]
+    untried: int
+    gave_up: bool
+    busy: bool
+
+
+async def collect(fs: FileSystem, ids: list[int], cutoff_ns: int, now_ns: int, record: Record) -> Collected:
+    """Remove those of the orphans that are still due. `record`: what the run has done before, written down with
+    it.
+
+    Raises FsError EROFS, OSError; then rows may have gone whose files are left.
+    """
+    busy = fs.group.active
+    taken: list[Orphan] = []
+    failures = Failures()
+    try:
+        for start in range(0, len(ids), STEP):
+            await fs.group.begin()
+            taken += _take(fs, ids[start : start + STEP], cutoff_ns, now_ns, record)
+            if fs.group.must_wait:
+                await fs.group.durable()
+            await fs.scheduler.pause()
+        if busy:
+            await _next_commit(fs)
+        else:
+            await fs.group.durable()
+        gone = await fs.scheduler.run(_unlink_condemned, fs, taken, failures)
+    finally:
+        fs.store.filestore.spare(*(orphan.digest for orphan in taken))
+    told = [(stray.digest, stray.size, reason) for stray, reason in failures.kept]
+    return Collected(gone, told, failures.others + failures.untried, failures.too_many, busy)
+
+
+def _take(fs: FileSystem, ids: list[int], cutoff_ns: int, now_ns: int, record: Record) -> list[Orphan]:
+    """Delete the rows of those that are due. Inside a transaction; nobody else runs meanwhile."""
+    rows = Collecting(fs.store.namespace)
+    due = [orphan for orphan in rows.still_due(ids, cutoff_ns, now_ns) if not fs.inodes.counts(orphan.id)]
+    rows.delete([orphan.id for orphan in due])
+    rows.update_run(record)
+    fs.store.filestore.condemn(orphan.digest for orphan in due)
+    fs.group.count(3 * len(due) + 1)
+    return due
+
+
+def _unlink_condemned(fs: FileSystem, taken: list[Orphan], failures: Failures) -> Amount:
+    return unlink_files(fs.store, taken, failures, condemned=True)
+
+
+async def _next_commit(fs: FileSystem) -> None:
+    """Return when what was done until now is durable, by a commit of others if one comes soon."""
+    number = fs.group.number
+    deadline = fs.scheduler.now() + COMMIT_SECONDS
+    while not fs.group.is_durable(number):
+        if fs.scheduler.now() > deadline:
+            await fs.group.durable()
+        await fs.scheduler.run(time.sleep, COMMIT_POLL)
