@@ -73,7 +73,7 @@ class FileStore:
         self.promised = 0
         self._writing: set[bytes] = set()
         self._written = threading.Condition(threading.Lock())
-        self._condemned: set[bytes] = set()
+        self._condemned: dict[bytes, int] = {}
         self._condemning = threading.Lock()
         room = self.room()
         self._reserve = min(RESERVE, room.total // 32)
@@ -191,31 +191,36 @@ class FileStore:
 
     # Removing
 
-    def remove(self, digest: bytes) -> bool:
-        """Unlink the file of a blob; True. Raises OSError, FileNotFoundError when there is none."""
+    def remove(self, digest: bytes) -> None:
+        """Unlink the file of a blob. Raises OSError, FileNotFoundError when there is none."""
         self.durable.unlink(self.paths.blob(digest))
-        return True
 
-    def condemn(self, digests: Iterable[bytes]) -> None:
-        """Note blobs whose rows are gone, so that `remove_condemned` may take their files."""
+    def condemn(self, digest: bytes, row: int) -> None:
+        """Note a blob whose row is being deleted, so that `remove_condemned` may take its file then."""
         with self._condemning:
-            self._condemned.update(digests)
+            self._condemned[digest] = row
 
-    def spare(self, *digests: bytes) -> None:
-        """Leave the files of these to who publishes them. Waits while one of them is being unlinked."""
-        if not self._condemned.isdisjoint(digests):
-            with self._condemning:
-                self._condemned.difference_update(digests)
-
-    def remove_condemned(self, digest: bytes) -> bool:
-        """As `remove`, if the blob is condemned; it is not any more then. False when it was spared."""
+    def spare(self, digest: bytes) -> bool:
+        """Leave the file, if it was condemned, to who has that content again; False when it has gone, or was
+        never condemned. Waits while it is being unlinked."""
+        if digest not in self._condemned:
+            return False
         with self._condemning:
-            if digest not in self._condemned:
+            return self._condemned.pop(digest, None) is not None
+
+    def remove_condemned(self, digest: bytes, row: int) -> bool:
+        """As `remove`, if that row was the last one of the blob; it is not condemned any more then.
+
+        False when it was spared.
+        """
+        with self._condemning:
+            if self._condemned.get(digest) != row:
                 return False
             try:
-                return self.remove(digest)
+                self.remove(digest)
             finally:
-                self._condemned.discard(digest)
+                del self._condemned[digest]
+        return True
 
     # Using what is there
 

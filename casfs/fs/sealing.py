@@ -97,11 +97,17 @@ class Sealing(Passthrough):
             self._publish_again(content, digest)
             self._damage.clear(blob)
         else:
-            self._filestore.spare(digest)
+            # Power could bring the row back that is going: then its file must not have changed (I1).
+            spared = self._filestore.spare(digest)
             blob = self._blobs.insert(digest, size, time.time_ns())
             self._inodes.add_refs(blob, -1)
             try:
-                self._publish(content, digest, blob)
+                if not spared:
+                    self._publish(content, digest, blob)
+                elif self._filestore.has(digest, size):
+                    self._drop_staged(content)
+                else:
+                    self._publish_again(content, digest)
             except BaseException:
                 self._inodes.drop_unused(blob)
                 raise
@@ -110,8 +116,8 @@ class Sealing(Passthrough):
     def _publish_again(self, content: Content, digest: bytes) -> None:
         """Heal a blob whose file is missing or known to be bad.
 
-        Rows refer to it already, so a torn file would be taken for the blob after a power loss (I1): it gets
-        its name when it is durable. Blocks for as long as that takes.
+        It has a row already, so a torn file would be taken for the blob after a power loss (I1): the new one
+        gets its name when it is durable. Blocks for as long as that takes.
         """
         if content.buffer is not None:
             self._spill(content)

@@ -154,17 +154,19 @@ def unlink_files(
 ) -> Amount:
     """Unlink the files of deleted rows, or those that still are condemned; what has gone. Those that cannot
     be unlinked have become strays."""
-    remove = store.filestore.remove_condemned if condemned else store.filestore.remove
+    filestore = store.filestore
     blobs = size = 0
     for number, orphan in enumerate(orphans):
         try:
-            if not remove(orphan.digest):
+            if not condemned:
+                filestore.remove(orphan.digest)
+            elif not filestore.remove_condemned(orphan.digest, orphan.id):
                 continue
             size += orphan.size
         except FileNotFoundError:
             log.debug("blob %s was gone before it was collected", orphan.digest.hex())
         except OSError as error:
-            path = store.filestore.paths.blob(orphan.digest)
+            path = filestore.paths.blob(orphan.digest)
             failures.add(Stray(path, orphan.digest, orphan.size), error)
             if failures.too_many:
                 failures.untried += len(orphans) - number - 1

@@ -8,8 +8,10 @@ the files have gone. Here nobody waits for that. One batch goes in these steps:
     durable         the commit that is due anyway, if others write too (I3)
     unlink_files    in a thread, what is still condemned
 
-Who publishes a content that is condemned spares it first (FileStore.spare): then its file is the new row's.
-When the daemon dies files without rows are left, which a full run of the collector finds.
+Who has a content again that is condemned spares it (Sealing._find_or_publish): its new row takes the file
+over as it is. Nothing may be written in its place before the old row's end is durable, since power could
+bring that row back. When the daemon dies, or a batch fails, files without rows are left, which a full run of
+the collector finds.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ STEP = 16
 """Orphans whose rows are deleted before other requests are served again, about half a millisecond."""
 
 COMMIT_SECONDS = 2.0
-COMMIT_POLL = 0.02
+COMMIT_POLL = 0.05
 """Seconds to wait for a commit that comes by itself, and how often to look."""
 
 
@@ -41,40 +43,39 @@ class Collected(NamedTuple):
 
 
 async def collect(fs: FileSystem, ids: list[int], cutoff_ns: int, now_ns: int, record: Record) -> Collected:
-    """Remove those of the orphans that are still due. `record`: what the run has done before, written down with
-    it.
+    """Remove those of the orphans that are still due. `record`: what the run has done before, to be written
+    down.
 
     Raises FsError EROFS, OSError; then rows may have gone whose files are left.
     """
     busy = fs.group.active
     taken: list[Orphan] = []
     failures = Failures()
-    try:
-        for start in range(0, len(ids), STEP):
-            await fs.group.begin()
-            taken += _take(fs, ids[start : start + STEP], cutoff_ns, now_ns, record)
-            if fs.group.must_wait:
-                await fs.group.durable()
-            await fs.scheduler.pause()
-        if busy:
-            await _next_commit(fs)
-        else:
+    await fs.group.begin()
+    Collecting(fs.store.namespace).update_run(record)
+    for start in range(0, len(ids), STEP):
+        await fs.group.begin()
+        taken += _take(fs, ids[start : start + STEP], cutoff_ns, now_ns)
+        if fs.group.must_wait:
             await fs.group.durable()
-        gone = await fs.scheduler.run(_unlink_condemned, fs, taken, failures)
-    finally:
-        fs.store.filestore.spare(*(orphan.digest for orphan in taken))
+        await fs.scheduler.pause()
+    if busy:
+        await _next_commit(fs)
+    else:
+        await fs.group.durable()
+    gone = await fs.scheduler.run(_unlink_condemned, fs, taken, failures)
     told = [(stray.digest, stray.size, reason) for stray, reason in failures.kept]
     return Collected(gone, told, failures.others + failures.untried, failures.too_many, busy)
 
 
-def _take(fs: FileSystem, ids: list[int], cutoff_ns: int, now_ns: int, record: Record) -> list[Orphan]:
+def _take(fs: FileSystem, ids: list[int], cutoff_ns: int, now_ns: int) -> list[Orphan]:
     """Delete the rows of those that are due. Inside a transaction; nobody else runs meanwhile."""
     rows = Collecting(fs.store.namespace)
     due = [orphan for orphan in rows.still_due(ids, cutoff_ns, now_ns) if not fs.inodes.counts(orphan.id)]
     rows.delete([orphan.id for orphan in due])
-    rows.update_run(record)
-    fs.store.filestore.condemn(orphan.digest for orphan in due)
-    fs.group.count(3 * len(due) + 1)
+    for orphan in due:
+        fs.store.filestore.condemn(orphan.digest, orphan.id)
+    fs.group.count(3 * len(due))
     return due
 
 

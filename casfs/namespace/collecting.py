@@ -263,7 +263,8 @@ class Collecting:
         return bool(self._rows("UPDATE pin SET expires_ns = 0 WHERE id = ? RETURNING id", (pin_id,)))
 
     def remove_pin(self, pin_id: int, limit: int = PIN_STEP) -> bool:
-        """Remove so many of the blobs a pin names, then the pin; is it left for another transaction? In one."""
+        """Remove so many of the blobs a pin names, then the pin; True when some are left. In a write
+        transaction."""
         named = self._rows(
             """DELETE FROM pinned WHERE (blob_id, pin_id) IN
                (SELECT blob_id, pin_id FROM pinned WHERE pin_id = ? LIMIT ?) RETURNING 1""",

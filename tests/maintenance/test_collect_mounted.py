@@ -1,0 +1,309 @@
+"""Orphans that the daemon of a mount removes for the collector, while it serves others."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from casfs.filestore.filestore import hash_bytes
+from casfs.fs.scheduler import run_inline
+from casfs.maintenance import collect_mounted, gc, pins
+from casfs.maintenance.collect_mounted import Collected
+from casfs.namespace.collecting import Amount, Collecting, Record
+from tests.faults import PowerLoss
+from tests.fs.test_crash import History
+from tests.invariants import assert_clean
+from tests.maintenance.test_gc import HOUR, Stubborn, collect, content, make, remove
+from tests.maintenance.test_gc_crash import CollectingWatcher
+from tests.session import Session
+
+NOW = 1 << 62
+SIZE = len(content(0))
+
+
+def orphans(session: Session) -> list[int]:
+    rows = session.store.namespace.query("SELECT id FROM blob WHERE refs = 0 ORDER BY id")
+    return [row[0] for row in rows]
+
+
+def ask(session: Session, ids: list[int], cutoff_ns: int = NOW, record: Record | None = None) -> Collected:
+    coroutine = collect_mounted.collect(session.fs, ids, cutoff_ns, 1, record or Record(0, 0, 0, 0, 0))
+    return run_inline(coroutine)
+
+
+@pytest.fixture
+def orphaned(session: Session) -> Session:
+    """A store in use with the orphans `0` to `9`, and the file `10`."""
+    make(session, 11)
+    remove(session, 10)
+    return session
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> None:
+    """Between the commit of the rows and the first file."""
+    unlink = collect_mounted._unlink_condemned
+
+    def after(*args: Any) -> Amount:
+        do()
+        return unlink(*args)
+
+    monkeypatch.setattr(collect_mounted, "_unlink_condemned", after)
+
+
+def test_orphans_go_and_the_rest_stays(orphaned: Session) -> None:
+    assert ask(orphaned, orphans(orphaned)) == (Amount(10, 10 * SIZE), [], 0, False, False)
+    assert (orphans(orphaned), orphaned.blobs) == ([], 1)
+    assert orphaned.kernel.read_file(b"10") == content(10)
+    orphaned.stop()
+    assert_clean(orphaned.path)
+
+
+def test_when_others_write_it_goes_with_their_commit(
+    orphaned: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orphaned.kernel.write_file(b"another", b"another")
+    commits: list[int] = []
+
+    def sleep(_seconds: float) -> None:
+        commits.append(orphaned.fs.group.number)
+        orphaned.kernel.sync()
+
+    monkeypatch.setattr(collect_mounted.time, "sleep", sleep)
+    number = orphaned.fs.group.number
+    collected = ask(orphaned, orphans(orphaned))
+    assert (collected.gone.blobs, collected.busy, commits) == (10, True, [number])
+    assert orphaned.fs.group.number == number
+
+
+def test_it_does_not_wait_for_ever_for_others_to_commit(
+    orphaned: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collect_mounted, "COMMIT_SECONDS", 0.0)
+    orphaned.kernel.write_file(b"another", b"another")
+    assert ask(orphaned, orphans(orphaned)).gone.blobs == 10
+
+
+def test_what_is_not_due_stays(orphaned: Session) -> None:
+    ids = orphans(orphaned)
+    stays = orphaned.kernel.inode(b"10").blob
+    assert stays is not None
+    assert ask(orphaned, [*ids, stays, 999], cutoff_ns=HOUR).gone == (0, 0)
+    pin = pins.add_pin(str(orphaned.path), [], reason="", seconds=None)
+    assert ask(orphaned, [*ids, stays]).gone == (0, 0)
+    pins.remove_pin(str(orphaned.path), pin.id)
+    assert ask(orphaned, [*ids, stays]).gone.blobs == 10
+    assert orphaned.blobs == 1
+
+
+def test_what_is_found_again_and_not_committed_stays(orphaned: Session) -> None:
+    """The count of its row is that of the last commit; the one in memory is newer."""
+    ids = orphans(orphaned)
+    orphaned.kernel.write_file(b"again", content(3))
+    assert orphaned.kernel.getxattr(b"again", b"user.casfs.blake3")
+    orphaned.kernel.write_file(b"for a moment", content(4))
+    assert orphaned.kernel.getxattr(b"for a moment", b"user.casfs.blake3")
+    orphaned.kernel.unlink(b"for a moment")
+    assert ask(orphaned, ids).gone.blobs == 8
+    orphaned.stop()
+    assert_clean(orphaned.path)
+    orphaned.start()
+    assert orphaned.kernel.read_file(b"again") == content(3)
+    assert ask(orphaned, orphans(orphaned)).gone.blobs == 1
+
+
+@pytest.mark.parametrize("size", [1, 4_000], ids=["small", "large"])
+@pytest.mark.parametrize("committed", [False, True])
+def test_what_is_written_again_meanwhile_is_spared(
+    session: Session, monkeypatch: pytest.MonkeyPatch, size: int, committed: bool
+) -> None:
+    data = [content(number) * size for number in range(3)]
+    for number, each in enumerate(data):
+        session.kernel.write_file(b"%d" % number, each)
+    session.kernel.sync()
+    remove(session, 3)
+
+    def write() -> None:
+        session.kernel.write_file(b"1", data[1])
+        assert session.kernel.getxattr(b"1", b"user.casfs.blake3")
+        if committed:
+            session.kernel.sync()
+
+    meanwhile(monkeypatch, write)
+    assert ask(session, orphans(session)).gone.blobs == 2
+    assert session.kernel.read_file(b"1") == data[1]
+    assert session.reopen().read_file(b"1") == data[1]
+    assert session.blobs == 1
+    session.stop()
+    assert_clean(session.path)
+
+
+def test_two_collectors_do_not_take_each_others_files(
+    orphaned: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one's process was killed, and its batch goes on: a content is written again, removed, and
+    taken by the second, whose rows are not durable when the first comes to its file."""
+    first = orphans(orphaned)
+    digest = hash_bytes(content(5))
+    taken: list[int] = []
+
+    def second() -> None:
+        orphaned.kernel.write_file(b"5", content(5), sync=True)
+        orphaned.kernel.unlink(b"5")
+        orphaned.kernel.sync()
+        (number,) = orphans(orphaned)
+        run_inline(orphaned.fs.group.begin())
+        taken.extend(each.id for each in collect_mounted._take(orphaned.fs, [number], NOW, 1))
+
+    meanwhile(monkeypatch, second)
+    assert ask(orphaned, first).gone.blobs == 9
+    assert len(taken) == 1
+    filestore = orphaned.store.filestore
+    assert filestore.has(digest, SIZE)
+    assert filestore.remove_condemned(digest, taken[0])
+    assert not filestore.remove_condemned(digest, taken[0])
+
+
+def test_who_publishes_waits_for_the_file_that_is_being_unlinked(orphaned: Session) -> None:
+    filestore = orphaned.store.filestore
+    digest = hash_bytes(content(5))
+    filestore.condemn(digest, 6)
+    at_it, done = threading.Event(), threading.Event()
+    order: list[str] = []
+
+    def unlink(path: str) -> None:
+        at_it.set()
+        done.wait(0.05)
+        order.append("unlinked")
+        os.unlink(path)
+
+    filestore.durable.unlink = unlink  # type: ignore[method-assign]
+    thread = threading.Thread(target=filestore.remove_condemned, args=(digest, 6))
+    thread.start()
+    assert at_it.wait(10)
+    filestore.spare(digest)
+    order.append("spared")
+    thread.join()
+    assert order == ["unlinked", "spared"]
+    del filestore.durable.unlink
+    filestore.publish_bytes(digest, content(5))
+
+
+def test_files_stay_when_the_rows_cannot_be_committed(
+    orphaned: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_operations: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(orphaned.store.namespace, "reserve_log", refuse)
+        with pytest.raises(OSError, match="No space"):
+            ask(orphaned, orphans(orphaned))
+    assert orphaned.blobs == 11
+    orphaned.kernel.write_file(b"0", content(0))
+    orphaned.kernel.sync()
+    assert orphaned.kernel.read_file(b"0") == content(0)
+    assert collect(orphaned.path, full=True).strays == 9
+
+
+def test_files_that_cannot_be_unlinked_are_told(session: Session) -> None:
+    make(session, 30)
+    remove(session, 30)
+    session.store.filestore.durable = Stubborn(1)
+    ids = orphans(session)
+    digest = session.store.namespace.blobs.digest(ids[0])
+    collected = ask(session, ids[:10])
+    assert collected.gone.blobs == 9
+    assert [(each[0], each[2]) for each in collected.failures] == [(digest, os.strerror(errno.EIO))]
+    session.store.filestore.durable = Stubborn(99)
+    collected = ask(session, orphans(session))
+    assert (len(collected.failures), collected.untried, collected.gave_up) == (10, 10, True)
+    session.store.filestore.durable = Stubborn(0)
+    assert session.blobs == 21
+    assert collect(session.path, full=True).strays == 21
+
+
+def test_what_the_run_has_done_is_written_down_with_it(orphaned: Session) -> None:
+    with gc.opened(str(orphaned.path)) as store, gc.transaction(store) as rows:
+        number = rows.start_run("regular", 5)
+    ask(orphaned, orphans(orphaned), record=Record(number, 1, 2, 3, 4))
+    last = Collecting(orphaned.store.namespace).runs(1)[0]
+    assert last == (number, "regular", 5, None, 1, 2, 3, 4, None)
+
+
+def test_cut_off_at_each_step_it_leaves_only_garbage(
+    orphaned: Session, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a content that is written again in the middle, and one that is found again before."""
+    path, kept = orphaned.path, {"10": content(10)}
+    orphaned.stop()
+    history = History()
+    history.step(lambda: None, durable=True, **kept)
+    seam = PowerLoss(path)
+    orphaned.start(seam)
+    watcher = CollectingWatcher(seam, history, scratch)
+
+    def write(number: int) -> None:
+        name = f"{number}"
+        history.step(lambda: orphaned.kernel.write_file(name, content(number)), **{name: content(number)})
+        history.step(orphaned.kernel.sync, durable=True)
+
+    meanwhile(monkeypatch, lambda: write(7))
+    history.step(lambda: orphaned.kernel.write_file("4", content(4)), **{"4": content(4)})
+    monkeypatch.setattr(collect_mounted, "COMMIT_SECONDS", 0.0)
+    assert ask(orphaned, orphans(orphaned)).gone.blobs in (8, 9)
+    watcher.cut(-1, "the end")
+    assert watcher.opened >= 8
+
+
+# Who asks
+
+
+def test_a_collector_that_asks_removes_nothing_by_itself(orphaned: Session) -> None:
+    asked: list[list[int]] = []
+
+    def mount(ids: list[int], cutoff_ns: int, now_ns: int, record: Record) -> Collected:
+        asked.append(ids)
+        collected = run_inline(collect_mounted.collect(orphaned.fs, ids, cutoff_ns, now_ns, record))
+        return collected._replace(busy=True)
+
+    with gc.opened(str(orphaned.path)) as store:
+        turns: list[object] = []
+        outcome = gc.execute(store, gc.plan(store, grace_ns=0), ask=mount)
+    assert (outcome.blobs, outcome.bytes, turns) == (10, 10 * SIZE, [])
+    assert [len(ids) for ids in asked] == [10]
+    assert gc.history(str(orphaned.path), 1)[0].blobs == 10
+
+
+def test_a_mount_that_gives_up_ends_the_run(orphaned: Session) -> None:
+    failure = (hash_bytes(content(0)), SIZE, "Input/output error")
+
+    def mount(ids: list[int], *_: object) -> Collected:
+        return Collected(Amount(0, 0), [failure] * 10, 5, gave_up=True, busy=False)
+
+    with gc.opened(str(orphaned.path)) as store:
+        outcome = gc.execute(store, gc.plan(store, grace_ns=0), ask=mount)
+    assert (outcome.failures, len(outcome.first_failures)) == (15, 10)
+    assert outcome.error.startswith("10 files in a row could not be removed: ")
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_mount_in_use_is_asked_for_less_at_a_time(
+    orphaned: Session, monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
+    monkeypatch.setattr(gc, "FIRST_BATCH", 2)
+    monkeypatch.setattr(gc, "ASKED_BUSY", 3)
+    asked: list[int] = []
+
+    def mount(ids: list[int], *_: object) -> Collected:
+        asked.append(len(ids))
+        return Collected(Amount(len(ids), 0), [], 0, gave_up=False, busy=busy)
+
+    with gc.opened(str(orphaned.path)) as store:
+        gc.execute(store, gc.plan(store, grace_ns=0), ask=mount)
+    assert asked == ([2, 3, 3, 2] if busy else [2, 8])
