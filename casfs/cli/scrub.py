@@ -7,7 +7,8 @@ until the same content is written again or 'casfs heal' puts it back.
 
 A run that was cut off is gone on with by the next one.
 
-Exit code 0: every blob that was read is whole; 5: there are damaged ones.
+Exit code 0: every blob that was read is whole, and none is known to be damaged;
+5: there are damaged ones; 1: it ended early by an error.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ def run(args: argparse.Namespace) -> int:
         print_json(_as_json(report))
     else:
         _print(report)
-    if report.bad:
+    if report.error:
+        return ExitCode.FAILED
+    if report.known:
         return ExitCode.PROBLEMS
     return ExitCode.OK if report.complete else ExitCode.INTERRUPTED
 
@@ -91,8 +94,12 @@ def _print(report: ScrubReport) -> None:
     if not report.complete:
         words.append("stopped: the next run goes on here")
     print(f"{printable(report.store)}: read {how}: {', '.join(words)}")
-    if report.bad:
+    if report.known > len(report.bad):
+        print(f"{report.known} blobs are known to be damaged or missing")
+    if report.known:
         print("'casfs heal --from DIR|STORE' puts them back from a copy")
+    if report.error:
+        print(f"ended early: {printable(report.error)}")
 
 
 def print_bad(bad: BadBlob) -> None:

@@ -17,6 +17,7 @@ demands of it (fs/fuse/iomode.c, fs/fuse/passthrough.c), and what keeps a blob i
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -169,12 +170,11 @@ class Passthrough(Contents):
     async def _displace(self, content: Content) -> None:
         """Let the readers' file become the staged file, a copy of it the blob. The mutex is held."""
         inode, blob = content.inode, content.backing_blob
+        digest = self._digest(inode)
         self._filestore.claim(inode.size)
         fresh = self._staging.create()
         try:
-            content.staged = await self._scheduler.run(
-                self._filestore.displace, self._digest(inode), fresh, inode.size
-            )
+            content.staged = await self._scheduler.run(self._filestore.displace, digest, fresh, inode.size)
         except OSError:
             self._staging.drop(fresh)
             raise
@@ -189,3 +189,7 @@ class Passthrough(Contents):
         while self._blob_threads.get(blob):
             await self._scheduler.run(time.sleep, 0.001)
         content.mark_dirty()
+        await self._group.begin()
+        if self._damage.is_known(blob):  # found and taken away meanwhile, of which this is a copy
+            with contextlib.suppress(FileNotFoundError):
+                self._filestore.remove(digest)

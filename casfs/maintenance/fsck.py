@@ -25,6 +25,7 @@ from casfs.maintenance.problems import PATHS, Findings, Kind, Problem, Report
 from casfs.maintenance.repair_files import FileRepair, repair_layout
 from casfs.maintenance.repair_rows import RowRepair
 from casfs.maintenance.rows import check_rows
+from casfs.maintenance.scrub import scrub_lock
 from casfs.maintenance.verify import Bad, Batch, Verifier
 from casfs.namespace.checks import Affected, Checks
 from casfs.namespace.connection import DatabaseError
@@ -196,12 +197,16 @@ def repair(path: str, report: Report, tell: Tell = _silent) -> Report:
     they were before.
     """
     store = Store(path)
+    lock = None
     try:
+        lock = scrub_lock(store)  # which puts files into quarantine too
         repair_layout(store.path, store.filestore)
         whole = _mend_database(store)
         if whole:
             _mend(store, report.corrupt, tell)
     finally:
+        if lock is not None:
+            lock.release()
         store.close()
     if whole:
         with offline.opened(path):

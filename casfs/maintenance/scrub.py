@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from casfs.errors import StoreLocked
+from casfs.errors import CasfsError, StoreLocked
 from casfs.maintenance.batch import transaction
 from casfs.maintenance.files import Tell
 from casfs.maintenance.problems import Kind
@@ -82,7 +82,8 @@ class BadBlob:
 class ScrubReport:
     """What one run did. `resumed`: it went on with a pass that another one began at `started_ns`;
     `complete`: it came to the pass's end. `cleared`: blobs that were noted as damaged and are whole again,
-    or gone. `blobs` and `bytes` were read by this run."""
+    or gone. `known`: noted as damaged now, by any run. `blobs` and `bytes` were read by this run. `error`:
+    why it ended early, "" when it did not."""
 
     store: str
     started_ns: int
@@ -93,6 +94,8 @@ class ScrubReport:
     seconds: float
     bad: tuple[BadBlob, ...]
     cleared: int
+    known: int
+    error: str
 
 
 class Settlement:
@@ -110,21 +113,27 @@ class Settlement:
         collected meanwhile, or got another, whole file. Raises StoreLocked, OSError, Interrupted."""
         found: Bad | None = bad
         while found is not None:
-            with transaction(self._store):
-                if self._store.namespace.blobs.find(found.blob.digest) != found.blob.id:
-                    return None
-                if self._is_as_it_was(found):
-                    if self._is_small(found) and not self._verifier.is_bad(found.blob):
+            taken = None
+            try:
+                with transaction(self._store):
+                    if self._store.namespace.blobs.find(found.blob.digest) != found.blob.id:
                         return None
-                    known, place = self._take(found)
-                    break
+                    if self._is_as_it_was(found):
+                        if self._is_small(found) and not self._verifier.is_bad(found.blob):
+                            return None
+                        taken = self._take(found)
+            finally:
+                if taken is not None:  # its file has gone, also when the note of that is not committed
+                    self._damaged([found.blob.id])
+            if taken is not None:
+                return self._told(found, *taken)
             found = self._verifier.verify(found.blob)
-        else:
-            return None
-        blob = found.blob
-        self._damaged([blob.id])
+        return None
+
+    def _told(self, bad: Bad, known: bool, place: str | None) -> BadBlob:
+        blob = bad.blob
         paths = self._checks.paths_of_blob(blob.id, ALL_PATHS).paths
-        return BadBlob(blob.digest.hex(), blob.size, found.kind.slug, found.reason, known, place, paths)
+        return BadBlob(blob.digest.hex(), blob.size, bad.kind.slug, bad.reason, known, place, paths)
 
     def _is_as_it_was(self, bad: Bad) -> bool:
         """Inside the transaction: nobody publishes, collects or heals now."""
@@ -179,13 +188,14 @@ class Scrub:
         self._saved_at = time.monotonic()
 
     def run(self, limit: int | None = None) -> ScrubReport:
-        """Read to the end of the pass, until about `limit` bytes are read, or a stop. Raises StoreLocked,
-        OSError; what was read before is not read again."""
+        """Read to the end of the pass, until about `limit` bytes are read, or a stop; what was read before is
+        not read again. Raises StoreLocked, OSError; when it has found something, the report tells of that."""
         started = time.monotonic()
         known = set(self._damage.known())
         bad: list[BadBlob] = []
         blobs = cleared = 0
         complete = False
+        failure: Exception | None = None
         try:
             with contextlib.closing(self._verifier.verified(self._batches(limit))) as verified:
                 for batch, found in verified:
@@ -202,12 +212,18 @@ class Scrub:
             complete = not self._damage.blobs_after(self._pass.cursor, 1)
         except Interrupted:
             log.debug("stopped while a bad file was read again; the next run goes on before its batch")
-        finally:
-            if complete:
-                self._pass = self._pass._replace(ended_ns=time.time_ns())
-            self._save()
+        except (CasfsError, OSError) as error:
+            failure = error
         if complete:
-            cleared += self._clear_strays()
+            self._pass = self._pass._replace(ended_ns=time.time_ns())
+        try:
+            self._save()
+            if complete:
+                cleared += self._clear_strays()
+        except (CasfsError, OSError) as error:
+            failure = failure or error
+        if failure is not None and not bad:
+            raise failure
         seconds = time.monotonic() - started
         pass_started = self._pass.started_ns
         return ScrubReport(
@@ -220,6 +236,8 @@ class Scrub:
             seconds,
             tuple(bad),
             cleared,
+            len(self._damage.known()),
+            str(failure or ""),
         )
 
     def _batches(self, limit: int | None) -> Iterator[Batch]:

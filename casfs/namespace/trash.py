@@ -82,15 +82,21 @@ class TrashRows:
         ).fetchall()
         return [TrashRow(*row) for row in rows]
 
-    def newest(self, path: bytes, since_ns: int, before_ns: int) -> list[TrashRow]:
-        """Of what had that path, or lay below it, the newest of each path, by path. Reads the whole table."""
+    def matching(
+        self, path: bytes, since_ns: int, before_ns: int, after: int, limit: int
+    ) -> tuple[list[TrashRow], int]:
+        """Of the next `limit` rows behind the inode number `after`: those of what had that path, or lay below
+        it, and was removed in that time; and the number to go on behind, 0 when those were the last."""
+        last: int | None = self._execute(
+            "SELECT max(ino) FROM (SELECT ino FROM trash WHERE ino > ? ORDER BY ino LIMIT ?)", (after, limit)
+        ).get
         rows: Any = self._execute(
-            """SELECT ino, max(deleted_ns), uid, reason, path FROM trash
-               WHERE (path = ?1 OR substr(path, 1, length(?1) + 1) = CAST(?1 || '/' AS BLOB))
-               AND deleted_ns >= ?2 AND deleted_ns < ?3 GROUP BY path ORDER BY path""",
-            (path, since_ns, before_ns),
+            """SELECT * FROM trash WHERE ino > ? AND ino <= ?
+               AND (path = ?3 OR substr(path, 1, length(?3) + 1) = CAST(?3 || '/' AS BLOB))
+               AND deleted_ns >= ?4 AND deleted_ns < ?5""",
+            (after, last or 0, path, since_ns, before_ns),
         ).fetchall()
-        return [TrashRow(*row) for row in rows]
+        return [TrashRow(*row) for row in rows], last or 0
 
     def sized(self) -> Iterator[tuple[TrashRow, int]]:
         """Every row with the size of its file, the newest first."""

@@ -153,8 +153,12 @@ class Daemon:
         except (CasfsError, OSError) as error:
             log.warning("not scrubbed: %s", error)
             return
-        for bad in report.bad if report is not None else ():
+        if report is None:
+            return
+        for bad in report.bad:
             log.error("blob %s is damaged: %s; see casfs scrub, casfs heal", bad.digest, bad.reason)
+        if report.error:
+            log.warning("not scrubbed to the end: %s", report.error)
 
     def _next(self) -> float:
         return next_run(self._settings.schedule, time.time())

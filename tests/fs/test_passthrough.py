@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
 from casfs.errors import FsError
+from casfs.filestore.staging import StagedFile
 from casfs.fs.content import Handle
 from casfs.fs.inodes import Inode
 from casfs.types import ROOT_INO
@@ -241,6 +243,44 @@ def test_a_damaged_backing_file_in_use_is_given_to_nobody_else(run: Run, registr
         reader = await opened(mount, b"file")
         assert registry.read(reader) == CONTENT
         await mount.release(reader)
+
+    run(body)
+    finish(registry)
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["the file", "its copy"])
+def test_a_copy_of_a_blob_that_was_found_to_be_damaged_meanwhile_does_not_take_its_place(
+    run: Run, registry: Registry, monkeypatch: pytest.MonkeyPatch, taken: bool
+) -> None:
+    """A scrub, in another process, takes the file away, or already the copy, while a writer gets it."""
+
+    async def body(mount: Mount) -> None:
+        mount.fs.files.backings = registry
+        await mount.write_file(b"file", CONTENT)
+        await mount.fs.group.durable()
+        reader = await opened(mount, b"file")
+        filestore = mount.fs.store.filestore
+        displace = filestore.displace
+
+        def meanwhile(digest: bytes, *args: Any) -> StagedFile:
+            staged = displace(digest, *args)
+            assert reader.inode.blob is not None
+            mount.fs.store.namespace.damage.note(reader.inode.blob, "rotten", 1)
+            if taken:
+                os.unlink(filestore.paths.blob(digest))
+            return staged
+
+        monkeypatch.setattr(filestore, "displace", meanwhile)
+        digest = mount.fs.files.digest(reader.inode)
+        assert digest is not None
+        writer = await opened(mount, b"file", write=True)
+        await mount.fs.files.write(writer, 0, b"new")
+        assert not filestore.has(digest, len(CONTENT))
+        await mount.close(writer)
+        await mount.release(reader)
+        assert await mount.read_file(b"file") == b"new" + CONTENT[3:]
+        await mount.write_file(b"again", CONTENT)
+        assert filestore.has(digest, len(CONTENT))
 
     run(body)
     finish(registry)

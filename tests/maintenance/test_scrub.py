@@ -514,8 +514,56 @@ def test_a_pass_that_was_killed_goes_on_where_it_was(store: Damaged) -> None:
     assert set(damage_rows(store)) == {blake3(first).digest()}
     report = run(store)
     assert (report.blobs, report.resumed, report.complete, report.bad) == (1, True, True, ())
+    assert report.known == 1, "what was found before is still damaged"
     report = run(store)
     assert (report.blobs, report.resumed, len(report.bad)) == (3, False, 1)
+
+
+@pytest.mark.usefixtures("one_by_one")
+@pytest.mark.parametrize("found", [False, True])
+def test_an_error_does_not_hide_what_was_found_before(
+    store: Damaged, monkeypatch: pytest.MonkeyPatch, found: bool
+) -> None:
+    first, second, _ = in_order(store)
+    store.overwrite(store.blob(first if found else second), b"rotten")
+    clear = scrubbing.Scrub._advance
+
+    def advance(scrub: scrubbing.Scrub, blobs: list[Any]) -> None:
+        clear(scrub, blobs)
+        raise StoreLocked("somebody writes")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scrubbing.Scrub, "_advance", advance)
+        if not found:
+            with pytest.raises(StoreLocked, match="somebody writes"):
+                run(store)
+            return
+        report = run(store)
+    assert (len(report.bad), report.complete, report.error) == (1, False, "somebody writes")
+    report = run(store)
+    assert (report.blobs, report.resumed, report.complete, report.error) == (2, True, True, "")
+
+
+def test_the_daemon_is_told_of_a_file_that_was_taken_and_could_not_be_noted(
+    store: Damaged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would go on to serve the bad bytes from what it has open."""
+    store.overwrite(store.blob(ONE), b"rotten")
+    told: list[int] = []
+
+    def refuse(_store: Store, _operations: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batch, "commit_rows", refuse)
+        with pytest.raises(OSError, match="No space"):
+            run(store, told)
+    assert told == [
+        number for (number,) in store.sql("SELECT id FROM blob WHERE blake3 = ?", blake3(ONE).digest())
+    ]
+    assert not store.blob(ONE).exists()
+    (bad,) = run(store).bad
+    assert bad.kind == "missing-blob"
 
 
 @pytest.mark.usefixtures("one_by_one")

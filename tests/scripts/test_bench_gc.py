@@ -32,7 +32,7 @@ def casfs(tmp_path: Path) -> Path:
 def test_both_phases_are_shown_for_every_kind_of_request(scratch: Path, casfs: Path) -> None:
     result = scratch / "result.json"
     done = bench(
-        *("--orphans", 200, "--seconds", "0.5", "--rounds", 1, "--work", scratch),
+        *("--orphans", 200, "--seconds", 3, "--work", scratch),
         *("--casfs", casfs, "--json", result),
     )
     assert done.returncode == 0, done.stdout + done.stderr
