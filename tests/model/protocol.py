@@ -154,7 +154,7 @@ class Protocol:
                 yield "FileStore.has, no", s._replace(at="publish")
 
     def _spare(self, s: State) -> Iterator[Move]:
-        """The row of what is condemned may come back until its file goes: that stays the file of the new row."""
+        """The row of what is condemned may come back: its file, if there is one, is kept for the new row."""
         keeps = {
             "a file is replaced whose row may come back": False,
             "a file is kept until COMMIT only": s.condemned and s.committed.row,
