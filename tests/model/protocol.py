@@ -1,10 +1,11 @@
 """The protocol of one blob between publisher, committer and collector, step by step as the code goes.
 
-A label names who acts and the function of the code that does it, as `daemon: Blobs.find`. The daemon is two
-actors: `daemon` is its event loop, `commit` the commit under way, whose waits (for threads that write and
-sync) let the loop go on. The collector removes orphans (`gc`) or stray files (`stray`). At every step each
-process may be killed, and the power may go: then the log is cut back to any commit since its last sync, and
-the blob's name is, whatever happened to it since the last sync of its folder, any of the files it had, or
+A label names who acts and the function of the code that does it, as `daemon: Blobs.find`. The daemon is
+three actors: `daemon` is its event loop, `commit` the commit under way, whose waits (for threads that write
+and sync) let the loop go on, and `asked` a batch of orphans that it removes because the collector has asked,
+the last step of it in a thread. The collector (`gc`) removes orphans or stray files itself. At every step
+each process may be killed, and the power may go: then the log is cut back to any commit since its last sync,
+and the blob's name is, whatever happened to it since the last sync of its folder, any of the files it had, or
 none; a file that was never synced is torn or whole. Everything goes on from there, without end: no number of
 operations, collections or crashes is a limit of the model.
 
@@ -14,60 +15,25 @@ One blob is enough: what the steps of several have in common is the locks and th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+
+from tests.model.state import (
+    Rows,
+    State,
+    after_power_loss,
+    append,
+    begin,
+    damage,
+    move_batches,
+    remove_file,
+    replace_file,
+    sync_log,
+    visible,
+    without_collector,
+    without_daemon,
+)
 
 MOST_REFS = 2
 """References there can be; a third is no other case than a second."""
-
-
-class Rows(NamedTuple):
-    """What the database says of the blob. `row`: has it a row; `refs`: how many inodes name that row.
-
-    `damaged`: somebody took the file away, and no write of the content has come since.
-    """
-
-    row: bool = False
-    refs: int = 0
-    damaged: bool = False
-
-
-NO_ROW = Rows()
-
-
-class State(NamedTuple):
-    """Everything there is. Strings name where an actor is; "" is at rest."""
-
-    # On disk
-    committed: Rows = NO_ROW
-    unsure: frozenset[Rows] = frozenset({NO_ROW})  # what may be committed after a power loss
-    tail: Rows | None = None  # a commit in the log that its end, in shared memory, does not yet cover
-    log_synced: bool = True  # has the log been synced since the daemon's last commit?
-    told: bool = False  # has an fsync(2) returned that this commit was not durable for?
-    file: str = ""  # under the blob's name: "", "torn" or "whole"
-    synced: bool = True  # are the bytes of that file durable?
-    folder: frozenset[str] = frozenset({"none"})  # after a power loss: "none", "now", or an earlier file
-    # Locks, and who has them
-    turnstile: str = ""
-    lock: str = ""
-    # The daemon's loop
-    at: str = ""
-    then: str = ""
-    rows: Rows | None = None  # in the open transaction
-    found: bool = False  # what the loop remembers of a look at the rows
-    new: bool = False  # the open transaction has inserted the row, and no file was written for it
-    pending: bool = False  # accepted, in memory
-    published: bool = False
-    # The commit
-    commit: str = ""
-    taken: bool = False
-    written: bool = False
-    gate: bool = False
-    # The collector
-    gc: str = ""
-    gc_rows: Rows | None = None
-
-
-START = State()
 
 Move = tuple[str, State]
 
@@ -81,6 +47,7 @@ class Protocol:
     def moves(self, state: State) -> Iterator[Move]:
         yield from self.daemon(state)
         yield from self.committer(state)
+        yield from self.asked(state)
         yield from self.collector(state)
         yield from self.mishaps(state)
 
@@ -107,12 +74,21 @@ class Protocol:
             case "leave":
                 yield "Turnstile.leave", s._replace(at=s.then, then="", turnstile="")
             case "early find":
-                yield "Blobs.find", _begin(s._replace(found=s.committed.row), "found")
+                yield "Blobs.find", begin(s._replace(found=s.committed.row), "found")
             case "early publish":
-                yield "FileStore.publish_staged", _begin(_replace_file(s, "whole"), "find published")
+                yield "FileStore.publish_staged", begin(replace_file(s, "whole"), "find published")
             case "find published":
                 assert s.rows
                 yield "Blobs.find", s._replace(at="refer", rows=s.rows._replace(row=True), published=True)
+            case "insert" | "insert spared":
+                assert s.rows
+                s = s._replace(rows=s.rows._replace(row=True), changed=True, new=True)
+                yield "Blobs.insert", s._replace(at="publish" if s.at == "insert" else "inserted spared")
+            case "inserted spared":
+                if s.file == "whole":
+                    yield "FileStore.has", s._replace(at=self._spared_late(s) or "refer", new=False)
+                else:
+                    yield "FileStore.has, no", s._replace(at="publish")
             case "find":
                 assert s.rows
                 yield "Blobs.find", s._replace(at="found", found=s.rows.row)
@@ -123,11 +99,13 @@ class Protocol:
             case "write":
                 yield "Durable.write_whole", s._replace(at="note", file="whole")
             case "note":
-                yield "GroupCommit.publish", s._replace(at="refer", published=True)
+                yield "GroupCommit.publish", s._replace(at=self._spared_late(s) or "refer", published=True)
+            case "spare late":
+                yield "FileStore.spare", s._replace(at="refer", condemned=False)
             case "refer":
                 assert s.rows
                 rows = s.rows._replace(refs=s.rows.refs + 1, damaged=False)
-                yield "InodeTable.set_blob", s._replace(at="", found=False, rows=rows)
+                yield "InodeTable.set_blob", s._replace(at="", found=False, rows=rows, changed=True)
 
     def _recover(self, s: State) -> State:
         """Before all else: what a SIGKILL has left in the page cache becomes durable, and a commit takes the
@@ -149,14 +127,15 @@ class Protocol:
             elif self.fault == "published before BEGIN" and s.rows is None and not s.committed.row:
                 yield "Sealing._seal", s._replace(at="early publish")
             else:
-                yield "Sealing._seal", _begin(s, "find")
+                yield "Sealing._seal", begin(s, "find")
         if s.rows is None:
-            yield "GroupCommit.begin", _begin(s, "")
+            yield "GroupCommit.begin", begin(s, "")
         elif s.rows.refs:
             fewer = s.rows._replace(refs=s.rows.refs - 1)
-            yield "Tree.unlink", s._replace(rows=fewer)
+            yield "Tree.unlink", s._replace(rows=fewer, changed=True)
             if refs < MOST_REFS:
-                yield "copy._duplicate", s._replace(rows=s.rows._replace(refs=refs + 1))
+                more = s.rows._replace(refs=refs + 1)
+                yield "copy._duplicate", s._replace(rows=more, changed=True)
 
     def _found(self, s: State) -> Iterator[Move]:
         assert s.rows
@@ -164,7 +143,7 @@ class Protocol:
             if s.rows.row:
                 yield "Blobs.insert, refused", s._replace(at="", found=False)
             else:
-                yield "Blobs.insert", s._replace(at="publish", rows=s.rows._replace(row=True), new=True)
+                yield from self._spare(s)
         elif self.fault == "the file is not looked at":
             yield "no FileStore.has", s._replace(at="refer")
         else:
@@ -174,15 +153,30 @@ class Protocol:
             else:
                 yield "FileStore.has, no", s._replace(at="publish")
 
+    def _spare(self, s: State) -> Iterator[Move]:
+        """The row of what is condemned may come back: its file, if there is one, is kept for the new row."""
+        keeps = {
+            "a file is replaced whose row may come back": False,
+            "a file is kept until COMMIT only": s.condemned and s.committed.row,
+        }.get(self.fault, s.condemned)
+        s = s._replace(at="insert spared" if keeps else "insert")
+        if self.fault in ("what is published again is not spared", "spared after it is published"):
+            yield "no FileStore.spare", s
+        else:
+            yield "FileStore.spare", s._replace(condemned=False)
+
+    def _spared_late(self, s: State) -> str:
+        return "spare late" if self.fault == "spared after it is published" and s.condemned else ""
+
     def _publish(self, s: State) -> Iterator[Move]:
         yield "FileStore.accept", s._replace(at="note", pending=True)
         if s.file and self.fault == "a file that is there is trusted":
             yield "nothing", s._replace(at="note", new=False)
         elif s.file:
-            yield "Durable.unlink", _remove_file(s)
+            yield "Durable.unlink", remove_file(s)
         else:
-            yield "Durable.create", _replace_file(s, "torn")._replace(at="write", new=False)
-        yield "FileStore.publish_staged", _replace_file(s, "whole")._replace(at="note", new=False)
+            yield "Durable.create", replace_file(s, "torn")._replace(at="write", new=False)
+        yield "FileStore.publish_staged", replace_file(s, "whole")._replace(at="note", new=False)
 
     # GroupCommit._ordered
 
@@ -205,9 +199,9 @@ class Protocol:
                 yield "GroupCommit._drop_unused", self._drop_unused(s)._replace(commit="write")
             case "write" if s.taken and s.pending:
                 if s.file:
-                    yield "Durable.unlink", _remove_file(s)
+                    yield "Durable.unlink", remove_file(s)
                 else:
-                    yield "Durable.create", _replace_file(s, "torn")._replace(commit="whole")
+                    yield "Durable.create", replace_file(s, "torn")._replace(commit="whole")
             case "write":
                 yield "GroupCommit._write_blobs", self._after_writing(s)
             case "whole":
@@ -227,22 +221,23 @@ class Protocol:
                 yield "Durable.fsync_path shard", s._replace(commit="sync", folder=now, written=False)
             case "rows" if on_loop:
                 assert s.rows is not None
-                yield "Namespace.commit", _append(s, s.rows)._replace(commit="visible")
+                yield "Namespace.commit", append(s, s.rows)._replace(commit="visible")
             case "visible":
                 yield "Namespace.commit, visible", self._rows_visible(s)
             case "log":
                 log = "tell" if self.fault != "told before the log is synced" else ""
-                yield "Namespace.sync_log", _sync_log(s)._replace(commit=log)
+                yield "Namespace.sync_log", sync_log(s)._replace(commit=log)
             case "tell":
                 told = "log" if self.fault == "told before the log is synced" else ""
-                yield "GroupCommit.durable", s._replace(commit=told, told=not s.log_synced)
+                durable = move_batches(s, "committed", "durable")
+                yield "GroupCommit.durable", durable._replace(commit=told, told=not s.log_synced)
 
     def _drop_unused(self, s: State) -> State:
         assert s.rows
         unused = not s.rows.refs or self.fault == "new blobs are dropped with their references"
         if s.new and s.pending and s.published and unused:
             rows = s.rows._replace(row=False)
-            s = s._replace(rows=rows, new=False, pending=False, published=False)
+            s = s._replace(rows=rows, changed=False, new=False, pending=False, published=False)
         return s._replace(taken=s.taken or s.published, published=False)
 
     def _after_writing(self, s: State) -> State:
@@ -262,8 +257,58 @@ class Protocol:
             "COMMIT before the blobs are synced": "sync",
             "COMMIT before the blobs are written": "write",
         }.get(self.fault, "log")
-        s = _visible(s)._replace(rows=None, lock="", gate=late, commit=after, log_synced=False)
+        s = move_batches(visible(s), "taken", "committed")
+        s = s._replace(rows=None, changed=False, lock="", gate=late, commit=after, log_synced=False)
         return s._replace(taken=s.published, published=False) if late else s
+
+    # maintenance/collect_mounted.py, which the daemon may be asked for as long as there are orphans
+
+    def asked(self, s: State) -> Iterator[Move]:
+        on_loop = not s.at and s.commit != "visible"
+        if on_loop and s.rows is not None and s.rows.row and len(s.asked) < self._most_batches:
+            yield from self._take(s, s.rows)
+        for at in sorted(set(s.asked)):
+            others = list(s.asked)
+            others.remove(at)
+            for label, after, then in self._batch(s._replace(asked=tuple(others)), at):
+                yield f"asked: {label}", after._replace(asked=tuple(sorted((*after.asked, *then))))
+
+    @property
+    def _most_batches(self) -> int:
+        return 2 if self.fault == "two batches of the daemon at a time" else 1
+
+    def _take(self, s: State, rows: Rows) -> Iterator[Move]:
+        """Rows are as the last COMMIT has left them where nothing was noted in memory since."""
+        refs = 0 if self.fault == "the rows of orphans are not looked at by the daemon" else s.committed.refs
+        if not refs and (not s.changed or self.fault == "references in memory are not looked at"):
+            taken = s._replace(rows=Rows(refs=rows.refs), condemned=True)
+            yield "asked: _take", taken._replace(asked=tuple(sorted((*s.asked, "taken"))))
+
+    def _batch(self, s: State, at: str) -> Iterator[tuple[str, State, tuple[str, ...]]]:
+        """What a batch does, and where it is then. `s`: without it."""
+        unlinks = {
+            "condemned files are unlinked before COMMIT": ("taken", "committed", "durable"),
+            "condemned files are unlinked before the log is synced": ("committed", "durable"),
+        }.get(self.fault, ("durable",))
+        if at in unlinks:
+            if not s.condemned and self.fault != "files that were spared are unlinked":
+                yield "FileStore.remove_condemned, spared", s, ("end",)
+            elif self.fault == "condemned files are unlinked without the lock":
+                yield "FileStore.remove_condemned, looked", s, ("unlink",)
+            else:
+                yield self._unlink(s)
+        if at == "unlink":
+            yield self._unlink(s)
+        elif s.at in ("", "enter") and s.commit != "visible":  # at its end, or after an error
+            if at in ("durable", "end") or self.fault == "a batch that fails spares what it has taken":
+                yield "FileStore.spare", s._replace(condemned=False), ()
+            else:
+                yield "collect, failed", s, ()
+
+    @staticmethod
+    def _unlink(s: State) -> tuple[str, State, tuple[str, ...]]:
+        label = "Durable.unlink" if s.file else "FileStore.remove_condemned, none"
+        return label, remove_file(s)._replace(condemned=False), ("end",)
 
     # maintenance/batch.py
 
@@ -292,21 +337,21 @@ class Protocol:
                 yield from self._check_stray(s)
             case "commit":
                 assert s.gc_rows is not None
-                yield "Namespace.commit", _append(s, s.gc_rows)._replace(gc=f"{kind} {self._after(at, kind)}")
+                yield "Namespace.commit", append(s, s.gc_rows)._replace(gc=f"{kind} {self._after(at, kind)}")
             case "sync in commit":
-                yield "Namespace.commit, sync", _sync_log(s)._replace(gc=f"{kind} {self._after(at, kind)}")
+                yield "Namespace.commit, sync", sync_log(s)._replace(gc=f"{kind} {self._after(at, kind)}")
             case "visible":
                 after = self._after(at, kind)
                 yield (
                     "Namespace.commit, visible",
-                    _visible(s)._replace(gc=f"{kind} {after}", lock="", gc_rows=None),
+                    visible(s)._replace(gc=f"{kind} {after}", lock="", gc_rows=None),
                 )
             case "sync":
-                yield "Namespace.sync_log", _sync_log(s)._replace(gc=f"{kind} {self._after(at, kind)}")
+                yield "Namespace.sync_log", sync_log(s)._replace(gc=f"{kind} {self._after(at, kind)}")
             case "leave early":
                 yield "Turnstile.leave", s._replace(gc=f"{kind} unlink", turnstile="")
             case "unlink":
-                yield "Durable.unlink", _remove_file(s)._replace(gc=f"{kind} {self._after(at, kind)}")
+                yield "Durable.unlink", remove_file(s)._replace(gc=f"{kind} {self._after(at, kind)}")
             case "roll back":
                 lock = "" if s.lock == "gc" else s.lock
                 yield "Namespace.rollback", s._replace(gc=f"{kind} leave", lock=lock, gc_rows=None)
@@ -362,20 +407,20 @@ class Protocol:
     # Whatever may happen at any time
 
     def mishaps(self, s: State) -> Iterator[Move]:
-        killed = _without_daemon(s)._replace(at="start")
+        killed = without_daemon(s)._replace(at="start")
         yield "SIGKILL of the daemon", killed
         if s.tail is not None:
             # Nobody has the database open any more: who opens it next takes the log to its very end.
-            yield "SIGKILL of both", _visible(_without_collector(killed))
+            yield "SIGKILL of both", visible(without_collector(killed))
         if s.gc:
-            yield "SIGKILL of the collector", _without_collector(s)
+            yield "SIGKILL of the collector", without_collector(s)
         for after in after_power_loss(s):
             yield "power loss", after
         if s.committed.row and s.file and not s.lock and not s.at and not s.commit and not s.gc:
             gone = s._replace(
-                committed=_damage(s.committed),
-                unsure=frozenset(map(_damage, s.unsure)),
-                tail=s.tail and _damage(s.tail),
+                committed=damage(s.committed),
+                unsure=frozenset(map(damage, s.unsure)),
+                tail=s.tail and damage(s.tail),
                 file="",
                 synced=True,
                 folder=frozenset({"none"}),
@@ -383,119 +428,11 @@ class Protocol:
             yield "the file is lost", gone
 
 
-def _damage(rows: Rows) -> Rows:
-    return rows._replace(damaged=rows.row)
-
-
-# Steps several actors take
-
-
-def _begin(s: State, then: str) -> State:
-    """Be in the group: at once when it is open."""
-    return s._replace(at=then) if s.rows is not None else s._replace(at="enter", then=then)
-
-
-def _append(s: State, rows: Rows) -> State:
-    """What COMMIT writes to the log. It takes the place of a commit that its process did not finish."""
-    return s._replace(tail=rows, unsure=s.unsure | {s.committed, rows})
-
-
-def _visible(s: State) -> State:
-    """And what COMMIT does then: the log's end, in shared memory, is moved behind it."""
-    assert s.tail is not None
-    return s._replace(committed=s.tail, tail=None)
-
-
-def _sync_log(s: State) -> State:
-    sure = s.committed if s.tail is None else s.tail
-    return s._replace(unsure=frozenset({sure}), log_synced=True)
-
-
-def _earlier(s: State) -> str:
-    """What the present file is once the name is another's: sure to be whole, or not."""
-    return s.file if s.synced else "torn"
-
-
-def _replace_file(s: State, content: str) -> State:
-    """Another file gets the name, not synced."""
-    folder = frozenset(_earlier(s) if entry == "now" else entry for entry in s.folder) | {"now"}
-    return s._replace(file=content, synced=False, folder=folder)
-
-
-def _remove_file(s: State) -> State:
-    if not s.file:
-        return s
-    folder = frozenset(_earlier(s) if entry == "now" else entry for entry in s.folder) | {"none"}
-    return s._replace(file="", synced=True, folder=folder)
-
-
-def _without_daemon(s: State) -> State:
-    return s._replace(
-        **{name: getattr(START, name) for name in _DAEMON},
-        log_synced=True,
-        turnstile="" if s.turnstile == "daemon" else s.turnstile,
-        lock="" if s.lock == "daemon" else s.lock,
-    )
-
-
 _WITHOUT_COMMIT = {
     "strays are removed without a COMMIT",
     "strays are removed without a lock",
     "strays are removed in the turnstile only",
 }
-
-_DAEMON = ("at", "then", "rows", "found", "new", "pending", "published", "commit", "taken", "written", "gate")
-
-
-def _without_collector(s: State) -> State:
-    return s._replace(
-        gc="",
-        gc_rows=None,
-        turnstile="" if s.turnstile == "gc" else s.turnstile,
-        lock="" if s.lock == "gc" else s.lock,
-    )
-
-
-def files_after_power_loss(s: State) -> set[str]:
-    """What the blob's name may be then."""
-    found: set[str] = set()
-    for entry in s.folder:
-        if entry == "none":
-            found.add("")
-        elif entry == "whole" or (entry == "now" and s.synced and s.file == "whole"):
-            found.add("whole")
-        else:  # never synced, or torn by an earlier power loss
-            found |= {"torn", "whole"}
-    return found
-
-
-def after_power_loss(s: State) -> Iterator[State]:
-    """Every disk there may be, and nobody who uses it."""
-    for rows in s.unsure:
-        for file in files_after_power_loss(s):
-            folder = frozenset({"now" if file else "none"})
-            yield START._replace(committed=rows, unsure=frozenset({rows}), file=file, folder=folder)
-
-
-# What must hold
-
-
-def problem(s: State) -> str:
-    """The invariant that is broken, or "": now, after a kill now, and after a power loss now."""
-    if s.told:
-        return "I5: an fsync has returned, and a power loss would take it back"
-    if any(rows.refs and not rows.row for rows in s.unsure):
-        return "I1: a committed reference to a blob that has no row"
-    if _dangles(s.committed, s.file):
-        return "I1: a committed row without a whole file"
-    if any(_dangles(rows, file) for rows in s.unsure for file in files_after_power_loss(s)):
-        return "I1: after a power loss, a row without a whole file"
-    return ""
-
-
-def _dangles(rows: Rows, file: str) -> bool:
-    return rows.row and not rows.damaged and file != "whole"
-
 
 FAULTS = {
     "the row is looked up before BEGIN": "I1",
@@ -517,6 +454,18 @@ FAULTS = {
     "strays are not looked up again": "I1",
     "strays are removed without a COMMIT": "I1",
     "deleted rows are seen before the log is synced": "I1",
+    "the rows of orphans are not looked at by the daemon": "I1",
+    "references in memory are not looked at": "I1",
+    "condemned files are unlinked before COMMIT": "I1",
+    "condemned files are unlinked before the log is synced": "I1",
+    "condemned files are unlinked without the lock": "I1",
+    "files that were spared are unlinked": "I1",
+    "what is published again is not spared": "I1",
+    "spared after it is published": "I1",
+    "a file is replaced whose row may come back": "I1",
+    "a file is kept until COMMIT only": "I1",
+    "a batch that fails spares what it has taken": "I1",
+    "two batches of the daemon at a time": "I1",
     "nothing is committed at the start": "I1",
     "files are not synced at the start": "I1",
 }
