@@ -73,7 +73,7 @@ class FileStore:
         self.promised = 0
         self._writing: set[bytes] = set()
         self._written = threading.Condition(threading.Lock())
-        self._condemned: dict[bytes, int] = {}
+        self._condemned: set[bytes] = set()
         self._condemning = threading.Lock()
         room = self.room()
         self._reserve = min(RESERVE, room.total // 32)
@@ -195,10 +195,10 @@ class FileStore:
         """Unlink the file of a blob. Raises OSError, FileNotFoundError when there is none."""
         self.durable.unlink(self.paths.blob(digest))
 
-    def condemn(self, digest: bytes, row: int) -> None:
-        """Note a blob whose row is being deleted, so that `remove_condemned` may take its file then."""
+    def condemn(self, digests: Iterable[bytes]) -> None:
+        """Note blobs whose rows are being deleted, so that `remove_condemned` may take their files then."""
         with self._condemning:
-            self._condemned[digest] = row
+            self._condemned.update(digests)
 
     def spare(self, digest: bytes) -> bool:
         """Leave the file, if it was condemned, to who has that content again; False when it has gone, or was
@@ -206,20 +206,20 @@ class FileStore:
         if digest not in self._condemned:
             return False
         with self._condemning:
-            return self._condemned.pop(digest, None) is not None
+            if digest not in self._condemned:
+                return False
+            self._condemned.discard(digest)
+            return True
 
-    def remove_condemned(self, digest: bytes, row: int) -> bool:
-        """As `remove`, if that row was the last one of the blob; it is not condemned any more then.
-
-        False when it was spared.
-        """
+    def remove_condemned(self, digest: bytes) -> bool:
+        """As `remove`, if the blob is condemned; it is not any more then. False when it was spared."""
         with self._condemning:
-            if self._condemned.get(digest) != row:
+            if digest not in self._condemned:
                 return False
             try:
                 self.remove(digest)
             finally:
-                del self._condemned[digest]
+                self._condemned.discard(digest)
         return True
 
     # Using what is there

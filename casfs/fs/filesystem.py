@@ -9,7 +9,7 @@ from casfs.fs.commit import GroupCommit
 from casfs.fs.inodes import InodeTable
 from casfs.fs.ranges import Ranges
 from casfs.fs.recovery import recover
-from casfs.fs.scheduler import Scheduler
+from casfs.fs.scheduler import Mutex, Scheduler
 from casfs.fs.trash import STEP, Trash
 from casfs.fs.tree import Tree
 from casfs.fs.xattrs import ExtendedAttributes
@@ -31,7 +31,10 @@ class Activity:
 
 
 class FileSystem:
-    """POSIX verbs by subject: `tree`, `files`, `attributes`, `xattrs`; durability in `group`."""
+    """POSIX verbs by subject: `tree`, `files`, `attributes`, `xattrs`; durability in `group`.
+
+    `collecting` is held by a batch of orphans that is being removed (maintenance/collect_mounted.py).
+    """
 
     def __init__(self, store: Store, scheduler: Scheduler) -> None:
         self.store = store
@@ -41,6 +44,7 @@ class FileSystem:
         self.trash = Trash(store, self.inodes, self.group)
         self.files = Ranges(store, self.inodes, self.group, scheduler)
         self.files.trash = self.trash
+        self.collecting = Mutex(scheduler)
         self.group.before_commit = self._before_commit
         self.group.before_rows = self.trash.flush
         self.group.before_durable = self.files.seal_due

@@ -46,8 +46,15 @@ async def collect(fs: FileSystem, ids: list[int], cutoff_ns: int, now_ns: int, r
     """Remove those of the orphans that are still due. `record`: what the run has done before, to be written
     down.
 
-    Raises FsError EROFS, OSError; then rows may have gone whose files are left.
+    One batch at a time: the collector may be killed, and another one ask, while one goes on, whose thread
+    would take what the next one has condemned and not committed. Raises FsError EROFS, OSError; then rows may
+    have gone whose files are left.
     """
+    async with fs.collecting:
+        return await _collect(fs, ids, cutoff_ns, now_ns, record)
+
+
+async def _collect(fs: FileSystem, ids: list[int], cutoff_ns: int, now_ns: int, record: Record) -> Collected:
     busy = fs.group.active
     taken: list[Orphan] = []
     failures = Failures()
@@ -73,8 +80,7 @@ def _take(fs: FileSystem, ids: list[int], cutoff_ns: int, now_ns: int) -> list[O
     rows = Collecting(fs.store.namespace)
     due = [orphan for orphan in rows.still_due(ids, cutoff_ns, now_ns) if not fs.inodes.counts(orphan.id)]
     rows.delete([orphan.id for orphan in due])
-    for orphan in due:
-        fs.store.filestore.condemn(orphan.digest, orphan.id)
+    fs.store.filestore.condemn(orphan.digest for orphan in due)
     fs.group.count(3 * len(due))
     return due
 

@@ -146,33 +146,32 @@ def test_what_is_written_again_meanwhile_is_spared(
 def test_two_collectors_do_not_take_each_others_files(
     orphaned: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first one's process was killed, and its batch goes on: a content is written again, removed, and
-    taken by the second, whose rows are not durable when the first comes to its file."""
-    first = orphans(orphaned)
-    digest = hash_bytes(content(5))
-    taken: list[int] = []
+    """The first one's process was killed, and its batch goes on: a content is written again, and removed; the
+    second may take it when that batch has ended."""
+    waited: list[int] = []
 
     def second() -> None:
         orphaned.kernel.write_file(b"5", content(5), sync=True)
         orphaned.kernel.unlink(b"5")
         orphaned.kernel.sync()
-        (number,) = orphans(orphaned)
-        run_inline(orphaned.fs.group.begin())
-        taken.extend(each.id for each in collect_mounted._take(orphaned.fs, [number], NOW, 1))
+        waited.extend(orphans(orphaned))
+        with pytest.raises(RuntimeError, match="nobody is left"):
+            ask(orphaned, waited)
 
     meanwhile(monkeypatch, second)
-    assert ask(orphaned, first).gone.blobs == 9
-    assert len(taken) == 1
-    filestore = orphaned.store.filestore
-    assert filestore.has(digest, SIZE)
-    assert filestore.remove_condemned(digest, taken[0])
-    assert not filestore.remove_condemned(digest, taken[0])
+    assert ask(orphaned, orphans(orphaned)).gone.blobs == 9
+    assert orphans(orphaned) == waited
+    assert orphaned.store.filestore.has(hash_bytes(content(5)), SIZE)
+    monkeypatch.undo()
+    assert ask(orphaned, waited).gone.blobs == 1
+    orphaned.stop()
+    assert_clean(orphaned.path)
 
 
 def test_who_publishes_waits_for_the_file_that_is_being_unlinked(orphaned: Session) -> None:
     filestore = orphaned.store.filestore
     digest = hash_bytes(content(5))
-    filestore.condemn(digest, 6)
+    filestore.condemn([digest])
     at_it, done = threading.Event(), threading.Event()
     order: list[str] = []
 
@@ -183,7 +182,7 @@ def test_who_publishes_waits_for_the_file_that_is_being_unlinked(orphaned: Sessi
         os.unlink(path)
 
     filestore.durable.unlink = unlink  # type: ignore[method-assign]
-    thread = threading.Thread(target=filestore.remove_condemned, args=(digest, 6))
+    thread = threading.Thread(target=filestore.remove_condemned, args=(digest,))
     thread.start()
     assert at_it.wait(10)
     filestore.spare(digest)

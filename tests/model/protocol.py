@@ -297,13 +297,14 @@ class Protocol:
                 yield "FileStore.remove_condemned, looked", s, ("unlink",)
             else:
                 yield self._unlink(s)
+                yield "FileStore.remove_condemned, failed", s._replace(condemned=False), ("end",)
         if at == "unlink":
             yield self._unlink(s)
         elif s.at in ("", "enter") and s.commit != "visible":  # at its end, or after an error
-            if at in ("durable", "end") or self.fault == "a batch that fails spares what it has taken":
+            if self.fault == "a batch that fails spares what it has taken":
                 yield "FileStore.spare", s._replace(condemned=False), ()
             else:
-                yield "collect, failed", s, ()
+                yield "collect, ended", s, ()
 
     @staticmethod
     def _unlink(s: State) -> tuple[str, State, tuple[str, ...]]:

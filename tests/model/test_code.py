@@ -43,7 +43,7 @@ RECORDED = {
         *("GroupCommit._drop_unused", "Durable.unlink", "Durable.create", "Durable.write_whole"),
         *("Durable.fsync_path blob", "Durable.fsync_path shard", "Namespace.commit", "Namespace.sync_log"),
     },
-    "asked": {"_take", "Durable.unlink", "FileStore.remove_condemned, spared", "FileStore.spare"},
+    "asked": {"_take", "Durable.unlink", "FileStore.remove_condemned, spared"},
     "gc": {
         *("Turnstile.enter", "Namespace.try_begin", "recheck", "recheck, none", "recheck_strays"),
         *("recheck_strays, none", "Namespace.commit", "Namespace.sync_log", "Durable.unlink"),
@@ -151,14 +151,12 @@ class Recorded:
         loop.wrap(store.filestore, "publish_staged")
         loop.wrap(session.fs.inodes, "set_blob", _set_blob)
         asked = self._asked = Recorder(self.steps, "asked")
-        self._ends = False
         asked.wrap(
             store.filestore,
             "remove_condemned",
             lambda result, *_: "" if result else "FileStore.remove_condemned, spared",
         )
-        asked.wrap(store.filestore, "spare", lambda *_: "FileStore.spare" if self._ends else "")
-        loop.wrap(store.filestore, "spare", lambda *_: "" if self._ends else "FileStore.spare")
+        loop.wrap(store.filestore, "spare")
         commit.on = loop.on = asked.on = True
 
     def write(self, name: str, content: bytes) -> None:
@@ -190,7 +188,6 @@ class Recorded:
                 return unlink(*args)
             finally:
                 self._commit.actor = "commit"
-                self._ends = True
 
         async def paused() -> None:
             while waiting:
@@ -200,10 +197,7 @@ class Recorded:
             patch.setattr(collect_mounted, "_take", noted_take)
             patch.setattr(collect_mounted, "_unlink_condemned", noted_unlink)
             patch.setattr(fs.scheduler, "pause", paused)
-            try:
-                return run_inline(self.batch())
-            finally:
-                self._ends = False
+            return run_inline(self.batch())
 
     def batch(self) -> Coroutine[Any, Any, collect_mounted.Collected]:
         fs = self.session.fs
@@ -343,7 +337,7 @@ COLLECTED = [
 
 ASKED = [
     *("asked: _take", "commit: GroupCommit._drop_unused", "commit: Namespace.commit"),
-    *("commit: Namespace.sync_log", "asked: Durable.unlink", "asked: FileStore.spare"),
+    *("commit: Namespace.sync_log", "asked: Durable.unlink"),
 ]
 
 SIZES = pytest.mark.parametrize("content", [OLD, LARGE], ids=["small", "large"])
@@ -373,7 +367,6 @@ def test_the_daemon_collects_as_in_the_model(
     assert _contains(recorded.steps, ASKED)
 
 
-@pytest.mark.xfail(strict=True, reason="the file of a row whose deletion is not durable is replaced")
 @SIZES
 @pytest.mark.parametrize("when", ["when_taken", "when_durable"])
 def test_what_is_published_between_take_and_unlink_is_spared(
@@ -389,7 +382,6 @@ def test_what_is_published_between_take_and_unlink_is_spared(
     assert follow(recorded.steps) == ""
 
 
-@pytest.mark.xfail(strict=True, reason="the file of a row whose deletion is not durable is replaced")
 def test_no_row_lacks_its_file_while_its_content_is_published_again(
     recorded: Recorded, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -411,7 +403,6 @@ def test_no_row_lacks_its_file_while_its_content_is_published_again(
         assert problems(scratch / "killed", strays=True) == []
 
 
-@pytest.mark.xfail(strict=True, reason="a thread takes the file that another batch has condemned")
 def test_a_batch_leaves_alone_what_another_one_has_condemned(
     recorded: Recorded, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
