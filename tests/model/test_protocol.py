@@ -16,8 +16,8 @@ def test_no_interleaving_and_no_crash_leaves_a_dangling_row_or_loses_what_was_sy
     assert {
         *("daemon: Blobs.insert", "daemon: FileStore.has", "daemon: FileStore.has, no"),
         *("daemon: FileStore.accept", "daemon: FileStore.publish_staged", "daemon: Durable.unlink"),
-        *("daemon: FileStore.spare", "asked: _take", "asked: Durable.unlink", "asked: FileStore.spare"),
-        *("asked: FileStore.remove_condemned, spared", "asked: collect, failed"),
+        *("daemon: FileStore.spare", "asked: _take", "asked: Durable.unlink", "asked: collect, ended"),
+        *("asked: FileStore.remove_condemned, spared", "asked: FileStore.remove_condemned, failed"),
         *("gc: recheck", "gc: recheck, none", "gc: Durable.unlink"),
         *(
             "gc: recheck_strays",

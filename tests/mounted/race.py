@@ -27,9 +27,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from casfs.maintenance import fsck
+from casfs.maintenance.collect_mounted import Collected
+from casfs.maintenance.gc import Ask
 from casfs.maintenance.problems import Kind
 from casfs.store import Store
 from tests.mounted.mounts import CASFS, ENVIRONMENT, ROOT_OPTIONS, Mount, assert_sound
@@ -57,6 +60,9 @@ LATE_SECONDS = 0.1
 
 FULL_EVERY = 5
 """Every so many runs of the collector are full."""
+
+ASKED = 0.7
+"""Of the batches of orphans, those that the daemon is asked to remove, if there is one."""
 
 
 @functools.cache
@@ -251,10 +257,12 @@ def is_served(folder: Path) -> bool:
 
 
 def collect(store: Path, record: Path, *, forever: bool = True, full: bool = False) -> None:
-    """Collect without grace, over and over; `full`: once, and all there is.
+    """Collect without grace, over and over; `full`: once, and all there is. At times it has the daemon of the
+    mount remove the orphans, at times it does so by itself.
 
     Between its look at the rows and its turn it waits for a moment, so that much happens there.
     """
+    from casfs.control.client import collect_in_mount
     from casfs.maintenance import gc
 
     enter = gc.enter_turnstile
@@ -264,11 +272,17 @@ def collect(store: Path, record: Path, *, forever: bool = True, full: bool = Fal
         time.sleep(dice.uniform(0, LATE_SECONDS) if forever else 0)
         enter(opened, stop)
 
+    def ask(*batch: Any) -> Collected | None:
+        if dice.random() < ASKED:
+            time.sleep(dice.uniform(0, LATE_SECONDS) if forever else 0)
+            return collect_in_mount(str(store), *batch)
+        return None
+
     with mock.patch.object(gc, "enter_turnstile", enter_late):
-        _collect(store, record, forever=forever, full=full)
+        _collect(store, record, ask, forever=forever, full=full)
 
 
-def _collect(store: Path, record: Path, *, forever: bool, full: bool) -> None:
+def _collect(store: Path, record: Path, ask: Ask, *, forever: bool, full: bool) -> None:
     from casfs.maintenance import gc
 
     fd = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -277,7 +291,7 @@ def _collect(store: Path, record: Path, *, forever: bool, full: bool) -> None:
         while True:
             number += 1
             plan = gc.plan(opened, grace_ns=0, full=full or number % FULL_EVERY == 0)
-            outcome = gc.execute(opened, plan)
+            outcome = gc.execute(opened, plan, ask=ask)
             line = {
                 "blobs": outcome.blobs,
                 "strays": outcome.strays,
