@@ -1,8 +1,8 @@
 """The collector: removes what nothing refers to any more, beside a mount in use as well as alone.
 
-It has no state that a crash could harm: `plan` looks, `execute` acts, in short batches that look again. Orphans
-of a mounted store are removed by its daemon (maintenance/collect_mounted.py); strays, and what nobody has
-mounted, by the collector itself (maintenance/batch.py), with a turn for everybody else between two batches.
+It has no state that a crash could harm: `plan` looks, `execute` acts, in short batches that look again.
+Orphans of a mounted store are removed by its daemon (maintenance/collect_mounted.py); strays, and what nobody
+has mounted, by the collector (maintenance/batch.py), with a turn for everybody else between two batches.
 """
 
 from __future__ import annotations
