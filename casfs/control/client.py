@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from casfs.control.protocol import VERSION, Request, decode_answer, encode
 from casfs.errors import CasfsError, NotMounted, PermissionDenied, exit_code
-from casfs.maintenance.collect_mounted import Collected
-from casfs.namespace.collecting import Amount, Record
 from casfs.store import control_path
+
+if TYPE_CHECKING:  # commands that only ask shall not wait for the whole file system to be loaded
+    from casfs.maintenance.collect_mounted import Collected
+    from casfs.namespace.collecting import Record
 
 
 class DaemonError(CasfsError):
@@ -80,6 +82,9 @@ def collect_in_mount(
 
     Raises PermissionDenied, DaemonError.
     """
+    from casfs.maintenance.collect_mounted import Collected
+    from casfs.namespace.collecting import Amount
+
     try:
         answer = Client(store).call("collect", ids=ids, cutoff_ns=cutoff_ns, now_ns=now_ns, record=record)
     except NotMounted:
