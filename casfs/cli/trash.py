@@ -2,7 +2,7 @@
 
 What is removed, replaced by a rename or truncated to nothing stays reachable
 below .casfs/trash/DAY/ in the mount, 14 days if nothing else is set, if it was
-there for a minute and its content was complete. mv(1) out of there or
+there for a minute (or what is set) and its content was complete. mv(1) out of there or
 'casfs undelete' brings it back. DURATION: 30s, 10m, 1h, 14d.
 """
 
@@ -53,6 +53,12 @@ def add(commands: Commands) -> None:
         metavar="PATTERN",
         action="append",
         help="paths that do not go there, as in fnmatch(3); replaces those there were, '' by none",
+    )
+    setting.add_argument(
+        "--minimal-age",
+        metavar="DURATION",
+        type=duration,
+        help="what was there for less is a temporary file, in the whole store (default: 60s)",
     )
 
 
@@ -115,9 +121,9 @@ def _empty(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
     from casfs.maintenance.trash import rules
 
-    found = rules(store_of(args.store))
+    found, age_ns = rules(store_of(args.store))
     if args.json:
-        print_json({"rules": [rule._asdict() for rule in found]})
+        print_json({"rules": [rule._asdict() for rule in found], "minimal_age_ns": age_ns})
         return 0
     rows = [
         (
@@ -128,6 +134,7 @@ def _show(args: argparse.Namespace) -> int:
         for rule in found
     ]
     print_table(("repository", "kept", "but not"), rows)
+    print(f"nor what was there for less than {age_ns // 10**9} s")
     return 0
 
 
@@ -143,8 +150,10 @@ def _set(args: argparse.Namespace) -> int:
     from casfs.control.client import Client
     from casfs.maintenance import offline
 
-    if args.days is None and args.exclude is None:
-        raise UsageError("nothing to set", "give --days or --exclude")
+    if args.days is None and args.exclude is None and args.minimal_age is None:
+        raise UsageError("nothing to set", "give --days, --exclude or --minimal-age")
+    if args.minimal_age is not None and args.repository is not None:
+        raise UsageError("--minimal-age is for the whole store", "leave --repository out")
     directory = args.repository or ""
     if args.repository is not None and (
         not directory or "/" in directory or len(os.fsencode(directory)) > 255
@@ -157,7 +166,13 @@ def _set(args: argparse.Namespace) -> int:
         raise UsageError("a pattern has to be UTF-8", "'?' stands for any byte that is not")
     store = store_of(args.store)
     try:
-        Client(store).call("trash_set", directory=directory, days=args.days, exclude=exclude)
+        Client(store).call(
+            "trash_set",
+            directory=directory,
+            days=args.days,
+            exclude=exclude,
+            minimal_age=args.minimal_age,
+        )
     except NotMounted:
-        offline.set_trash_rule(store, directory, args.days, exclude)
+        offline.set_trash_rule(store, directory, args.days, exclude, args.minimal_age)
     return 0

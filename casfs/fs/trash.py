@@ -33,7 +33,7 @@ CASFS = b".casfs"
 TRASH = b"trash"
 
 MINIMAL_AGE_NS = 60 * 10**9
-"""What was there for less is a temporary file, and is not kept."""
+"""What was there for less is a temporary file, and is not kept, if nothing else is set."""
 
 DEFAULT_DAYS = 14
 
@@ -134,6 +134,8 @@ class Trash:
         """Somebody has changed the rules."""
         self._rules = {rule.directory: rule for rule in self._rows.rules()}
         self._rules.setdefault(b"", RuleRow(b"", DEFAULT_DAYS, ()))
+        age = self._rows.minimal_age()
+        self.minimal_age_ns = self.minimal_age_ns if age is None else age
         self._places.clear()
 
     @property
@@ -145,9 +147,11 @@ class Trash:
         top, slash, _ = path.partition(b"/")
         return (self._rules.get(top) if slash else None) or self._rules[b""]
 
-    def set_rule(self, rule: RuleRow) -> None:
-        """Inside a transaction."""
+    def set_rule(self, rule: RuleRow, minimal_age_ns: int | None = None) -> None:
+        """Inside a transaction. `minimal_age_ns`: of the whole store; None leaves it as it is."""
         self._rows.set_rule(rule)
+        if minimal_age_ns is not None:
+            self._rows.set_minimal_age(minimal_age_ns)
         self._group.count()
         self.read_rules()
 

@@ -238,14 +238,22 @@ def _drop(fs: FileSystem, parent: int, name: bytes, inode: Inode, changed: Chang
         fs.inodes.changed(inode)
 
 
-async def change_rule(fs: FileSystem, directory: bytes, days: int | None, exclude: list[str] | None) -> None:
+async def change_rule(
+    fs: FileSystem,
+    directory: bytes,
+    days: int | None,
+    exclude: list[str] | None,
+    minimal_age: int | None = None,
+) -> None:
     """Set the rule of a top-level directory, or with b"" of the whole store, durable.
 
-    None leaves as it is; what a directory without a rule has is that of the store.
+    `minimal_age`: seconds, of the whole store. None leaves as it is; what a directory without a rule has is
+    that of the store.
     """
     rules = {rule.directory: rule for rule in fs.trash.rules}
     old = rules.get(directory, rules[b""])
     await fs.group.begin()
     patterns = old.exclude if exclude is None else tuple(exclude)
-    fs.trash.set_rule(RuleRow(directory, old.days if days is None else days, patterns))
+    rule = RuleRow(directory, old.days if days is None else days, patterns)
+    fs.trash.set_rule(rule, None if minimal_age is None else minimal_age * 10**9)
     await fs.group.durable()

@@ -54,7 +54,9 @@ def empty_trash(store: str, older_seconds: float | None, *, limit: int | None = 
     return changed.files, changed.size
 
 
-def set_trash_rule(store: str, directory: str, days: int | None, exclude: list[str] | None) -> None:
+def set_trash_rule(
+    store: str, directory: str, days: int | None, exclude: list[str] | None, minimal_age: int | None
+) -> None:
     """As `fs.undelete.change_rule`."""
     with opened(store) as fs:
-        run_inline(trash.change_rule(fs, os.fsencode(directory), days, exclude))
+        run_inline(trash.change_rule(fs, os.fsencode(directory), days, exclude, minimal_age))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from casfs.fs.trash import MINIMAL_AGE_NS
 from casfs.fs.undelete import kept_ns
 from casfs.namespace.trash import RuleRow, TrashRow
 from casfs.store import Store
@@ -25,7 +26,9 @@ def may_have_old(store: str, now_ns: int) -> bool:
         return bool(rows.oldest(now_ns - kept, (-1, -1), 1))
 
 
-def rules(store: str) -> list[RuleRow]:
-    """By directory; that of the whole store, b"", is the first."""
+def rules(store: str) -> tuple[list[RuleRow], int]:
+    """By directory; that of the whole store, b"", is the first. And the minimal age in nanoseconds."""
     with contextlib.closing(Store(store, readonly=True)) as opened:
-        return opened.namespace.trash.rules()
+        rows = opened.namespace.trash
+        age = rows.minimal_age()
+        return rows.rules(), MINIMAL_AGE_NS if age is None else age

@@ -125,6 +125,14 @@ class TrashRows:
             RuleRow(directory, days, tuple(filter(None, text.split("\n")))) for directory, days, text in rows
         ]
 
+    def minimal_age(self) -> int | None:
+        """Nanoseconds that a file has to be there to be kept; None when nobody has said."""
+        age: int | None = self._execute("SELECT value FROM meta WHERE key = 'trash_minimal_age_ns'").get
+        return age
+
+    def set_minimal_age(self, age_ns: int) -> None:
+        self._execute("INSERT OR REPLACE INTO meta VALUES ('trash_minimal_age_ns', ?)", (age_ns,))
+
     def set_rule(self, rule: RuleRow) -> None:
         self._execute(
             "INSERT OR REPLACE INTO trash_rule VALUES (?, ?, ?)",

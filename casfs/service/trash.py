@@ -85,8 +85,10 @@ class TrashService:
         await self._fs.group.durable()
         return {"files": changed.files, "bytes": changed.size}
 
-    async def set(self, directory: str, days: int | None, exclude: list[str] | None) -> dict[str, Any]:
-        await change_rule(self._fs, os.fsencode(directory), days, exclude)
+    async def set(
+        self, directory: str, days: int | None, exclude: list[str] | None, minimal_age: int | None
+    ) -> dict[str, Any]:
+        await change_rule(self._fs, os.fsencode(directory), days, exclude, minimal_age)
         return {}
 
     async def undelete(self, path: str, since_ns: int, before_ns: int) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from tests.mounted.mounts import Mount
 from tests.mounted.race import Race
 
-ROUNDS = 4
-ROUND_SECONDS = 3.0
+ROUNDS = 6
+ROUND_SECONDS = 5.0  # of two modes together: a minute
 
 SEED = int(os.environ.get("CASFS_SEED", time.time_ns() % 1_000_000))
 """Of the random times; every complaint names it."""

@@ -194,9 +194,33 @@ def test_rules_are_set_mounted_and_not(aged: Mount) -> None:
         ("set", aged.store, "--days", "x"),
         ("set", aged.store, "--exclude", "a\nb"),
         ("set", aged.store, "--exclude", "\udcff*"),
+        ("set", aged.store, "--minimal-age", "soon"),
+        ("set", aged.store, "--minimal-age", "1h", "--repository", "repo"),
     ):
         casfs("trash", *wrong, code=2)
     casfs("trash", code=2)
+
+
+def test_how_long_a_file_has_to_be_there_can_be_set(mount: Mount) -> None:
+    def removed(name: str) -> list[str]:
+        (mount.path / name).write_text(name)
+        casfs("pin", "add", mount.store, "--everything")  # what it waits for seals the file
+        (mount.path / name).unlink()
+        return [file["path"] for file in json.loads(casfs("trash", "list", "--json", mount.store))["files"]]
+
+    assert removed("a") == []
+    casfs("trash", "set", mount.store, "--minimal-age", "0")
+    assert removed("b") == ["b"]
+    mount.stop()
+    shown = json.loads(casfs("trash", "show", "--json", mount.store))
+    assert shown == {"rules": [{"directory": "", "days": 14, "exclude": []}], "minimal_age_ns": 0}
+    mount.start()
+    assert removed("c") == ["c", "b"]
+    mount.stop()
+    casfs("trash", "set", mount.store, "--minimal-age", "1h")
+    assert casfs("trash", "show", mount.store).endswith("nor what was there for less than 3600 s\n")
+    mount.start()
+    assert removed("d") == ["c", "b"]
 
 
 def test_what_is_old_goes_with_the_mount(aged: Mount) -> None:
