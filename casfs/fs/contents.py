@@ -67,8 +67,10 @@ class Contents:
             inode.content = self._open[inode.ino] = content
         return content
 
-    def _close_if_idle(self, content: Content) -> None:
-        if content.handles or content.mutex.busy or (content.dirty and content.inode.nlink):
+    def _close_if_idle(self, content: Content, *, gone: bool = False) -> None:
+        """`gone`: the inode goes. Until then what is dirty stays, also without a name: the kernel may still
+        open it for who has a descriptor of it (O_PATH), and its row says what it would be without it."""
+        if content.handles or content.mutex.busy or (content.dirty and not gone):
             return
         content.close_blob()
         if content.is_staged:
@@ -85,7 +87,7 @@ class Contents:
         """An inode without names goes: content, attributes, row. Inside a transaction. False while open."""
         content = inode.content
         if content is not None:
-            self._close_if_idle(content)
+            self._close_if_idle(content, gone=True)
             if inode.content is not None:
                 return False
         if inode.staged is not None:

@@ -116,6 +116,31 @@ def test_inodes_that_were_open_without_a_name_go(kernel: Kernel, crashed: Crash,
         file.close()
 
 
+def test_a_removed_file_that_the_kernel_holds_keeps_what_it_had(
+    kernel: Kernel, crashed: Crash, session: Session
+) -> None:
+    """A commit between UNLINK and FORGET wrote a row with a size and no content, or with another's content;
+    who had it open with O_PATH could open it, and found nothing."""
+    contents = {"overwritten": b"new", "new": b"small", "large": LARGE}
+    kernel.write_file("overwritten", b"old content", sync=True)
+    for name, content in contents.items():
+        kernel.write_file(name, content)
+    removed = [
+        (run_inline(session.fs.tree.unlink(ROOT_INO, name.encode())), content)
+        for name, content in contents.items()
+    ]
+    kernel.sync()
+    path = crashed()
+    assert_clean(path, strays=True, unlinked=True)
+    Session(path).stop()
+    for inode, content in removed:
+        handle = session.fs.files.open(inode, False, 0)
+        assert run_inline(session.fs.files.read(handle, 0, inode.size)) == content
+        run_inline(session.fs.files.release(handle))
+    run_inline(session.fs.tree.forget([inode.ino for inode, _ in removed]))
+    assert session.fs.activity().open_unsealed == session.fs.activity().unlinked_open == 0
+
+
 def test_a_tree_without_a_name_goes_with_all_below(
     kernel: Kernel, crashed: Crash, monkeypatch: pytest.MonkeyPatch
 ) -> None:
