@@ -233,8 +233,11 @@ class Auditor:
             os.close(fd)
 
     def _check(self, fd: int, name: str) -> int | None:
+        data = b""
         try:
-            data = os.pread(fd, 1 << 20, 0)
+            # To the end: what a daemon that dies has answered in part is less, and no error yet.
+            while piece := os.pread(fd, 1 << 20, len(data)):
+                data += piece
         except OSError as error:
             if is_served(self.folder):
                 self._bad(f"{name} cannot be read: {error}")
@@ -327,8 +330,9 @@ def lost(folder: Path, record: Path) -> list[str]:
     found = []
     for name, values in allowed(record).items():
         try:
-            number = number_of((folder / name).read_bytes())
-            holds = "rubbish" if number is None else str(number)
+            data = (folder / name).read_bytes()
+            number = number_of(data)
+            holds = f"{len(data)} bytes of no content: {data[:40]!r}" if number is None else str(number)
         except FileNotFoundError:
             holds = "-"
         except OSError as error:
