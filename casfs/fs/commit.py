@@ -6,7 +6,9 @@ Operations apply their rows to the one open transaction and return. It commits w
     1  the blobs published in the group are made durable, in a thread; operations go on. Most are small
        and only accepted so far (filestore/filestore.py): their files are written now, except those of
        new blobs that no inode refers to any more, which go with their rows
-    2  the gate closes for publishing; the few blobs that came meanwhile are written and made durable
+    2  the gate closes for publishing; the few blobs that came meanwhile are written and made durable.
+       Small files that are closed from 1 on are left to the next group, as long as nothing comes that
+       may not be seen without them: Sealing.begin_in_order
     3  rows in memory are written, room in the log is allocated, COMMIT: into the page cache, short
     4  fdatasync of the log, in a thread; the next group may begin meanwhile
     5  files that a committed row named until now are removed
@@ -79,6 +81,7 @@ class GroupCommit:
         self._published: dict[bytes, int | None] = {}
         self._written: dict[bytes, int | None] = {}
         self._obsolete: list[str] = []
+        self._gathering = False
         self._gate: Event | None = None
         self._begin_gate: Event | None = None
         self._running: Event | None = None
@@ -178,6 +181,11 @@ class GroupCommit:
         return self.active and self._gate is None
 
     @property
+    def is_gathering(self) -> bool:
+        """Is a commit under way that still takes what is published?"""
+        return self._gathering
+
+    @property
     def is_closing(self) -> bool:
         """Is the gate for publishing closed?"""
         return self._gate is not None
@@ -265,6 +273,7 @@ class GroupCommit:
             raise OSError(number, str(error)) from error
         finally:
             self._running = None
+            self._gathering = False
             if self._gate is not None:
                 gate, self._gate = self._gate, None
                 gate.set()
@@ -274,6 +283,7 @@ class GroupCommit:
         run = self._scheduler.run
         number = self._number
         if self.active:
+            self._gathering = True
             if self.before_commit is not None:
                 await self.before_commit()
             if self._namespace.log_is_long:
@@ -283,6 +293,7 @@ class GroupCommit:
                     await self._write_blobs()
             if len(self._written) > FEW_BLOBS:
                 await self._sync_blobs()
+            self._gathering = False
             self._gate = self._scheduler.event()
             await self._write_blobs()
             await self._sync_blobs()

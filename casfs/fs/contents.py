@@ -167,6 +167,12 @@ class Contents:
             content.prefix = None
         content.close_blob()
 
+    def _mark_dirty(self, content: Content) -> None:
+        """Content is about to change: what was closed and is written again must not be sealed half (I5)."""
+        self.seals_due.discard(content)
+        if not content.dirty:
+            content.mark_dirty()
+
     def _may_hold(self, content: Content, size: int) -> bool:
         """May so much staged content be in memory?"""
         if size > MEMORY_LIMIT:

@@ -128,7 +128,7 @@ def _is_below(fs: FileSystem, ino: int, directory: int) -> bool:
 async def _copy_file(fs: FileSystem, inode: Inode, target: Place) -> None:
     """Over an existing name the copy comes as rename(2) would bring it: old or new, never nothing (I6)."""
     await _settle(fs, inode)
-    await fs.group.begin()
+    await fs.files.begin_in_order()
     there = fs.tree.lookup(target.parent, target.name)  # others may have come during the waits
     if not inode.nlink:
         raise FsError(errno.ENOENT)

@@ -67,6 +67,7 @@ class Files(Sealing):
         if content.writers == 0 and content.dirty:
             try:
                 if not self._seals_later(content):
+                    await self.begin_in_order()
                     await self.seal(content)
             except OSError as error:
                 log.error("inode %d stays staged: %s", content.inode.ino, error)
@@ -192,14 +193,13 @@ class Files(Sealing):
         """As `_write`, to a staged file; the mutex is held."""
         if content.staged is None:
             return self._write(content, offset, data)
-        content.mark_dirty()
+        self._mark_dirty(content)
         self._filestore.claim(len(data))
         return await self._scheduler.run(_write_large, content, offset, data)
 
     def _write(self, content: Content, offset: int, data: bytes | memoryview) -> int:
         end = offset + len(data)
-        if not content.dirty:
-            content.mark_dirty()
+        self._mark_dirty(content)
         buffer = content.buffer
         if buffer is not None:
             if end <= len(buffer):
@@ -239,7 +239,7 @@ class Files(Sealing):
     async def _truncate(self, content: Content, size: int) -> None:
         if content.inode.staged is not None:
             await self._group.begin()
-        content.mark_dirty()
+        self._mark_dirty(content)
         if size == 0 and not content.backing:
             self._drop_staged(content)
             content.buffer = bytearray()
@@ -306,6 +306,7 @@ class Files(Sealing):
         if handle.inherited or content.writers > 1:
             return
         if not self._seals_later(content):
+            await self.begin_in_order()
             await self.seal(content)
         handle.wrote = False
 

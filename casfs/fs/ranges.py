@@ -54,6 +54,7 @@ class Ranges(Files):
     async def _share_blob(self, source: Content, target: Content) -> bool:
         """Let an empty file have the blob of a sealed one; False when there is no such blob."""
         await self.seal_closed(source.inode)
+        await self.begin_in_order()
         async with target.mutex:
             await self._group.begin()
             inode, blob = source.inode, source.inode.blob
@@ -80,7 +81,7 @@ class Ranges(Files):
                 return self._write(target, target_offset, piece)
             if target.buffer is not None:
                 self._spill(target)
-            target.mark_dirty()
+            self._mark_dirty(target)
             self._filestore.claim(length)
             assert target.staged is not None
             fd = self._blob_fd(source) if source.staged is None else source.staged.fd
@@ -140,7 +141,7 @@ class Ranges(Files):
                 fallocate(content.staged.fd, PUNCH_HOLE | KEEP_SIZE, offset + length - 1, 1)
             if not mode & PUNCH_HOLE:
                 self._filestore.claim(length)
-            content.mark_dirty()
+            self._mark_dirty(content)
             content.will_change(offset)
             await self._scheduler.run(fallocate, content.staged.fd, mode, offset, length)
             content.preallocated = True

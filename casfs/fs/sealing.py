@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Awaitable, Callable
 
 from casfs.filestore.filestore import hash_bytes, hash_descriptor
 from casfs.filestore.staging import StagedFile
@@ -187,13 +188,35 @@ class Sealing(Passthrough):
     async def seal_due(self) -> None:
         """Seal what close(2) has left for later: before anybody is told that all that came before is durable.
         Raises OSError, which its close did not know."""
+        await self._seal_due(self.seal)
+
+    async def _seal_due(self, seal: Callable[[Content], Awaitable[None]]) -> None:
         for number, content in enumerate(list(self.seals_due)):
             if number % PAUSE_EVERY == PAUSE_EVERY - 1:
                 await self._scheduler.pause()
             if content.dirty and content.inode.nlink:
-                await self.seal(content)
+                await seal(content)
             self.seals_due.discard(content)
             self._close_if_idle(content)
+
+    @property
+    def keeps_order(self) -> bool:
+        """Would `begin_in_order` return without waiting?"""
+        group = self._group
+        return group.active and not (self.seals_due and (group.is_gathering or group.is_closing))
+
+    async def begin_in_order(self) -> None:
+        """As `GroupCommit.begin`, for what takes something away, gives a name, or seals: not in a group whose
+        commit leaves out what was closed before (I5). A crash would keep the removal of a file, and lose the
+        other one that its content was written to before. No mutex may be held: others are taken."""
+        group = self._group
+        while not self.keeps_order:
+            if not group.active:
+                await group.begin()
+            elif group.is_closing:
+                await group.enter_publishing()
+            else:
+                await self._seal_due(self._seal_late)
 
     async def seal_closed(self, inode: Inode) -> None:
         """Seal what nobody writes any more and a commit has kept from being sealed at its close."""
@@ -204,9 +227,8 @@ class Sealing(Passthrough):
 
     async def persist_inode(self, inode: Inode) -> None:
         """Before an unsealed file takes the name of another one: its content must not be lost (I6)."""
+        await self.seal_closed(inode)
         content = inode.content
-        if content is not None and content.dirty and not content.writers:
-            await self.seal(content)
         if content is not None and content.dirty and inode.nlink:
             async with content.mutex:
                 if content.dirty:
@@ -220,7 +242,7 @@ class Sealing(Passthrough):
                 await self._scheduler.pause()
             if not content.dirty or content.mutex.busy or not content.inode.nlink:
                 continue
-            if content.writers == 0:
+            if content.writers == 0 or content in self.seals_due:
                 await self._seal_late(content)
             elif now - content.dirty_since > WRITEBACK_SECONDS:
                 async with content.mutex:

@@ -203,10 +203,13 @@ class Tree:
         self._group.count()
 
     async def link(self, ino: int, parent: int, name: bytes) -> Inode:
-        """link(2). Raises FsError EEXIST, EPERM (a directory), EMLINK, ENOENT (no name is left)."""
-        await self._group.begin()
-        directory = self._directory(parent, name)
+        """link(2). Raises FsError EEXIST, EPERM (a directory), EMLINK, ENOENT (no name is left), and as
+        sealing does."""
         inode = self._inodes.get(ino)
+        if inode.content is not None:
+            await self._files.seal_closed(inode)
+        await self._files.begin_in_order()
+        directory = self._directory(parent, name)
         self._trash.check_unchanged(ino)
         if inode.is_directory:
             raise FsError(errno.EPERM)
@@ -238,8 +241,8 @@ class Tree:
         """unlink(2) by user `uid`. The inode lives on until its last handle is gone. Raises FsError ENOENT,
         EISDIR."""
         group = self._group
-        if not group.active:
-            await group.begin()
+        if not self._files.keeps_order:
+            await self._files.begin_in_order()
         inode = self._existing(parent, name)
         if inode.is_directory:
             raise FsError(errno.EISDIR)
@@ -326,24 +329,26 @@ class Tree:
     ) -> None:
         """rename(2) and renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE by user `uid`. No bytes move.
 
-        Raises FsError ENOENT, EEXIST, EISDIR, ENOTDIR, ENOTEMPTY, EINVAL (into itself), ENAMETOOLONG, EPERM
-        (into the trash).
+        What was closed has its content by then. Raises FsError ENOENT, EEXIST, EISDIR, ENOTDIR, ENOTEMPTY,
+        EINVAL (into itself), ENAMETOOLONG, EPERM (into the trash), and as sealing does.
         """
         if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
             raise FsError(errno.EINVAL)
         group = self._group
-        if not group.active:
-            await group.begin()
+        if not self._files.keeps_order:
+            await self._files.begin_in_order()
         source = self._existing(parent, name)
         target_ino = self._dentries.find(new_parent, new_name)
-        if target_ino is not None and flags != RENAME_NOREPLACE:
-            unsealed = [source, self._inodes.get(target_ino)] if flags else [source]
-            if any(inode.content is not None for inode in unsealed):
-                for inode in unsealed:
-                    await self._files.persist_inode(inode)
-                await group.begin()
-                source = self._existing(parent, name)
-                target_ino = self._dentries.find(new_parent, new_name)
+        replaces = target_ino is not None and flags != RENAME_NOREPLACE
+        moved = [source]
+        if target_ino is not None and flags == RENAME_EXCHANGE:
+            moved.append(self._inodes.get(target_ino))
+        if any(inode.content is not None for inode in moved):
+            for inode in moved:
+                await (self._files.persist_inode if replaces else self._files.seal_closed)(inode)
+            await self._files.begin_in_order()
+            source = self._existing(parent, name)
+            target_ino = self._dentries.find(new_parent, new_name)
         to = self._directory(new_parent, new_name)
         self._trash.check_own(source.ino)
         if flags & RENAME_EXCHANGE and parent in self._in_trash:

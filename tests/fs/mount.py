@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
+import apsw
 import trio
 
+from casfs.errors import FsError
 from casfs.fs.content import Handle
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.inodes import Inode
 from casfs.fuse.scheduler import TrioScheduler
-from casfs.store import Store
+from casfs.store import Store, database_path
 from casfs.types import ROOT_INO
 from tests.faults import FaultyDurable
 
@@ -75,17 +78,36 @@ class Mount:
         finally:
             await self.fs.files.release(handle)
 
-    async def unlink(self, name: bytes) -> None:
-        inode = await self.fs.tree.unlink(ROOT_INO, name)
+    async def unlink(self, name: bytes, parent: int = ROOT_INO, *, missing_ok: bool = False) -> None:
+        """`missing_ok`: another one may have removed it meanwhile."""
+        try:
+            inode = await self.fs.tree.unlink(parent, name)
+        except FsError as error:
+            if error.errno != errno.ENOENT or not missing_ok:
+                raise
+            return
         await self.fs.tree.forget([inode.ino])
+
+    def committed(self) -> dict[bytes, tuple[int, bytes | None]]:
+        """What a crash now would leave: name -> (size, digest of the blob)."""
+        # With APSW: another SQLite in this process would not see its locks, and remove the log at the end.
+        path = database_path(self.fs.store.path)
+        with closing(apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)) as other:
+            rows = other.execute(
+                """SELECT d.name, i.size, b.blake3 FROM dentry AS d JOIN inode AS i USING (ino)
+                   LEFT JOIN blob AS b ON b.id = i.blob_id"""
+            ).fetchall()
+        return {name: (size, digest) for name, size, digest in rows}
 
     @contextmanager
     def held(self, call: str) -> Iterator[Gate]:
         """The next `call` of the seam waits in its thread."""
         gate = Gate()
         held: list[int] = []
+        before = self.seam.before
 
         def hold(number: int, name: str) -> None:
+            before(number, name)
             if name == call and not held:
                 held.append(number)
                 gate()
@@ -95,7 +117,7 @@ class Mount:
             yield gate
         finally:
             gate.open()
-            self.seam.before = lambda number, name: None
+            self.seam.before = before
 
 
 @asynccontextmanager

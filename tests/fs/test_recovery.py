@@ -72,6 +72,20 @@ def test_content_that_was_not_synced_is_lost_whole(kernel: Kernel, crashed: Cras
         session.stop()
 
 
+@pytest.mark.parametrize("flags", [os.O_TRUNC, os.O_APPEND])
+def test_what_was_closed_and_is_written_again_is_lost_whole(
+    kernel: Kernel, crashed: Crash, flags: int
+) -> None:
+    """Its first close had left it to the next commit, which took it in the middle of the second write."""
+    kernel.write_file("file", b"first ")
+    with kernel.open("file", os.O_WRONLY | flags) as file:
+        file.write(b"second", len(b"first ") if flags == os.O_APPEND else 0)
+        kernel.sync()
+        session = Session(crashed())
+        assert session.kernel.read_file("file") in (b"", b"first ")
+        session.stop()
+
+
 def test_a_file_cut_after_its_fsync_has_no_zeros(kernel: Kernel, crashed: Crash) -> None:
     """The row still said the old size, and the file was filled up to it."""
     with kernel.open("file", CREATE) as file:

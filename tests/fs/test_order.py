@@ -1,0 +1,123 @@
+"""A commit holds what one program has done up to some moment, however the two run beside each other."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+import pytest
+import trio
+
+from casfs.fs.files import Files
+from casfs.types import ROOT_INO
+from tests.fs.mount import Mount, Run
+from tests.limits import set_limits
+
+COMMITS = 30
+LEFT_OUT = 10
+"""So many commits, and closes of a file while one lets nobody publish, have to be seen."""
+
+NAMES = 6
+SIZES = (20, 3_000, 300_000)
+"""Bytes: sealed with the commit, and before close(2) returns."""
+
+SEED = time.time_ns() % 1_000_000
+
+State = dict[bytes, bytes]
+"""Name -> what the file begins with."""
+
+
+class Program:
+    """Does one thing after the other: writes a file and closes it, renames, links, removes."""
+
+    def __init__(self, mount: Mount, dice: random.Random) -> None:
+        self._mount = mount
+        self._dice = dice
+        self.state: State = {}
+        self.states: list[State] = [{}]
+        self._number = 0
+
+    async def step(self) -> None:
+        tree, dice = self._mount.fs.tree, self._dice
+        source = dice.choice(sorted(self.state)) if self.state else b""
+        name = b"name %d" % dice.randrange(NAMES)
+        verb = dice.choice(["write", "write", "rename", "rename", "link", "unlink"])
+        if verb == "write" or not source:
+            self._number += 1
+            head = b"%08d" % self._number
+            name = b"new %d" % self._number
+            await self._mount.write_file(name, head + bytes(dice.choice(SIZES)))
+            self.state[name] = head
+        elif verb == "rename" and source != name:
+            await tree.rename(ROOT_INO, source, ROOT_INO, name, 0)
+            if self.state[source] != self.state.get(name):  # two links of a file both stay, rename(2)
+                self.state[name] = self.state.pop(source)
+        elif verb == "link" and name not in self.state:
+            inode = tree.lookup(ROOT_INO, source)
+            assert inode is not None
+            await tree.link(inode.ino, ROOT_INO, name)
+            self.state[name] = self.state[source]
+        elif verb == "unlink":
+            await self._mount.unlink(source)
+            del self.state[source]
+        self.states.append(dict(self.state))
+
+
+def committed(mount: Mount) -> tuple[State, set[bytes]]:
+    """What a crash now would leave: the files with content, and the names of empty ones."""
+    rows = mount.committed()
+    paths = mount.fs.store.filestore.paths
+    files: State = {}
+    for name, (_, digest) in rows.items():
+        if digest is not None:
+            with open(paths.blob(digest), "rb") as blob:
+                files[name] = blob.read(8)
+    return files, rows.keys() - files.keys()
+
+
+def test_a_commit_is_what_a_program_has_done_up_to_a_moment(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has created after that moment may be there too, empty."""
+    set_limits(monkeypatch, FEW_BLOBS=2)
+    dice = random.Random(SEED)
+    left_out = 0
+    seals_later = Files._seals_later
+
+    def count(files: Files, content: Any) -> bool:
+        nonlocal left_out
+        later = seals_later(files, content)
+        left_out += later and files._group.is_closing
+        return later
+
+    monkeypatch.setattr(Files, "_seals_later", count)
+
+    async def body(mount: Mount) -> None:
+        program = Program(mount, dice)
+        seen: list[tuple[State, set[bytes]]] = []
+
+        def look(_number: int, call: str) -> None:
+            if call == "sync_log":  # right after a COMMIT, in a thread: the blobs it names have to be there
+                seen.append(committed(mount))
+            else:
+                time.sleep(dice.choice([0, 0, 0.001, 0.004]))
+
+        async def commit() -> None:
+            while True:
+                await mount.fs.group.durable()
+                await trio.sleep(dice.choice([0, 0.001, 0.005]))
+
+        async with trio.open_nursery() as nursery:
+            mount.seam.before = look
+            nursery.start_soon(commit)
+            while len(seen) < COMMITS or left_out < LEFT_OUT:
+                await program.step()
+                await trio.sleep(dice.choice([0, 0, 0.001]))
+            nursery.cancel_scope.cancel()
+        mount.seam.before = lambda number, name: None
+        for files, empty in seen:
+            moments = [state for state in program.states if state == files and not empty & state.keys()]
+            assert moments, f"seed {SEED}: committed {files}, and empty {empty}, which was never so"
+
+    run(body)
