@@ -240,9 +240,10 @@ class Sealing(Passthrough):
         for number, content in enumerate(list(self._open.values())):
             if number % PAUSE_EVERY == PAUSE_EVERY - 1:
                 await self._scheduler.pause()
-            if not content.dirty or content.mutex.busy or not content.inode.nlink:
+            closed = content in self.seals_due
+            if not content.dirty or not content.inode.nlink or (content.mutex.busy and not closed):
                 continue
-            if content.writers == 0 or content in self.seals_due:
+            if closed or content.writers == 0:
                 await self._seal_late(content)
             elif now - content.dirty_since > WRITEBACK_SECONDS:
                 async with content.mutex:

@@ -168,6 +168,33 @@ def test_what_was_closed_is_not_left_out_of_a_commit_that_has_what_came_after(
     run(body)
 
 
+def test_a_commit_waits_for_what_was_closed_and_is_just_fsynced_by_another(run: Run) -> None:
+    """It was left out, since somebody was busy with it."""
+
+    async def body(mount: Mount) -> None:
+        await mount.write_file(b"file", b"content")
+        inode = mount.fs.tree.lookup(ROOT_INO, b"file")
+        assert inode is not None
+        reader = mount.fs.files.open(inode, False, 0)
+        order: list[str] = []
+
+        async def write_back() -> None:
+            await mount.fs.files.write_back()
+            order.append("sealed" if inode.blob is not None else "left out")
+
+        async with trio.open_nursery() as nursery:
+            with mount.held("fdatasync") as gate:
+                nursery.start_soon(mount.fs.files.fsync, reader)
+                await gate.arrived()
+                nursery.start_soon(write_back)
+                await trio.testing.wait_all_tasks_blocked()
+                assert order == []
+        assert order == ["sealed"]
+        await mount.fs.files.release(reader)
+
+    run(body)
+
+
 def test_the_next_group_begins_while_the_log_is_synced(run: Run) -> None:
     """Step 4 of a commit: what comes now is not part of it, and its callers wait for their own."""
 
