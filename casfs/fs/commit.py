@@ -6,7 +6,7 @@ Operations apply their rows to the one open transaction and return. It commits w
     1  the blobs published in the group are made durable, in a thread; operations go on. Most are small
        and only accepted so far (filestore/filestore.py): their files are written now, except those of
        new blobs that no inode refers to any more, which go with their rows
-    2  the gate closes for publishing; the few blobs that came meanwhile are written and made durable.
+    2  the gate closes for publishing; blobs that came meanwhile, mostly none, are written and made durable.
        Small files that are closed from 1 on are left to the next group, as long as nothing comes that
        may not be seen without them: Sealing.begin_in_order
     3  rows in memory are written, room in the log is allocated, COMMIT: into the page cache, short
@@ -45,11 +45,12 @@ OPERATIONS_LIMIT = 20_000
 disk that is nearly full, where the COMMIT of so many might find no room for its log."""
 
 FEW_BLOBS = 64
-"""So many blobs are written and made durable one by one while the gate is closed: some 15 ms on an SSD."""
+"""So many blobs are made durable one by one, some 15 ms on an SSD; more of them with all of the file system,
+once those that came meanwhile are written too."""
 
 OPEN_ROUNDS = 8
 """So often at most blobs are written with the gate open; while they come slower than that, each round leaves
-fewer than the last."""
+fewer than the last, and the gate closes when there are none, for no longer than a COMMIT takes."""
 
 PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """Errors of making a file that say nothing about the disk's health: the next commit tries again."""
@@ -289,10 +290,11 @@ class GroupCommit:
             if self._namespace.log_is_long:
                 await run(self._checkpoint, False)
             for _ in range(OPEN_ROUNDS):
-                if len(self._published) > FEW_BLOBS:
-                    await self._write_blobs()
-            if len(self._written) > FEW_BLOBS:
-                await self._sync_blobs()
+                await self._write_blobs()
+                if len(self._published) <= FEW_BLOBS:
+                    await self._sync_blobs()
+                if not self._published:
+                    break
             self._gathering = False
             self._gate = self._scheduler.event()
             await self._write_blobs()

@@ -94,8 +94,11 @@ def test_a_commit_that_runs_takes_the_files_of_new_blobs_along(
 
 
 @pytest.mark.parametrize("at_close", [True, False])
-def test_nobody_publishes_while_the_gate_is_closed_and_the_rest_goes_on(run: Run, at_close: bool) -> None:
+def test_nobody_publishes_while_the_gate_is_closed_and_the_rest_goes_on(
+    run: Run, monkeypatch: pytest.MonkeyPatch, at_close: bool
+) -> None:
     """Step 2 of a commit. What is closed meanwhile waits, or is left to the next commit."""
+    set_limits(monkeypatch, OPEN_ROUNDS=0)
 
     async def body(mount: Mount) -> None:
         mount.fs.files.seals_at_close = at_close
@@ -127,14 +130,14 @@ def test_nobody_publishes_while_the_gate_is_closed_and_the_rest_goes_on(run: Run
     run(body)
 
 
-@pytest.mark.parametrize("call", ["fsync_path", "syncfs"])
+@pytest.mark.parametrize("rounds", [0, 8], ids=["closed", "open"])
 @pytest.mark.parametrize("verb", ["rename", "link", "unlink"])
 def test_what_was_closed_is_not_left_out_of_a_commit_that_has_what_came_after(
-    run: Run, monkeypatch: pytest.MonkeyPatch, call: str, verb: str
+    run: Run, monkeypatch: pytest.MonkeyPatch, rounds: int, verb: str
 ) -> None:
     """Written to a temporary name, closed, renamed to a new one: a crash left the new name and no content.
     Compressed into another file, and then removed: a crash left neither."""
-    set_limits(monkeypatch, FEW_BLOBS=1)
+    set_limits(monkeypatch, OPEN_ROUNDS=rounds)
 
     async def change(tree: Tree) -> None:
         if verb == "rename":
@@ -149,19 +152,19 @@ def test_what_was_closed_is_not_left_out_of_a_commit_that_has_what_came_after(
     async def body(mount: Mount) -> None:
         await mount.write_file(b"old", b"content")
         await mount.fs.group.durable()
-        for number in range(3 if call == "syncfs" else 1):
-            await mount.write_file(b"other%d" % number, b"other content %d" % number)
+        await mount.write_file(b"other", b"other content")
         async with trio.open_nursery() as nursery:
-            with mount.held(call) as gate, mount.held("sync_log") as end:
+            with mount.held("fsync_path") as gate, mount.held("sync_log") as end:
                 nursery.start_soon(mount.fs.group.durable)
                 await gate.arrived()
+                assert mount.fs.group.is_closing == (rounds == 0)
                 await mount.write_file(b"new", b"new content")
                 nursery.start_soon(change, mount.fs.tree)
                 await trio.testing.wait_all_tasks_blocked()
                 gate.open()
                 await end.arrived()
                 committed = mount.committed()
-                assert committed[b"other0"][1] is not None
+                assert committed[b"other"][1] is not None
                 assert b"old" in committed or committed[b"new"][1] is not None
                 assert b"final" not in committed or committed[b"final"][1] is not None
 
@@ -440,8 +443,11 @@ def test_a_file_removed_while_it_is_sealed_goes(run: Run, monkeypatch: pytest.Mo
     run(body)
 
 
-def test_fsync_of_a_directory_covers_what_was_closed_while_a_commit_let_nobody_publish(run: Run) -> None:
+def test_fsync_of_a_directory_covers_what_was_closed_while_a_commit_let_nobody_publish(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file closed then was still to be sealed, and the commit that ran was taken for one that had it."""
+    set_limits(monkeypatch, OPEN_ROUNDS=0)
 
     async def body(mount: Mount) -> None:
         await mount.write_file(b"first", b"first content")

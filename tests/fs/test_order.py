@@ -16,7 +16,7 @@ from tests.limits import set_limits
 
 COMMITS = 30
 LEFT_OUT = 10
-"""So many commits, and closes of a file while one lets nobody publish, have to be seen."""
+"""So many commits, and closes of a file that is left to the next one, have to be seen."""
 
 NAMES = 6
 SIZES = (20, 3_000, 300_000)
@@ -76,11 +76,12 @@ def committed(mount: Mount) -> tuple[State, set[bytes]]:
     return files, rows.keys() - files.keys()
 
 
+@pytest.mark.parametrize("rounds", [0, 1, 8])
 def test_a_commit_is_what_a_program_has_done_up_to_a_moment(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch, rounds: int
 ) -> None:
     """What it has created after that moment may be there too, empty."""
-    set_limits(monkeypatch, FEW_BLOBS=2)
+    set_limits(monkeypatch, FEW_BLOBS=2, OPEN_ROUNDS=rounds)
     dice = random.Random(SEED)
     left_out = 0
     seals_later = Files._seals_later
@@ -88,7 +89,7 @@ def test_a_commit_is_what_a_program_has_done_up_to_a_moment(
     def count(files: Files, content: Any) -> bool:
         nonlocal left_out
         later = seals_later(files, content)
-        left_out += later and files._group.is_closing
+        left_out += later and (files._group.is_gathering or files._group.is_closing)
         return later
 
     monkeypatch.setattr(Files, "_seals_later", count)
