@@ -203,19 +203,22 @@ class Protocol:
                 else:
                     yield "Durable.create", replace_file(s, "torn")._replace(commit="whole")
             case "write":
-                yield "GroupCommit._write_blobs", self._after_writing(s)
+                for after in self._after_writing(s):
+                    yield "GroupCommit._write_blobs", after
             case "whole":
                 yield (
                     "Durable.write_whole",
                     s._replace(commit="write", file="whole", pending=False, new=False),
                 )
             case "gate" if on_loop:
+                yield "GroupCommit._ordered", s._replace(commit="drop")
                 yield "GroupCommit._ordered", s._replace(commit="drop", gate=True)
             case "sync" if s.written:
-                after = "rows" if self.fault == "the folder of the blob is not synced" else "sync folder"
-                yield "Durable.fsync_path blob", s._replace(commit=after, synced=True)
+                skips = self.fault == "the folder of the blob is not synced"
+                after_blob = self._after_sync(s) if skips else "sync folder"
+                yield "Durable.fsync_path blob", s._replace(commit=after_blob, synced=True)
             case "sync":
-                yield "GroupCommit._sync_blobs", s._replace(commit=self._after_sync())
+                yield "GroupCommit._sync_blobs", s._replace(commit=self._after_sync(s))
             case "sync folder":
                 now = frozenset({"now" if s.file else "none"})
                 yield "Durable.fsync_path shard", s._replace(commit="sync", folder=now, written=False)
@@ -240,15 +243,20 @@ class Protocol:
             s = s._replace(rows=rows, changed=False, new=False, pending=False, published=False)
         return s._replace(taken=s.taken or s.published, published=False)
 
-    def _after_writing(self, s: State) -> State:
+    def _after_writing(self, s: State) -> Iterator[State]:
         after = s._replace(taken=False, written=s.written or s.taken)
         if not s.gate:
-            return after._replace(commit="gate")
-        late = self.fault == "COMMIT before the blobs are synced"
-        return after._replace(commit="rows" if late else "sync")
+            yield after._replace(commit="gate")
+            yield after._replace(commit="sync")
+        elif self.fault == "COMMIT before the blobs are synced":
+            yield after._replace(commit="rows")
+        else:
+            yield after._replace(commit="sync")
 
-    def _after_sync(self) -> str:
-        return "log" if self.fault.startswith("COMMIT before") else "rows"
+    def _after_sync(self, s: State) -> str:
+        if self.fault.startswith("COMMIT before"):
+            return "log"
+        return "rows" if s.gate else "gate"
 
     def _rows_visible(self, s: State) -> State:
         late = self.fault == "COMMIT before the blobs are written"

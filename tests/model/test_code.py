@@ -327,7 +327,7 @@ def orphan(recorded: Recorded, content: bytes) -> None:
 
 COMMITTED = [
     *("commit: Durable.fsync_path blob", "commit: Durable.fsync_path shard"),
-    *("commit: Namespace.commit", "commit: Namespace.sync_log"),
+    *("commit: GroupCommit._drop_unused", "commit: Namespace.commit", "commit: Namespace.sync_log"),
 ]
 COLLECTED = [
     *("gc: Turnstile.enter", "gc: Namespace.try_begin", "gc: recheck", "gc: Namespace.commit"),
@@ -336,8 +336,8 @@ COLLECTED = [
 
 
 ASKED = [
-    *("asked: _take", "commit: GroupCommit._drop_unused", "commit: Namespace.commit"),
-    *("commit: Namespace.sync_log", "asked: Durable.unlink"),
+    *("asked: _take", "commit: GroupCommit._drop_unused", "commit: GroupCommit._drop_unused"),
+    *("commit: Namespace.commit", "commit: Namespace.sync_log", "asked: Durable.unlink"),
 ]
 
 SIZES = pytest.mark.parametrize("content", [OLD, LARGE], ids=["small", "large"])
