@@ -275,10 +275,13 @@ class GroupCommit:
         finally:
             self._running = None
             self._gathering = False
-            if self._gate is not None:
-                gate, self._gate = self._gate, None
-                gate.set()
+            self._open_gate()
             running.set()
+
+    def _open_gate(self) -> None:
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            gate.set()
 
     async def _ordered(self) -> None:
         run = self._scheduler.run
@@ -308,9 +311,7 @@ class GroupCommit:
         restart = self._namespace.log_is_long and self._begin_gate is None
         if restart:
             self._begin_gate = self._scheduler.event()
-        if self._gate is not None:
-            gate, self._gate = self._gate, None
-            gate.set()
+        self._open_gate()
         try:
             await run(self._namespace.sync_log)
             if restart:

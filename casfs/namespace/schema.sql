@@ -16,6 +16,7 @@
 --   scrub_started_ns, scrub_cursor, scrub_bytes, scrub_ended_ns
 --                the pass of a scrub that is under way, or was the last: its start, the id of the blob it has
 --                come to, bytes read until there, its end (0 = not yet); absent before the first
+--   trash_minimal_age_ns  nanoseconds that a file has to be there to be kept in the trash; absent = 60 s
 --   casfs_directory  inode number of /.casfs, once there is one: it is not listed, and not counted in the
 --                root's nlink
 CREATE TABLE meta (

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trio
 
+from casfs.fs import copy
 from casfs.fs.files import Files
 from casfs.types import ROOT_INO
 from tests.fs.mount import Mount, Run
@@ -29,7 +30,7 @@ State = dict[bytes, bytes]
 
 
 class Program:
-    """Does one thing after the other: writes a file and closes it, renames, links, removes."""
+    """Does one thing after the other: writes a file and closes it, renames, links, removes, copies."""
 
     def __init__(self, mount: Mount, dice: random.Random) -> None:
         self._mount = mount
@@ -42,7 +43,7 @@ class Program:
         tree, dice = self._mount.fs.tree, self._dice
         source = dice.choice(sorted(self.state)) if self.state else b""
         name = b"name %d" % dice.randrange(NAMES)
-        verb = dice.choice(["write", "write", "rename", "rename", "link", "unlink"])
+        verb = dice.choice(["write", "write", "rename", "rename", "link", "unlink", "clone", "copy"])
         if verb == "write" or not source:
             self._number += 1
             head = b"%08d" % self._number
@@ -50,18 +51,37 @@ class Program:
             await self._mount.write_file(name, head + bytes(dice.choice(SIZES)))
             self.state[name] = head
         elif verb == "rename" and source != name:
+            links = tree.lookup(ROOT_INO, source) is tree.lookup(ROOT_INO, name)
             await tree.rename(ROOT_INO, source, ROOT_INO, name, 0)
-            if self.state[source] != self.state.get(name):  # two links of a file both stay, rename(2)
+            if not links:  # of a file both stay, rename(2)
                 self.state[name] = self.state.pop(source)
         elif verb == "link" and name not in self.state:
             inode = tree.lookup(ROOT_INO, source)
             assert inode is not None
             await tree.link(inode.ino, ROOT_INO, name)
             self.state[name] = self.state[source]
+        elif verb == "clone":
+            self._number += 1
+            name = b"clone %d" % self._number
+            await self._clone(source, name)
+            self.state[name] = self.state[source]
+        elif verb == "copy" and tree.lookup(ROOT_INO, source) is not tree.lookup(ROOT_INO, name):
+            await copy.copy(self._mount.fs, source, name, recursive=False)
+            self.state[name] = self.state[source]
         elif verb == "unlink":
             await self._mount.unlink(source)
             del self.state[source]
         self.states.append(dict(self.state))
+
+    async def _clone(self, source: bytes, name: bytes) -> None:
+        """As cp(1) does: copy_file_range(2) of the whole file into a new one."""
+        files = self._mount.fs.files
+        inode = self._mount.fs.tree.lookup(ROOT_INO, source)
+        assert inode is not None
+        reader, writer = files.open(inode, False, 0), self._mount.open(await self._mount.make(name))
+        await files.copy_range(reader, 0, writer, 0, inode.size)
+        await self._mount.close(writer)
+        await files.release(reader)
 
 
 def committed(mount: Mount) -> tuple[State, set[bytes]]:
