@@ -30,7 +30,8 @@ PLACES = 8
 NOTHING = "nothing"
 """The outcome of a step on an empty place."""
 
-RDONLY_SIDE = os.O_SYNC | os.O_DSYNC | os.O_DIRECT
+DURABLY = os.O_SYNC | os.O_DSYNC | os.O_DIRECT
+"""What is not asked of a model."""
 SETID = stat.S_ISUID | stat.S_ISGID
 OWN_ATTRIBUTES = "user.casfs."
 
@@ -87,16 +88,20 @@ class Actor:
 
     # Opening and closing
 
-    def do_open(self, place: int, name: str, flags: int, mode: int) -> None:
-        if self.model:
-            flags &= ~RDONLY_SIDE
-        self._put(place, os.open(self._path(name), flags | os.O_NONBLOCK, mode))
+    def _flags(self, words: str) -> int:
+        flags = os.O_NONBLOCK  # fifos
+        for word in words.split("|"):
+            flags |= getattr(os, f"O_{word}")
+        return flags & ~DURABLY if self.model else flags
 
-    def do_reopen(self, place: int, source: int, flags: int) -> Any:
+    def do_open(self, place: int, name: str, flags: str, mode: str) -> None:
+        self._put(place, os.open(self._path(name), self._flags(flags), int(mode, 8)))
+
+    def do_reopen(self, place: int, source: int, flags: str) -> Any:
         """Through /proc: whatever has become of its name."""
         if source not in self.fds:
             return NOTHING
-        self._put(place, os.open(f"/proc/self/fd/{self.fds[source]}", flags | os.O_NONBLOCK))
+        self._put(place, os.open(f"/proc/self/fd/{self.fds[source]}", self._flags(flags)))
         return None
 
     def do_dup(self, place: int, source: int) -> Any:
@@ -108,12 +113,12 @@ class Actor:
     def do_handle(self, name: str) -> None:
         self.handle = calls.name_to_handle(self._path(name))
 
-    def do_open_handle(self, place: int, flags: int) -> Any:
+    def do_open_handle(self, place: int, flags: str) -> Any:
         if not self.handle:
             return NOTHING
         root = os.open(self.root, os.O_RDONLY)
         try:
-            self._put(place, calls.open_by_handle(root, self.handle, flags | os.O_NONBLOCK))
+            self._put(place, calls.open_by_handle(root, self.handle, self._flags(flags)))
         except OSError as error:
             # Whether a file without a name is found by its handle is the file system's choice.
             if error.errno != errno.ESTALE:
@@ -273,15 +278,15 @@ class Actor:
     def do_unlink(self, name: str) -> None:
         os.unlink(self._path(name))
 
-    def do_mkdir(self, name: str, mode: int) -> None:
-        os.mkdir(self._path(name), mode)
+    def do_mkdir(self, name: str, mode: str) -> None:
+        os.mkdir(self._path(name), int(mode, 8))
 
     def do_rmdir(self, name: str) -> None:
         os.rmdir(self._path(name))
 
-    def do_mknod(self, name: str, kind: int, mode: int) -> None:
+    def do_mknod(self, name: str, kind: int, mode: str) -> None:
         device = os.makedev(1, 3) if calls.KINDS[kind] == stat.S_IFCHR else 0
-        os.mknod(self._path(name), calls.KINDS[kind] | mode, device)
+        os.mknod(self._path(name), calls.KINDS[kind] | int(mode, 8), device)
 
     def do_list(self, name: str, size: int, back: int) -> Any:
         """Read a directory, then again from the position after one of its entries on."""
@@ -305,11 +310,11 @@ class Actor:
     def do_truncate(self, name: str, size: int) -> None:
         os.truncate(self._path(name), size)
 
-    def do_chmod(self, name: str, mode: int) -> None:
-        os.chmod(self._path(name), mode)
+    def do_chmod(self, name: str, mode: str) -> None:
+        os.chmod(self._path(name), int(mode, 8))
 
-    def do_fchmod(self, place: int, mode: int) -> Any:
-        return NOTHING if place not in self.fds else os.fchmod(self.fds[place], mode)
+    def do_fchmod(self, place: int, mode: str) -> Any:
+        return NOTHING if place not in self.fds else os.fchmod(self.fds[place], int(mode, 8))
 
     def do_chown(self, name: str, user: int, group: int) -> None:
         os.chown(self._path(name), user, group, follow_symlinks=False)

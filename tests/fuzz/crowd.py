@@ -1,6 +1,6 @@
 """Several processes that do whatever they like in one directory of a mount, some of them as other users.
 
-    python -m tests.fuzz.crowd FOLDER LOG SEED SECONDS USER [STEP-LEFT-OUT…]
+    python -m tests.fuzz.crowd FOLDER LOG SEED SECONDS USER WITHOUT
 
 Each step is in LOG before it is performed. Ends with 1, and a line that begins with "bad", when a request
 ends as none may; with 0 when the file system has lost its daemon.
@@ -36,11 +36,9 @@ LAST_SHOWN = 12
 class Worker:
     """One of the processes, from outside."""
 
-    def __init__(
-        self, folder: Path, log: Path, seed: str, seconds: float, user: int, left_out: frozenset[str]
-    ):
+    def __init__(self, folder: Path, log: Path, seed: str, seconds: float, user: int, without: str):
         self.log = log
-        words = [str(folder), str(log), seed, str(seconds), str(user), *sorted(left_out)]
+        words = [str(folder), str(log), seed, str(seconds), str(user), without]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.fuzz.crowd", *words],
             env=ENVIRONMENT,
@@ -84,7 +82,7 @@ class Worker:
             self._process.stderr.close()
 
 
-def work(folder: Path, log: Path, seed: str, seconds: float, user: int, left_out: frozenset[str]) -> int:
+def work(folder: Path, log: Path, seed: str, seconds: float, user: int, without: str) -> int:
     record = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     if user:
         os.setgroups([])
@@ -93,7 +91,7 @@ def work(folder: Path, log: Path, seed: str, seconds: float, user: int, left_out
     os.umask(0)
     dice = Dice(seed)
     dice.users = not user and os.getuid() == 0
-    dice.left_out = left_out
+    dice.without = without
     actor = Actor(folder)
     actor.alone = False
     deadline = time.monotonic() + seconds
@@ -120,8 +118,8 @@ def is_bad(name: str, found: str) -> bool:
 
 
 def main() -> int:
-    folder, log, seed, seconds, user, *left_out = sys.argv[1:]
-    return work(Path(folder), Path(log), seed, float(seconds), int(user), frozenset(left_out))
+    folder, log, seed, seconds, user, without = sys.argv[1:]
+    return work(Path(folder), Path(log), seed, float(seconds), int(user), without)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import os
 import random
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +30,18 @@ MODES = (0o644, 0o600, 0o666, 0o777, 0o755, 0o4755, 0o2755, 0o6777, 0o2644, 0o00
 SECONDS = (0, 1, -1, 1_700_000_000, -2_145_916_800, 2_147_483_648, 4_102_444_800, 10_413_792_000, 1 << 40)
 """1970, 1902, 2038, 2100, 2300, and what nobody can keep."""
 
-SYNCS = (os.O_SYNC, os.O_DSYNC, os.O_DIRECT, os.O_NOFOLLOW, os.O_APPEND, os.O_TRUNC, os.O_CREAT)
+ACCESS = ("RDONLY", "RDONLY", "WRONLY", "RDWR", "RDWR")
+FLAGS = {
+    "SYNC": 0.1,
+    "DSYNC": 0.1,
+    "DIRECT": 0.1,
+    "NOFOLLOW": 0.1,
+    "APPEND": 0.12,
+    "TRUNC": 0.12,
+    "CREAT": 0.5,
+}
+"""Of open(2), and how often."""
+
 RWF_HIPRI, RWF_DSYNC, RWF_SYNC, RWF_APPEND = 1, 2, 4, 0x10
 KEEP = Fallocate.KEEP_SIZE
 FALLOCATE = (0, KEEP, Fallocate.PUNCH_HOLE | KEEP, Fallocate.ZERO_RANGE, Fallocate.ZERO_RANGE | KEEP)
@@ -67,9 +78,8 @@ class Dice(random.Random):
     def content(self) -> int:
         return self.randrange(CONTENTS)
 
-    def mode(self) -> int:
-        mode = self.choice(MODES)
-        return mode & 0o1777 if "setid" in self.left_out else mode
+    def mode(self) -> str:
+        return f"{self.choice(MODES):04o}"
 
     def owner(self) -> int:
         return self.choice((-1, -1, 0, 1234, 1235, 4_000_000_000))
@@ -80,14 +90,15 @@ class Dice(random.Random):
             return 0, self.choice((UTIME_NOW, UTIME_OMIT))
         return self.choice(SECONDS), self.choice((0, 0, 1, 999_999_999))
 
-    def flags(self) -> int:
-        flags = self.choice((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_RDWR))
-        for flag in SYNCS:
-            if self.random() < (0.12 if flag != os.O_CREAT else 0.5):
-                flags |= flag
-        if flags & os.O_CREAT and self.random() < 0.1:
-            flags |= os.O_EXCL
-        return os.O_PATH if self.random() < 0.03 else flags
+    def flags(self, *, create: bool = True) -> str:
+        if self.random() < 0.03:
+            return "PATH"
+        flags = [self.choice(ACCESS), *(name for name, chance in FLAGS.items() if self.random() < chance)]
+        if not create:
+            flags = [flag for flag in flags if flag not in ("CREAT", "NOFOLLOW")]
+        if "CREAT" in flags and self.random() < 0.1:
+            flags.append("EXCL")
+        return "|".join(flags)
 
     def write_flags(self) -> int:
         return self.choice((0, 0, 0, 0, 0, RWF_DSYNC, RWF_SYNC, RWF_APPEND, RWF_DSYNC | RWF_APPEND))
@@ -97,25 +108,27 @@ class Dice(random.Random):
 
     def step(self) -> Step:
         """The next one."""
-        user = self.choice(USERS) if self.users else 0
-        steps, weights = _weighted(self.left_out)
-        name, arguments = self.choices(steps, cum_weights=weights)[0]
-        return Step(user, name, arguments(self))
+        while True:
+            user = self.choice(USERS) if self.users else 0
+            name, arguments = self.choices(_KINDS, cum_weights=_WEIGHTS)[0]
+            step = Step(user, name, arguments(self))
+            if not (self.without and re.search(self.without, repr(step))):
+                return step
 
     users = False
     """May it be somebody else than the one who runs this?"""
 
-    left_out: frozenset[str] = frozenset()
-    """Names of steps that are not wanted; "setid": no set-id bits."""
+    without = ""
+    """A regular expression for steps that are not wanted."""
 
 
 STEPS: tuple[tuple[int, str, Arguments], ...] = (
     (30, "open", lambda d: (d.place(), d.name(), d.flags(), d.mode())),
-    (4, "reopen", lambda d: (d.place(), d.place(), d.flags() & ~(os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW))),
+    (4, "reopen", lambda d: (d.place(), d.place(), d.flags(create=False))),
     (3, "dup", lambda d: (d.place(), d.place())),
     (16, "close", lambda d: (d.place(),)),
     (2, "handle", lambda d: (d.name(),)),
-    (2, "open_handle", lambda d: (d.place(), d.flags() & ~(os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW))),
+    (2, "open_handle", lambda d: (d.place(), d.flags(create=False))),
     (3, "send", lambda d: (d.place(),)),
     (4, "receive", lambda d: (d.place(),)),
     (1, "fork", lambda d: ()),
@@ -159,7 +172,7 @@ STEPS: tuple[tuple[int, str, Arguments], ...] = (
     (2, "symlink", lambda d: (d.any_name() or "a", d.choice(("S", "D/S", "a")))),
     (1, "readlink", lambda d: (d.choice(("S", "D/S", "a")),)),
     (8, "unlink", lambda d: (d.any_name(),)),
-    (5, "mkdir", lambda d: (d.choice(DIRECTORIES), d.mode() | 0o700)),
+    (5, "mkdir", lambda d: (d.choice(DIRECTORIES), d.mode())),
     (1, "rmdir", lambda d: (d.choice(DIRECTORIES),)),
     (1, "mknod", lambda d: (d.name(), d.randrange(4), d.mode())),
     (2, "list", lambda d: (d.choice(DIRECTORIES), d.choice((280, 1024, 32768)), d.randrange(100))),
@@ -183,7 +196,5 @@ STEPS: tuple[tuple[int, str, Arguments], ...] = (
 )
 
 
-@functools.cache
-def _weighted(left_out: frozenset[str]) -> tuple[list[tuple[str, Arguments]], list[int]]:
-    steps = [each for each in STEPS if each[1] not in left_out]
-    return [each[1:] for each in steps], list(itertools.accumulate(each[0] for each in steps))
+_KINDS = [each[1:] for each in STEPS]
+_WEIGHTS = list(itertools.accumulate(each[0] for each in STEPS))

@@ -57,13 +57,11 @@ class Finding(Exception):
 class Fuzz:
     """One store, fuzzed until `seconds` are over. Raises Finding or Difference."""
 
-    def __init__(
-        self, folder: Path, model: Path, mode: str, seed: int, left_out: frozenset[str] = frozenset()
-    ) -> None:
+    def __init__(self, folder: Path, model: Path, mode: str, seed: int, without: str = "") -> None:
         self.folder = folder
         self.model = model
         self.seed = seed
-        self.left_out = left_out
+        self.without = without
         self.dice = random.Random(seed)
         self.mount = Mount(folder / "store", folder / "mnt", mode=mode)
         self.counts: Counter[str] = Counter()
@@ -113,7 +111,7 @@ class Fuzz:
 
     def duel(self) -> None:
         dice = Dice(f"{self.seed}/{self.number}")
-        dice.users, dice.left_out = os.getuid() == 0, self.left_out
+        dice.users, dice.without = os.getuid() == 0, self.without
         place, model = self._place(), self.model / f"round{self.number}"
         self.steps = []
         self.fight([dice.step() for _ in range(STEPS)], place, model)
@@ -143,7 +141,7 @@ class Fuzz:
                 f"{self.seed}/{self.number}/{number}",
                 seconds,
                 user,
-                self.left_out,
+                self.without,
             )
             for number, user in enumerate(users)
         ]
