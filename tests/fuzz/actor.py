@@ -223,8 +223,9 @@ class Actor:
     def do_fsync(self, place: int, how: int) -> Any:
         if place not in self.fds:
             return NOTHING
-        if self.model:
-            os.fstatvfs(self.fds[place])
+        kind = stat.S_IFMT(os.fstat(self.fds[place]).st_mode)
+        if self.model and kind in (stat.S_IFREG, stat.S_IFDIR):
+            os.lseek(self.fds[place], 0, os.SEEK_CUR)  # EBADF with O_PATH
             return None
         (os.fsync, os.fdatasync, calls.syncfs)[how](self.fds[place])
         return None
@@ -253,7 +254,9 @@ class Actor:
         """A store from outside, as a debugger does it."""
         if place not in self.maps:
             return NOTHING
-        return calls.process_vm_writev(os.getpid(), self.maps[place].address + offset, pattern(seed, size))
+        mapping = self.maps[place]
+        data = pattern(seed, size)[: max(mapping.length - offset, 0)]
+        return calls.process_vm_writev(os.getpid(), mapping.address + offset, data) if data else 0
 
     def do_msync(self, place: int) -> Any:
         return NOTHING if place not in self.maps else self.maps[place].sync()

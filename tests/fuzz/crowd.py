@@ -73,7 +73,8 @@ class Worker:
     def end(self, timeout: float = 60) -> str:
         """Wait for its end; what it complained about."""
         complaint = self._process.communicate(timeout=timeout)[1]
-        return f"{complaint}\n{self.last()}" if self._process.returncode else ""
+        code = self._process.returncode
+        return f"a process ended with {code}: {complaint}\n{self.last()}" if code else ""
 
     def kill(self) -> None:
         self._process.kill()
