@@ -310,7 +310,7 @@ class Beside(threading.Thread):
                     ("cp", "-r", place / names[0], place / names[1]),
                     ("mv", place / names[0], place / names[1]),
                     ("undelete", place, self.dice.choice(names)),
-                    ("gc", "--grace", self.dice.choice(("0", "5")), self.mount.store),
+                    ("gc", "--grace", self.dice.choice(("0", "5s")), self.mount.store),
                     ("gc", "--full", "--grace", "0", self.mount.store),
                     ("scrub", self.mount.store),
                     ("df", self.mount.path),
