@@ -144,9 +144,9 @@ class Verbs:
         """A handle; its `passthrough` says that it has to be opened with `content.backing`."""
         handle = self.files.open(self.inode(ino), flags & os.O_ACCMODE != os.O_RDONLY, uid)
         try:
-            await self.files.join(handle)
-            if flags & os.O_TRUNC:
+            if flags & os.O_TRUNC:  # first: what was emptied has no backing file
                 await self.files.truncate_at_open(handle)
+            await self.files.join(handle)
         except BaseException:
             await self.files.release(handle)
             raise
