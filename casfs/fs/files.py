@@ -72,8 +72,7 @@ class Files(Sealing):
                     await self.begin_in_order()
                     await self.settle(content)
             except OSError as error:
-                if not content.broken:
-                    self._tell_once(content.inode, error)
+                self._tell_once(content.inode, error)
         if content.mutex.busy:
             async with content.mutex:
                 pass

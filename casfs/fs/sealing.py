@@ -68,7 +68,21 @@ class Sealing(Passthrough):
                 self._set_apart(content, error)
             raise OSError(number or database_errno(error) or errno.EIO, str(error)) from error
         content.failures = 0
-        self._told.discard(content.inode.ino)
+
+    def discard(self, inode: Inode) -> bool:
+        gone = super().discard(inode)
+        if gone:
+            self.resting.forget(inode.ino)
+            self._told.discard(inode.ino)
+        return gone
+
+    def check_kept(self) -> None:
+        """Raises OSError when something was written that cannot be kept."""
+        for content in self._open.values():
+            if content.broken and content.inode.nlink:
+                raise OSError(
+                    content.broken, f"what was written to {self._path(content.inode)} cannot be kept"
+                )
 
     def _set_apart(self, content: Content, error: Exception) -> None:
         """Content that can be neither sealed nor written: a crash, or an unmount, leaves the file as it was
@@ -282,6 +296,7 @@ class Sealing(Passthrough):
             self._group.obsolete(inode.staged)
             inode.staged = None
         self.resting.forget(inode.ino)
+        self._told.discard(inode.ino)
         self._inodes.set_blob(inode, blob)
         self._inodes.mark(inode)
         self._group.count()
@@ -311,7 +326,8 @@ class Sealing(Passthrough):
 
     async def settle_due(self) -> None:
         """Settle what close(2) has left for later: before anybody is told that all that came before is
-        durable. Raises OSError, which its close did not know; the others are settled all the same."""
+        durable. Raises OSError when there is no room for some of it, which its close did not know; the others
+        are settled all the same. What fails for another reason is told by its own fsync(2) only."""
         failed: OSError | None = None
         for number, content in enumerate(list(self.seals_due)):
             if number % PAUSE_EVERY == PAUSE_EVERY - 1:
@@ -319,7 +335,8 @@ class Sealing(Passthrough):
             try:
                 await self._settle_closed(content)
             except OSError as error:
-                failed = error
+                self._tell_once(content.inode, error)
+                failed = error if error.errno in PASSING else failed
         if failed is not None:
             raise failed
 
@@ -418,7 +435,8 @@ class Sealing(Passthrough):
                 self._rest_again(inode)
 
     def _tell_once(self, inode: Inode, error: Exception) -> None:
-        if inode.ino not in self._told:
+        content = inode.content
+        if inode.ino not in self._told and not (content is not None and content.broken):
             self._told.add(inode.ino)
             unexpected = None if isinstance(error, OSError) else error
             log.error("%s stays staged: %s", self._path(inode), error, exc_info=unexpected)
@@ -454,8 +472,7 @@ class Sealing(Passthrough):
         try:
             await self.settle(content)
         except Exception as error:
-            if not content.broken:
-                self._tell_once(content.inode, error)
+            self._tell_once(content.inode, error)
         self._close_if_idle(content)
 
     async def _persist_late(self, content: Content) -> None:
@@ -484,8 +501,13 @@ class Sealing(Passthrough):
             if content is not None and content.broken and inode.nlink:
                 raise OSError(content.broken, f"{self._path(inode)}: {os.strerror(content.broken)}")
             await self.seal_closed(inode)
+            content = inode.content
             if content is not None and inode.nlink:  # by force, before it was closed
                 await self.seal_unwritten(content)
+                if (
+                    content.is_lent and not content.handles
+                ):  # it is the backing file of nobody after this mount
+                    self._give_back(content)
                 self._close_if_idle(content)
         except Exception as error:
             self._tell_once(inode, error)
