@@ -30,7 +30,7 @@ class Contents:
     """The table of open contents. Owned by the thread that runs the file system.
 
     `seals_at_close`: close(2) waits for the seal, always. `seals_due`: what was closed and is to be
-    settled (sealing.py) with the next commit.
+    settled (settling.py) with the next commit.
     """
 
     def __init__(self, store: Store, inodes: InodeTable, group: GroupCommit, scheduler: Scheduler) -> None:

@@ -14,7 +14,7 @@ from casfs.fs.content import Content, Handle
 from casfs.fs.contents import BUFFERED_LIMIT
 from casfs.fs.inodes import Inode
 from casfs.fs.resting import REST_SECONDS
-from casfs.fs.sealing import Sealing
+from casfs.fs.settling import Settling
 from casfs.fs.trash import Trash
 from casfs.syscalls import start_writeback
 
@@ -44,7 +44,7 @@ CAPABILITY = b"security.capability"
 """capabilities(7) of a program file."""
 
 
-class Files(Sealing):
+class Files(Settling):
     """File verbs. Owned by the thread that runs the file system.
 
     `trash` is set by who puts the file system together.
