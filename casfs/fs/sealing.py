@@ -234,6 +234,14 @@ class Sealing(Passthrough):
                 if content.dirty:
                     await self._persist(content)
 
+    async def persist_unnamed(self, inode: Inode) -> None:
+        """Before a file without a name gets one."""
+        content = inode.content
+        if content is not None and content.dirty:
+            async with content.mutex:
+                if content.dirty:
+                    await self._persist(content)
+
     async def write_back(self) -> None:
         """Before a commit: long-dirty content becomes durable, what could not be sealed is tried again."""
         now = self._scheduler.now()
