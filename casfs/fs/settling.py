@@ -152,6 +152,14 @@ class Settling(Sealing):
                 if content.dirty:
                     await self._persist(content)
 
+    async def persist_unnamed(self, inode: Inode) -> None:
+        """Before a file without a name gets one."""
+        content = inode.content
+        if content is not None and content.dirty:
+            async with content.mutex:
+                if content.dirty:
+                    await self._persist(content)
+
     async def seal_closed(self, inode: Inode) -> None:
         """Seal what nobody writes any more, whether it has rested or not: somebody wants its digest, or a
         copy of it. Raises OSError."""

@@ -81,6 +81,7 @@ OPCODES = {
     "readdirplus": (44,),
     "seek": (46,),
     "copy_range": (47, 53),
+    "tmpfile": (51,),
 }
 """Handler -> opcodes (enum fuse_opcode of linux/fuse.h)."""
 
@@ -138,6 +139,7 @@ class Accelerated:
             "setattr": self._setattr,
             "open": self._open,
             "create": self._create,
+            "tmpfile": self._tmpfile,
             "write": self._write,
         }
         return {opcode: handlers[name] for name, opcodes in OPCODES.items() for opcode in opcodes}
@@ -275,7 +277,7 @@ class Accelerated:
         return self._verbs.forget(inos)
 
     async def _create(
-        self, parent: int, name: bytes, mode: int, umask: int, flags: int, uid: int, gid: int
+        self, parent: int, name: bytes | None, mode: int, umask: int, flags: int, uid: int, gid: int
     ) -> tuple[Inode, int, int, int]:
         reply = None
 
@@ -287,6 +289,11 @@ class Accelerated:
         await self._verbs.create(parent, name, mode, umask, flags, uid, gid, opened)
         assert reply is not None
         return reply
+
+    def _tmpfile(
+        self, parent: int, mode: int, umask: int, flags: int, uid: int, gid: int
+    ) -> Coroutine[Any, Any, tuple[Inode, int, int, int]]:
+        return self._create(parent, None, mode, umask, flags, uid, gid)
 
     def _leased(self, handle: Handle, how: int) -> int:
         """The number of a handle that the accelerator may give to others who only read; 0 when it may not.
