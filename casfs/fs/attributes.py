@@ -10,9 +10,18 @@ from dataclasses import dataclass
 from casfs.errors import FsError
 from casfs.fs.commit import GroupCommit
 from casfs.fs.content import Handle
-from casfs.fs.files import Files, mode_without_suid
+from casfs.fs.files import MAX_SIZE, Files, mode_without_suid
 from casfs.fs.inodes import Inode, InodeTable
 from casfs.fs.xattrs import ExtendedAttributes
+
+FIRST_TIME, LAST_TIME = (sign * ((1 << 63) // 10**9) * 10**9 for sign in (-1, 1))
+"""Nanoseconds: the first and last whole second, in 1677 and 2262, that a row (64 bits) can keep."""
+
+
+def clamp_time(ns: int) -> int:
+    """The nearest time that can be kept, as Linux does it for every file system (timestamp_truncate of
+    fs/inode.c)."""
+    return min(max(ns, FIRST_TIME), LAST_TIME)
 
 
 @dataclass(slots=True)
@@ -41,7 +50,8 @@ class Attributes:
     async def set(self, ino: int, changes: Changes, handle: Handle | None, uid: int) -> Inode:
         """Apply `changes` on behalf of user `uid`. The kernel has checked permissions.
 
-        Raises FsError EISDIR, EINVAL (size of something without one), OSError (ENOSPC, EFBIG, EIO).
+        Times that no row can keep become the nearest that one can. Raises FsError EISDIR, EINVAL (size of
+        something without one), OSError (ENOSPC, EFBIG, EIO).
         """
         inode = self._inodes.get(ino)
         if changes.size is not None:
@@ -61,9 +71,9 @@ class Attributes:
                 inode.mode = mode_without_suid(inode.mode)
             await self._files.drop_privileges(inode, 0)
         if changes.atime is not None:
-            inode.atime = changes.atime
+            inode.atime = clamp_time(changes.atime)
         if changes.mtime is not None:
-            inode.mtime = changes.mtime
+            inode.mtime = clamp_time(changes.mtime)
         inode.ctime = time.time_ns()
         self._inodes.mark(inode)
         group.count()
@@ -74,5 +84,7 @@ class Attributes:
             raise FsError(errno.EISDIR)
         if not inode.is_regular or size < 0:
             raise FsError(errno.EINVAL)
+        if size > MAX_SIZE:
+            raise FsError(errno.EFBIG)
         await self._files.truncate(inode, size, handle, uid)
         await self._files.drop_privileges(inode, uid)

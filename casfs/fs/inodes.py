@@ -29,6 +29,9 @@ EVICT_BATCH = 1000
 FLUSH_BATCH = 400
 """Dirty inodes after which their rows are written: about one millisecond of work."""
 
+INO_MAX = (1 << 63) - 1
+"""No inode has a higher number: SQLite's integers end there."""
+
 NUMBER_BLOCK = 1 << 16
 """Inode numbers and cookies are reserved on disk in blocks of so many (I7)."""
 
@@ -157,7 +160,7 @@ class InodeTable:
         return inode if inode is not None else self._load(ino)
 
     def _load(self, ino: int) -> Inode:
-        row = self._namespace.inodes.get(ino)
+        row = None if ino > INO_MAX else self._namespace.inodes.get(ino)
         if row is None or ino in self._deleted:
             raise FsError(errno.ESTALE)
         inode = Inode(*row)  # type: ignore[arg-type]

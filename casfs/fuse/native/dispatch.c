@@ -38,9 +38,14 @@ static void call(const struct fuse_in_header *in, uint32_t opcode, PyObject **ar
 
 /* Requests */
 
-static int64_t nanoseconds(uint64_t seconds, uint32_t rest)
+/* The seconds sent are signed. What does not fit becomes the first or last whole second that does, as Linux does it
+ * for what a file system cannot keep (timestamp_truncate, fs/inode.c). */
+static int64_t nanoseconds(uint64_t sent, uint32_t rest)
 {
-	return (int64_t)seconds * 1000000000 + rest;
+	const int64_t second = 1000000000, last = INT64_MAX / second, seconds = (int64_t)sent;
+	if (seconds >= last)
+		return last * second;
+	return seconds <= -last ? -last * second : seconds * second + rest;
 }
 
 static PyObject *handler_for(uint32_t opcode)
