@@ -36,6 +36,9 @@ class Changes:
     mtime: int | None = None
 
 
+NOTHING = Changes()
+
+
 class Attributes:
     """The setattr verb. Owned by the thread that runs the file system."""
 
@@ -51,11 +54,13 @@ class Attributes:
         """Apply `changes` on behalf of user `uid`. The kernel has checked permissions.
 
         Times that no row can keep become the nearest that one can. Raises FsError EISDIR, EINVAL (size of
-        something without one), OSError (ENOSPC, EFBIG, EIO).
+        something without one), EPERM, OSError (ENOSPC, EFBIG, EIO).
         """
         inode = self._inodes.get(ino)
         if changes.size is not None:
             await self._resize(inode, changes.size, handle, uid)
+        elif changes == NOTHING and not inode.is_directory:
+            await self._leave_owner(inode, uid)
         group = self._group
         if not group.active:
             await group.begin()
@@ -69,7 +74,7 @@ class Attributes:
             inode.gid = inode.gid if changes.gid is None else changes.gid
             if changes.mode is None and not inode.is_directory:
                 inode.mode = mode_without_suid(inode.mode)
-            await self._files.drop_privileges(inode, 0)
+            await self._files.drop_privileges(inode, False)
         if changes.atime is not None:
             inode.atime = clamp_time(changes.atime)
         if changes.mtime is not None:
@@ -87,4 +92,15 @@ class Attributes:
         if size > MAX_SIZE:
             raise FsError(errno.EFBIG)
         await self._files.truncate(inode, size, handle, uid)
-        await self._files.drop_privileges(inode, uid)
+        await self._files.drop_privileges(inode, bool(uid))
+
+    async def _leave_owner(self, inode: Inode, uid: int) -> None:
+        """chown(file, -1, -1): it takes set-id bits away, for who may change the mode.
+
+        The kernel asks for nothing in just the same way before a write or fallocate(2) of a file that is open
+        for it (file_remove_privs, fs/inode.c); those requests take the bits away themselves.
+        """
+        if uid in (0, inode.uid):
+            await self._files.drop_privileges(inode, True)
+        elif inode.mode & (stat.S_ISUID | stat.S_ISGID) and not self._files.has_writers(inode):
+            raise FsError(errno.EPERM)

@@ -144,9 +144,24 @@ class Content:
 
 
 class Handle:
-    """One open(2) of a file."""
+    """One open(2) of a file.
 
-    __slots__ = ("content", "flushed", "inherited", "inode", "passthrough", "uid", "writable", "wrote")
+    `syncs`: opened with O_SYNC or O_DSYNC. `direct`: the kernel writes past its page cache, and then leaves
+    it to the file system to make durable what is written with one of them, or with RWF_SYNC or RWF_DSYNC.
+    """
+
+    __slots__ = (
+        "content",
+        "direct",
+        "flushed",
+        "inherited",
+        "inode",
+        "passthrough",
+        "syncs",
+        "uid",
+        "writable",
+        "wrote",
+    )
 
     def __init__(self, inode: Inode, content: Content, writable: bool, uid: int) -> None:
         self.inode = inode
@@ -157,3 +172,5 @@ class Handle:
         self.flushed = False
         self.inherited = False
         self.passthrough = False
+        self.syncs = False
+        self.direct = False

@@ -83,6 +83,10 @@ class Contents:
             content.inode.content = None
             del self._open[content.inode.ino]
 
+    def has_writers(self, inode: Inode) -> bool:
+        """Has anybody opened it for writing?"""
+        return inode.content is not None and inode.content.writers > 0
+
     def discard(self, inode: Inode) -> bool:
         """An inode without names goes: content, attributes, row. Inside a transaction. False while open."""
         content = inode.content

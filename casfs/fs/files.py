@@ -7,6 +7,7 @@ import logging
 import os
 import stat
 import time
+from collections.abc import Callable
 
 from casfs.errors import FsError
 from casfs.fs.content import Content, Handle
@@ -45,10 +46,12 @@ CAPABILITY = b"security.capability"
 class Files(Sealing):
     """File verbs. Owned by the thread that runs the file system.
 
-    `trash` is set by who puts the file system together.
+    `trash` is set by who puts the file system together. `privileges_dropped` is called with the number of an
+    inode whose mode has changed by a request whose answer does not say so: the kernel has to be told.
     """
 
     trash: Trash
+    privileges_dropped: Callable[[int], object] = staticmethod(lambda _: None)
 
     def open(self, inode: Inode, writable: bool, uid: int) -> Handle:
         """As `Contents.open`. Raises FsError EPERM for who wants to write in the trash."""
@@ -123,8 +126,11 @@ class Files(Sealing):
                 return bytes(memoryview(content.buffer)[offset : offset + max(size, 0)])
         return await self._read_content(content, offset, size)
 
-    async def write(self, handle: Handle, offset: int, data: bytes | memoryview) -> int:
-        """Write `data`, less of it only when the disk fills up. Raises OSError (ENOSPC, EFBIG, EIO)."""
+    async def write(
+        self, handle: Handle, offset: int, data: bytes | memoryview, kills: bool | None = None
+    ) -> int:
+        """Write `data`, less of it only when the disk fills up. `kills`: set-id bits go; None: unless root
+        has opened the file. Raises OSError (ENOSPC, EFBIG, EIO)."""
         content = handle.content
         inode = content.inode
         if self._group.failed:
@@ -152,7 +158,7 @@ class Files(Sealing):
             handle.inherited = True
         inode.mtime = inode.ctime = time.time_ns()
         if inode.xattrs != {} or inode.mode & (stat.S_ISUID | stat.S_ISGID):
-            await self.drop_privileges(inode, handle.uid)
+            await self.drop_privileges(inode, bool(handle.uid) if kills is None else kills)
         return written
 
     def _may_be_slow(self, content: Content) -> bool:
@@ -172,12 +178,13 @@ class Files(Sealing):
         except OSError as error:
             log.info("inode %d is hashed when it is sealed: %s", content.inode.ino, error)
 
-    async def drop_privileges(self, inode: Inode, uid: int) -> None:
-        """What a write or a truncation takes away: capabilities, and suid and sgid unless by root.
+    async def drop_privileges(self, inode: Inode, kills: bool) -> None:
+        """What a write or a truncation takes away: capabilities, and with `kills` suid and sgid.
 
-        The kernel leaves that to the file system (FUSE_HANDLE_KILLPRIV and _V2, linux/fuse.h).
+        The kernel leaves that to the file system (FUSE_HANDLE_KILLPRIV and _V2, linux/fuse.h), and goes by
+        the mode it remembers until it is told (bprm_fill_uid, fs/exec.c).
         """
-        mode = mode_without_suid(inode.mode) if uid else inode.mode
+        mode = mode_without_suid(inode.mode) if kills else inode.mode
         if inode.xattrs is None:
             inode.xattrs = self._xattrs.of(inode.ino)
         capable = CAPABILITY in inode.xattrs
@@ -188,6 +195,7 @@ class Files(Sealing):
                 self._xattrs.remove(inode.ino, CAPABILITY)
                 del inode.xattrs[CAPABILITY]
             self._inodes.changed(inode)
+            self.privileges_dropped(inode.ino)
 
     async def _write_in_thread(self, content: Content, offset: int, data: bytes | memoryview) -> int:
         """As `_write`, to a staged file; the mutex is held."""
@@ -271,7 +279,7 @@ class Files(Sealing):
             await self._group.begin()
             inode.mtime = time.time_ns()
             self._inodes.changed(inode)
-        await self.drop_privileges(inode, handle.uid)
+        await self.drop_privileges(inode, bool(handle.uid))
 
     def _seals_later(self, content: Content) -> bool:
         """Leave content in memory to the next commit, if it need not be sealed now and is not too much.

@@ -256,7 +256,7 @@ class Operations(pyfuse3.Operations):
 
     @translated
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        return await self._verbs.write(fh, off, buf)
+        return await self._verbs.write(fh, off, buf, True)  # pyfuse3 does not say who writes
 
     @translated
     async def flush(self, fh: int) -> None:

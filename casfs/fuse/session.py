@@ -28,6 +28,7 @@ class Session:
         self._options = options
         self._store = fs.store.path
         self._files = fs.files
+        fs.files.privileges_dropped = caches.forget_attributes
         presentation = Presentation(options.uid, options.gid, options.umask)
         verbs = Verbs(fs, durable_each=options.commit_interval == 0)
         self._operations = Operations(verbs, presentation)

@@ -143,6 +143,7 @@ class Verbs:
     async def open(self, ino: int, flags: int, uid: int) -> Handle:
         """A handle; its `passthrough` says that it has to be opened with `content.backing`."""
         handle = self.files.open(self.inode(ino), flags & os.O_ACCMODE != os.O_RDONLY, uid)
+        handle.syncs = bool(flags & os.O_DSYNC)
         try:
             await self.files.join(handle)
             if flags & os.O_TRUNC:
@@ -169,6 +170,7 @@ class Verbs:
 
         def made(inode: Inode) -> None:
             handles.append(self.files.open(inode, flags & os.O_ACCMODE != os.O_RDONLY, uid))
+            handles[0].syncs = bool(flags & os.O_DSYNC)
             opened(handles[0])
 
         mode = stat.S_IFREG | mode & 0o7777
@@ -178,8 +180,18 @@ class Verbs:
     def read(self, fh: int, offset: int, size: int) -> Coroutine[Any, Any, bytes | bytearray]:
         return self.files.read(self.handles[fh], offset, size)
 
-    def write(self, fh: int, offset: int, data: bytes) -> Coroutine[Any, Any, int]:
-        return self.files.write(self.handles[fh], offset, data)
+    def write(self, fh: int, offset: int, data: bytes, kills: bool) -> Coroutine[Any, Any, int]:
+        """`kills`: set-id bits go (`Files.write`)."""
+        return self.files.write(self.handles[fh], offset, data, kills)
+
+    async def write_synced(self, fh: int, offset: int, data: bytes, kills: bool) -> int:
+        """As `write`, with O_SYNC, O_DSYNC or their like: durable, where the kernel does not ask for that by
+        an FSYNC (generic_write_sync, which fuse_direct_write_iter of fs/fuse/file.c does not call)."""
+        handle = self.handles[fh]
+        written = await self.files.write(handle, offset, data, kills)
+        if handle.direct:
+            await self.files.fsync(handle)
+        return written
 
     async def flush(self, fh: int) -> None:
         handle = self.handles[fh]
@@ -200,12 +212,20 @@ class Verbs:
     # Ranges
 
     @mutating
-    async def copy_range(self, source: int, offset: int, target: int, target_offset: int, length: int) -> int:
-        handles = self.handles
-        return await self.files.copy_range(handles[source], offset, handles[target], target_offset, length)
+    async def copy_range(
+        self, source: int, offset: int, target: int, target_offset: int, length: int, uid: int
+    ) -> int:
+        origin, to = self.handles[source], self.handles[target]
+        copied = await self.files.copy_range(origin, offset, to, target_offset, length, uid)
+        if to.syncs:
+            await self.files.fsync(to)
+        return copied
 
     async def seek(self, fh: int, offset: int, whence: int) -> int:
         return await self.files.seek(self.handles[fh], offset, whence)
 
-    async def allocate(self, fh: int, offset: int, length: int, mode: int) -> None:
-        await self.files.allocate(self.handles[fh], offset, length, mode)
+    async def allocate(self, fh: int, offset: int, length: int, mode: int, uid: int) -> None:
+        handle = self.handles[fh]
+        await self.files.allocate(handle, offset, length, mode, uid)
+        if handle.syncs:
+            await self.files.fsync(handle)

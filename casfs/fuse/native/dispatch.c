@@ -281,7 +281,7 @@ bool casfs_dispatch(const struct fuse_in_header *in, size_t size)
 		if (length < sizeof *arg + arg->size)
 			return false;
 		CALL(opcode, U(arg->fh), U(arg->offset), payload((const char *)(arg + 1), arg->size),
-		     U(arg->write_flags));
+		     U(arg->write_flags), U(arg->flags));
 		return true;
 	}
 	case FUSE_FLUSH:
@@ -305,12 +305,14 @@ bool casfs_dispatch(const struct fuse_in_header *in, size_t size)
 	}
 	case FUSE_FALLOCATE: {
 		const struct fuse_fallocate_in *arg = body;
-		CALL(opcode, U(arg->fh), U(arg->offset), U(arg->length), U(arg->mode));
+		CALL(opcode, U(arg->fh), U(arg->offset), U(arg->length), U(arg->mode),
+		     U(in->uid));
 		return true;
 	}
 	case FUSE_COPY_FILE_RANGE: {
 		const struct fuse_copy_file_range_in *arg = body;
-		CALL(opcode, U(arg->fh_in), U(arg->off_in), U(arg->fh_out), U(arg->off_out), U(arg->len));
+		CALL(opcode, U(arg->fh_in), U(arg->off_in), U(arg->fh_out), U(arg->off_out), U(arg->len),
+		     U(in->uid));
 		return true;
 	}
 	default:
