@@ -6,8 +6,8 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from blake3 import blake3
@@ -171,11 +171,13 @@ class FileStore:
                 self._written.notify_all()
 
     def publish_staged(self, digest: bytes, staged: StagedFile, *, keep_name: bool) -> None:
-        """Make a staged file the blob of its digest and close it. Not durable before `sync_each`.
+        """Make a staged file that was lent to nobody the blob of its digest and close it. Not durable before
+        `sync_each`.
 
         `keep_name`: a committed row names the staged file, so it must outlive the next commit (I5);
         the caller removes it then.
         """
+        assert not staged.is_lent, "who has mapped it could write to the blob (I2)"
         source, target = self.staging.path(staged.name), self.paths.blob(digest)
         os.fchmod(staged.fd, BLOB_MODE)
         with self._taken([digest]):
@@ -241,17 +243,22 @@ class FileStore:
         except FileNotFoundError:
             raise OSError(errno.EIO, f"blob {digest.hex()} is missing from the filestore") from None
 
-    def sync_all(self, _digests: list[bytes]) -> None:
+    def sync_all(self) -> None:
         """Make many published blobs durable at once, by syncfs(2). Blocks, for as long as all dirty
         data of that file system takes, other programs' included."""
         self.durable.syncfs(self.paths.root)
 
-    def sync_each(self, digests: list[bytes]) -> None:
-        """Make published blobs durable: their bytes and their names (I1). Blocks."""
+    def sync_each(self, digests: Collection[bytes], staged: Collection[str] = ()) -> None:
+        """Make published blobs durable, their bytes and their names (I1), and staged files, of which one that
+        is gone already is no error. Blocks."""
         for digest in digests:
             self.durable.fsync_path(self.paths.blob(digest))
-        for shard in sorted({self.paths.shard(digest) for digest in digests}):
-            self.durable.fsync_path(shard)
+        for name in staged:
+            with suppress(FileNotFoundError):
+                self.durable.fsync_path(self.staging.path(name))
+        folders = {self.paths.shard(digest) for digest in digests}
+        for folder in sorted(folders | ({self.staging.root} if staged else set())):
+            self.durable.fsync_path(folder)
 
     def copy_to(self, digest: bytes, staged: StagedFile, length: int) -> None:
         """Copy the first `length` bytes of a blob into an empty staged file, in the kernel. Blocks."""
@@ -265,17 +272,32 @@ class FileStore:
         """Make a blob's file a staged file, and `fresh`, an empty staged file, the blob with a copy. Blocks.
 
         Durable before it returns, since who asked is going to write to the file: power must not
-        come back to a blob with another content (I2). Raises OSError; then the blob is as it was.
+        come back to a blob with another content (I2). Raises OSError; then the blob is as it was, or, when
+        `fresh` is closed (fd -1), is the copy, and maybe not durable.
         """
-        path, name = self.paths.blob(digest), Staging.new_name()
+        path, name = self.paths.blob(digest), Staging.new_name(lent=True)
         self.copy_to(digest, fresh, size)
         os.fchmod(fresh.fd, BLOB_MODE)
         self.durable.fdatasync(fresh.fd)
         self.durable.link(path, self.staging.path(name))
-        self.durable.rename(self.staging.path(fresh.name), path)
-        self.durable.fsync_path(self.paths.shard(digest))
-        os.close(fresh.fd)
-        return self.staging.reopen(name)
+        try:
+            lent = self.staging.reopen(name)
+            try:
+                self.durable.rename(self.staging.path(fresh.name), path)
+                os.close(fresh.fd)
+                fresh.fd = -1
+                self.durable.fsync_path(self.paths.shard(digest))
+            except OSError:
+                os.close(lent.fd)
+                raise
+        except OSError:
+            self.staging.remove(name)
+            raise
+        return lent
+
+    def copy_lent(self, lent: StagedFile, fresh: StagedFile, size: int) -> None:
+        """Copy a staged file that programs may have mapped into an empty one, which nobody can. Blocks."""
+        copy_range(lent.fd, fresh.fd, size)
 
     def enumerate(self) -> Iterator[BlobFile]:
         """Every file below `blobs/`, shard by shard, in order of the shards."""

@@ -30,7 +30,7 @@ class Contents:
     """The table of open contents. Owned by the thread that runs the file system.
 
     `seals_at_close`: close(2) waits for the seal, always. `seals_due`: what was closed and is to be
-    sealed with the next commit.
+    settled (sealing.py) with the next commit.
     """
 
     def __init__(self, store: Store, inodes: InodeTable, group: GroupCommit, scheduler: Scheduler) -> None:
@@ -39,6 +39,7 @@ class Contents:
         self._blobs = store.namespace.blobs
         self._damage = store.namespace.damage
         self._xattrs = store.namespace.xattrs
+        self._paths_of = store.namespace.dentries.paths_of
         self._inodes = inodes
         self._group = group
         self._scheduler = scheduler
@@ -51,8 +52,11 @@ class Contents:
         self.seals_due: set[Content] = set()
 
     def open(self, inode: Inode, writable: bool, uid: int) -> Handle:
-        """A handle of a regular file. Raises OSError EIO when its staged file is gone."""
+        """A handle of a regular file. Raises OSError EIO when its staged file is gone, and for who wants to
+        write when what was written before can be neither sealed nor kept."""
         content = self._content(inode)
+        if content.broken and writable:
+            raise OSError(content.broken, f"what was written to inode {inode.ino} cannot be kept")
         content.handles += 1
         content.writers += writable
         self.handles += 1
@@ -64,13 +68,16 @@ class Contents:
             content = Content(inode, self._scheduler)
             if inode.staged is not None:
                 content.staged = self._staging.reopen(inode.staged)
+                if content.is_lent:
+                    content.mtime_below = os.fstat(content.staged.fd).st_mtime_ns
             inode.content = self._open[inode.ino] = content
         return content
 
     def _close_if_idle(self, content: Content, *, gone: bool = False) -> None:
         """`gone`: the inode goes. Until then what is dirty stays, also without a name: the kernel may still
-        open it for who has a descriptor of it (O_PATH), and its row says what it would be without it."""
-        if content.handles or content.mutex.busy or (content.dirty and not gone):
+        open it for who has a descriptor of it (O_PATH), and its row says what it would be without it. So does
+        what is lent to mappings that may have outlived their handles."""
+        if content.handles or content.mutex.busy or ((content.dirty or content.backing) and not gone):
             return
         content.close_blob()
         if content.is_staged:
@@ -174,7 +181,9 @@ class Contents:
     def _mark_dirty(self, content: Content) -> None:
         """Content is about to change: what was closed and is written again must not be sealed half (I5)."""
         self.seals_due.discard(content)
+        content.changed = True
         if not content.dirty:
+            content.rewritten = content.inode.blob is not None or content.inode.staged is not None
             content.mark_dirty()
 
     def _may_hold(self, content: Content, size: int) -> bool:
@@ -216,25 +225,22 @@ class Contents:
         content.prefix = PrefixHash(buffer)
 
     def _drop_staged(self, content: Content) -> None:
-        """Forget staged content.
-
-        A staged file that a committed row may name goes after the next commit, and its row says from
-        then on that the file is empty: inside a transaction. An unlinked inode's goes with its row.
-        """
+        """Forget staged content. A staged file that the row names stays until the row names another one, or a
+        blob: until then a crash leaves the file as it was (I5)."""
         inode, staged = content.inode, content.staged
         if content.buffer is not None:
             self._let_go(content)
         elif staged is not None and inode.staged == staged.name:
             os.close(staged.fd)
-            if inode.nlink:
-                self._group.obsolete(staged.name)
-                inode.staged = None
-                content.row_size = 0
-                self._inodes.mark(inode)
         elif staged is not None:
             self._staging.drop(staged)
         content.staged = None
         content.prefix = None
+
+    def _path(self, inode: Inode) -> str:
+        """Where a file is, for the log."""
+        paths = self._paths_of(inode.ino)
+        return os.fsdecode(paths[0]) if paths else f"inode {inode.ino}, which has no name"
 
     @property
     def unsealed(self) -> int:

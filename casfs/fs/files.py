@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -13,6 +14,7 @@ from casfs.errors import FsError
 from casfs.fs.content import Content, Handle
 from casfs.fs.contents import BUFFERED_LIMIT
 from casfs.fs.inodes import Inode
+from casfs.fs.resting import REST_SECONDS
 from casfs.fs.sealing import Sealing
 from casfs.fs.trash import Trash
 from casfs.syscalls import start_writeback
@@ -35,7 +37,7 @@ WRITEBACK_STEP = 32 << 20
 """Bytes after which a thread that writes has the disk begin: few dirty pages keep fsyncs short."""
 
 DUE_LIMIT = BUFFERED_LIMIT // 2
-"""Bytes of staged content in memory up to which what is closed may wait to be sealed."""
+"""Bytes of staged content in memory up to which what is closed may wait to be settled."""
 
 MAX_SIZE = (1 << 63) - 1
 
@@ -66,14 +68,15 @@ class Files(Sealing):
         content.writers -= handle.writable
         self.handles -= 1
         if content.backing and not content.handles:
-            self._leave(content)
-        if content.writers == 0 and content.dirty:
+            self._unused(content)
+        if content.writers == 0 and content.dirty and not content.broken:
             try:
-                if not self._seals_later(content):
+                if not self._settles_later(content):
                     await self.begin_in_order()
-                    await self.seal(content)
+                    await self.settle(content)
             except OSError as error:
-                log.error("inode %d stays staged: %s", content.inode.ino, error)
+                if not content.broken:
+                    self._tell_once(content.inode, error)
         if content.mutex.busy:
             async with content.mutex:
                 pass
@@ -228,10 +231,9 @@ class Files(Sealing):
         if self._group.failed:
             raise FsError(errno.EROFS)
         self.trash.check_unchanged(inode.ino)
-        if size == 0 and inode.blob is not None:
-            await self._group.begin()
-            self.trash.keep_truncated(inode, uid)
         content = self._content(inode)
+        if size == 0:
+            await self._keep_truncated(content, handle, uid)
         try:
             async with content.mutex:
                 await self._make_staged(content, min(size, inode.size))
@@ -240,16 +242,18 @@ class Files(Sealing):
             if handle is not None:
                 handle.wrote = True
             elif content.writers == 0:
-                await self.seal(content)
+                await self.settle(content)
         finally:
             self._close_if_idle(content)
 
     async def _truncate(self, content: Content, size: int) -> None:
+        """The mutex is held."""
         if content.inode.staged is not None:
             await self._group.begin()
         self._mark_dirty(content)
         if size == 0 and not content.backing:
             self._drop_staged(content)
+            content.rewritten = content.rewritten and self._was_just_written(content.inode)
             content.buffer = bytearray()
             content.inode.size = 0
             return
@@ -267,10 +271,10 @@ class Files(Sealing):
         inode = content.inode
         self.trash.check_unchanged(inode.ino)  # open(2) with O_RDONLY | O_TRUNC
         if inode.size or content.is_staged:
-            if inode.blob is not None:
-                await self._group.begin()
-                self.trash.keep_truncated(inode, handle.uid)
+            await self._keep_truncated(content, handle, handle.uid)
             async with content.mutex:
+                if content.backing:
+                    await self._make_staged(content, inode.size)
                 await self._truncate(content, 0)
                 content.close_blob()
             handle.wrote = True
@@ -281,25 +285,46 @@ class Files(Sealing):
             self._inodes.changed(inode)
         await self.drop_privileges(inode, bool(handle.uid))
 
-    def _seals_later(self, content: Content) -> bool:
-        """Leave content in memory to the next commit, if it need not be sealed now and is not too much.
+    async def _keep_truncated(self, content: Content, handle: Handle | None, uid: int) -> None:
+        """Bring what is about to be cut to nothing, on behalf of user `uid`, to the trash; what rests before
+        it is sealed as well."""
+        inode = content.inode
+        writers = content.writers - (handle is not None and handle.writable)
+        since = max(inode.btime, inode.mtime)
+        if inode.staged is not None and not writers and self.trash.is_old_enough(since):
+            with contextlib.suppress(OSError):
+                await self.seal_unwritten(content)
+        if inode.blob is not None:
+            await self._group.begin()
+            self.trash.keep_truncated(inode, uid)
+
+    def _was_just_written(self, inode: Inode) -> bool:
+        """Is a file that is emptied one that is rewritten all the time? Else it is as good as a new one."""
+        return time.time_ns() - inode.mtime < REST_SECONDS * 1e9
+
+    def _settles_later(self, content: Content) -> bool:
+        """Leave content to the next commit, if it need not be sealed now and is not too much in memory.
 
         Looks whether there still is room for it. Raises OSError ENOSPC.
         """
-        if content.buffer is None or self.seals_at_close or content.mutex.busy:
+        if self.seals_at_close or content.mutex.busy or content.broken:
             return False
-        if self._filestore.promised > DUE_LIMIT and not self._group.is_closing:
+        if content.buffer is None:
+            if not content.rewritten or not content.inode.size:
+                return False
+        elif self._filestore.promised > DUE_LIMIT and not self._group.is_closing:
             return False
         if content.dirty and content.inode.nlink:
-            self._filestore.promise(0)
+            if content.buffer is not None:
+                self._filestore.promise(0)
             self.seals_due.add(content)
         return True
 
     async def flush(self, handle: Handle) -> None:
-        """What close(2) waits for: seal what this handle wrote. Raises OSError.
+        """What close(2) waits for: settle what this handle wrote. Raises OSError.
 
-        Small content is sealed with the next commit, at the latest, or when somebody wants to know its
-        digest: until then it may change or go without ever having been hashed.
+        Small content, and a file that is written again, is settled with the next commit, at the latest, or
+        when somebody wants to know its digest: until then it may change or go without having been hashed.
 
         Not while another handle may still write: the last one seals. Nor again for a handle that went on
         writing after a flush: its descriptor is shared by several processes, each of whose ends flushes,
@@ -313,17 +338,19 @@ class Files(Sealing):
         content = handle.content
         if handle.inherited or content.writers > 1:
             return
-        if not self._seals_later(content):
+        if not self._settles_later(content):
             await self.begin_in_order()
-            await self.seal(content)
+            await self.settle(content)
         handle.wrote = False
 
     async def fsync(self, handle: Handle) -> None:
         """fsync(2): content and row survive a power loss when this returns. Raises OSError."""
         content = handle.content
         if content.inode.nlink:
+            if content.broken:
+                raise OSError(content.broken, os.strerror(content.broken))
             async with content.mutex:
-                if content.dirty and content.inode.nlink:
+                if (content.dirty or content.is_lent) and content.inode.nlink:
                     await self._persist(content)
         await self._group.durable()
 

@@ -47,7 +47,7 @@ class FileSystem:
         self.collecting = Mutex(scheduler)
         self.group.before_commit = self._before_commit
         self.group.before_rows = self.trash.flush
-        self.group.before_durable = self.files.seal_due
+        self.group.before_durable = self.files.settle_due
         self.xattrs = ExtendedAttributes(store, self.inodes, self.group, self.files, self.trash)
         self.tree = Tree(store, self.inodes, self.group, self.files, self.xattrs, self.trash)
         self.attributes = Attributes(self.inodes, self.group, self.files, self.xattrs)
@@ -64,13 +64,16 @@ class FileSystem:
             await self.scheduler.pause()
 
     async def stop(self) -> None:
-        """Seal what is open and make everything durable. Raises OSError when that is not possible."""
-        await self.files.settle()
+        """Seal what is open and make everything durable. Raises OSError when that is not possible; what is
+        possible is done before."""
+        failed = await self.files.settle_all()
         await self.tree.forget(list(self.tree.unlinked))
         await self.group.begin()
         self.trash.flush()
         self.inodes.return_numbers()
         await self.group.durable()
+        if failed:
+            raise failed[0]
 
     def activity(self) -> Activity:
         group = self.group

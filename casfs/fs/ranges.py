@@ -97,6 +97,7 @@ class Ranges(Files):
                         await self._scheduler.run(*step)
                 finally:
                     os.close(fd)
+            target.written += length
             target.inode.size = max(target.inode.size, target_offset + length)
             return length
 

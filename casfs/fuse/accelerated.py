@@ -100,6 +100,8 @@ class Accelerated:
         self._negotiated = False
         self._writes_past_cache = False
         self._names = {opcode: name for name, opcodes in OPCODES.items() for opcode in opcodes}
+        depth = native.stack_depth(verbs.fs.store.path)
+        verbs.files.trusts_leases = depth == 1
         shown = (presentation.uid, presentation.gid, presentation.umask)
         native.prepare(
             self._handlers(),
@@ -110,7 +112,7 @@ class Accelerated:
             verbs.tree.unlinked,
             tuple(-1 if value is None else value for value in shown),
             scheduler.wake_fd,
-            native.stack_depth(verbs.fs.store.path),
+            depth,
         )
 
         if not verbs.durable_each:

@@ -119,6 +119,9 @@ class Session:
     async def commit(self) -> None:
         await self._committer.run()
 
+    async def seal_resting(self) -> None:
+        await self._committer.seal_resting()
+
     def terminate(self) -> None:
         pyfuse3.terminate()
 

@@ -145,9 +145,9 @@ class Verbs:
         handle = self.files.open(self.inode(ino), flags & os.O_ACCMODE != os.O_RDONLY, uid)
         handle.syncs = bool(flags & os.O_DSYNC)
         try:
-            await self.files.join(handle)
-            if flags & os.O_TRUNC:
+            if flags & os.O_TRUNC:  # first: what was emptied has no backing file
                 await self.files.truncate_at_open(handle)
+            await self.files.join(handle)
         except BaseException:
             await self.files.release(handle)
             raise

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from casfs.filestore.filestore import BLOB_MODE, FileStore
 from casfs.maintenance.problems import Kind
 from casfs.namespace.checks import Checks
+from casfs.filestore.staging import LENT
 from casfs.store import database_path
 from casfs.types import DIGEST_SIZE
 
@@ -30,7 +31,7 @@ Tell = Callable[[str, int, int], None]
 """Called with (what is being done, units done, units in all)."""
 
 
-_STAGED_NAME = re.compile("[0-9a-f]+")
+_STAGED_NAME = re.compile(f"[0-9a-f]+({LENT})?")
 
 
 class FileFault(NamedTuple):

@@ -98,6 +98,7 @@ async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Call
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.serve)
             nursery.start_soon(session.commit)
+            nursery.start_soon(session.seal_resting)
             nursery.start_soon(trash.run)
             nursery.start_soon(_unmount_on_signal, session, mountpoint)
             log.info("%s is mounted on %s", store.path, mountpoint)

@@ -258,7 +258,7 @@ def test_each_blob_and_each_shard_is_synced(filestore: FileStore, seam: FaultyDu
 def test_many_blobs_are_synced_by_one_call(filestore: FileStore, seam: FaultyDurable) -> None:
     filestore.publish_bytes(DIGEST, CONTENT)
     seam.calls.clear()
-    filestore.sync_all([DIGEST])
+    filestore.sync_all()
     assert seam.calls == ["syncfs"]
 
 

@@ -104,7 +104,7 @@ def test_a_commit_is_what_a_program_has_done_up_to_a_moment(
     set_limits(monkeypatch, FEW_BLOBS=2, OPEN_ROUNDS=rounds)
     dice = random.Random(SEED)
     left_out = 0
-    seals_later = Files._seals_later
+    seals_later = Files._settles_later
 
     def count(files: Files, content: Any) -> bool:
         nonlocal left_out
@@ -112,7 +112,7 @@ def test_a_commit_is_what_a_program_has_done_up_to_a_moment(
         left_out += later and (files._group.is_gathering or files._group.is_closing)
         return later
 
-    monkeypatch.setattr(Files, "_seals_later", count)
+    monkeypatch.setattr(Files, "_settles_later", count)
 
     async def body(mount: Mount) -> None:
         program = Program(mount, dice)

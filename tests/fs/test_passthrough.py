@@ -53,9 +53,10 @@ async def opened(mount: Mount, name: bytes, *, write: bool = False) -> Handle:
 
 async def persisted_while_the_reader_goes(mount: Mount, writer: Handle, reader: Handle) -> Inode:
     """The writer has gone, and what it wrote is being made durable when the last reader goes."""
+    await mount.release(writer)
     async with trio.open_nursery() as nursery:
         with mount.held("fdatasync") as gate:
-            nursery.start_soon(mount.release, writer)
+            nursery.start_soon(mount.fs.files.seal_closed, writer.inode)
             await gate.arrived()
             nursery.start_soon(mount.release, reader)
             await trio.testing.wait_all_tasks_blocked()
