@@ -1,8 +1,12 @@
 """The control protocol: one JSON line to ask, one to answer, over STORE/run/control.
 
-    {"version": 1, "op": "cp", "args": {"src": "/a", "dst": "/b", "recursive": false}}
+    {"version": 2, "op": "cp", "args": {"src": "/a", "dst": "/b", "recursive": false}}
     {"ok": true, "result": {…}}
     {"ok": false, "error": "…", "exit_code": 1}
+
+In version 2 the daemon sends an empty line every `ALIVE_SECONDS` until it has the answer: so a long operation
+is told from a daemon that hangs, which is given up after `SILENCE_SECONDS`. Who asks in version 1 gets the
+answer alone.
 
 Paths inside the store begin with `/`; a byte that is not UTF-8 travels as a lone surrogate (PEP 383), which
 JSON writes as `\\udcNN`. The daemon serves root and its own user only (SO_PEERCRED, unix(7)).
@@ -20,7 +24,14 @@ import msgspec
 
 from casfs.errors import UsageError
 
-VERSION = 1
+VERSION = 2
+SILENT_VERSION = 1
+"""The version that is spoken, and the one without signs of life, which is still understood."""
+
+ALIVE_SECONDS = 1.0
+SILENCE_SECONDS = 10.0
+"""How often a daemon that works says so, and after how long a silence it is given up: a loop that waits for a
+busy disk is late, too."""
 
 LINE_LIMIT = 64 << 10
 """Bytes of a request or an answer: twice the longest path, quoted, and some."""

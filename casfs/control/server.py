@@ -12,7 +12,9 @@ from typing import Any
 import trio
 
 from casfs.control.protocol import (
+    ALIVE_SECONDS,
     LINE_LIMIT,
+    SILENT_VERSION,
     VERSION,
     Answer,
     Request,
@@ -91,10 +93,16 @@ class Server:
             request = decode_request(bytes(line))
         except ValueError as error:
             return Answer(ok=False, error=f"not a request: {error}")
-        return await self._call(request)
+        if request.version == SILENT_VERSION:
+            return await self._call(request)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_tell_alive, stream)
+            answer = await self._call(request)
+            nursery.cancel_scope.cancel()
+        return answer
 
     async def _call(self, request: Request) -> Answer:
-        if request.version != VERSION:
+        if request.version not in (VERSION, SILENT_VERSION):
             return Answer(ok=False, error=f"the mount speaks version {VERSION} of the control protocol")
         known = self._operations.get(request.op)
         if known is None:
@@ -109,3 +117,13 @@ class Server:
         except Exception as error:
             log.exception("control operation %s failed", request.op)
             return Answer(ok=False, error=f"internal error: {error}", exit_code=ExitCode.INTERNAL)
+
+
+async def _tell_alive(stream: trio.SocketStream) -> None:
+    """Say now and then that the answer is still being worked for. Who went away does not end the work."""
+    try:
+        while True:
+            await trio.sleep(ALIVE_SECONDS)
+            await stream.send_all(b"\n")
+    except trio.BrokenResourceError:
+        return

@@ -7,13 +7,13 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable
 
 from casfs.errors import FsError
 from casfs.fs.commit import GroupCommit
 from casfs.fs.files import Files
 from casfs.fs.inodes import Inode, InodeTable
+from casfs.fs.listing import Listing
 from casfs.fs.trash import CASFS, Reason, Trash
 from casfs.fs.xattrs import ExtendedAttributes
 from casfs.store import Store
@@ -23,26 +23,17 @@ NAME_LIMIT = 255
 TARGET_LIMIT = 4095
 LINK_LIMIT = (1 << 31) - 1
 
-DT_DIR = stat.S_IFDIR >> 12
-"""Type of a directory's entry for a directory, readdir(3)."""
-
 ABSENT_LIMIT = 1000
 """Names that are remembered for not being there."""
 
-LIST_CHUNK = 128
-"""Entries read from the directory at a time; about one READDIRPLUS reply."""
-
 ROW_BYTES = 1024
 """What one more name may take on disk, rows and indexes, roughly and rather more."""
-
-Rows = list[tuple[Any, ...]]
-"""Entries of a directory; how each begins: cookie, name, inode number."""
 
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 
 
-class Tree:
+class Tree(Listing):
     """The namespace verbs. Owned by the thread that runs the file system.
 
     `answer` is called with a verb's result (None where it has none) as soon as nothing can refuse it any
@@ -60,15 +51,12 @@ class Tree:
         xattrs: ExtendedAttributes,
         trash: Trash,
     ) -> None:
+        super().__init__(store, inodes, trash)
         self._filestore = store.filestore
         self._namespace = store.namespace
-        self._dentries = store.namespace.dentries
-        self._inodes = inodes
         self._group = group
         self._files = files
         self._xattrs = xattrs
-        self._trash = trash
-        self._in_trash = trash.known
         self.answer: Callable[[object], object] = lambda _: None
         self.unlinked: set[int] = set()
         self._absent: set[tuple[int, bytes]] = set()
@@ -98,10 +86,6 @@ class Tree:
     def may_appear(self, parent: int, name: bytes) -> bool:
         """May a name that is not there come without a request for it? Others do not."""
         return parent in self._in_trash or (parent == ROOT_INO and name == CASFS)
-
-    def _dot(self, ino: int, name: bytes) -> Inode:
-        above = None if name == b"." else self._dentries.parent_of(ino)
-        return self._inodes.get(ino if above is None else above)
 
     # Making
 
@@ -445,58 +429,3 @@ class Tree:
         self._touch(origin)
         if to is not origin:
             self._touch(to)
-
-    # Listing
-
-    def list(self, ino: int, after: int) -> Iterator[tuple[int, bytes, Inode]]:
-        """(cookie, name, inode) of the entries behind the cookie `after`; 0 begins with "." and "..".
-
-        Entries that come and go meanwhile do not make others appear twice or not at all.
-        """
-        if after < 1:
-            yield 1, b".", self._inodes.get(ino)
-        if after < 2:
-            yield 2, b"..", self._dot(ino, b"..")
-        glimpse = self._inodes.glimpse
-        after = max(after, 2)
-        hidden = self._hidden(ino)
-        while True:
-            rows = self._dentries.list_inodes(ino, after, LIST_CHUNK)
-            if ino in self._in_trash:
-                self._in_trash.update(row[2] for row in rows)
-            for row in rows:
-                if row[2] == hidden:
-                    continue
-                yield row[0], row[1], glimpse(row[2], row[3:])
-            if len(rows) < LIST_CHUNK:
-                return
-            after = rows[-1][0]
-
-    def names(self, ino: int, after: int, limit: int) -> Rows:
-        """As `list`, but (cookie, name, inode number, type), up to `limit` rows besides "." and ".."."""
-        hidden = self._hidden(ino)
-        listed = self._dentries.children(ino, max(after, 2), limit + bool(hidden))
-        if hidden:
-            listed = [row for row in listed if row[2] != hidden][:limit]
-        return [*self._dots(ino, after), *listed]
-
-    def rows(self, ino: int, after: int, limit: int) -> Rows:
-        """As `names`, but those besides "." and ".." are rows of `Dentries.list_attributes`: an inode in
-        memory is newer, and one that is only there has NULL for attributes."""
-        hidden = self._hidden(ino)
-        listed = self._dentries.list_attributes(ino, max(after, 2), limit + bool(hidden))
-        if hidden:
-            listed = [row for row in listed if row[2] != hidden][:limit]
-        if ino in self._in_trash:
-            self._in_trash.update(row[2] for row in listed)
-        return [*self._dots(ino, after), *listed]
-
-    def _hidden(self, ino: int) -> int:
-        """The inode number that a listing of that directory leaves out, 0 for none."""
-        return self._trash.base if ino == ROOT_INO else 0
-
-    def _dots(self, ino: int, after: int) -> Rows:
-        if after >= 2:
-            return []
-        dots = (1, b".", self._inodes.get(ino).ino, DT_DIR), (2, b"..", self._dot(ino, b"..").ino, DT_DIR)
-        return [*dots[after:]]

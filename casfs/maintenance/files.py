@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from casfs.filestore.filestore import BLOB_MODE, FileStore
+from casfs.filestore.staging import LENT
 from casfs.maintenance.problems import Kind
 from casfs.namespace.checks import Checks
-from casfs.filestore.staging import LENT
 from casfs.store import database_path
 from casfs.types import DIGEST_SIZE
 

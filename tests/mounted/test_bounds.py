@@ -193,7 +193,7 @@ NO_REQUESTS = [
     b'{"version": 1, "op": "sync", "args": [1]}',
     b'{"version": 1, "op": null}',
     b'{"version": 1.5, "op": "sync"}',
-    b'{"version": 2, "op": "sync"}',
+    b'{"version": 3, "op": "sync"}',
     b'{"version": 1, "op": "sync", "args": {}, "more": 1}',
     b'{"version": 1, "op": "trash_empty", "args": {"older_seconds": NaN}}',
     b'{"version": 1, "op": "trash_empty", "args": {"older_seconds": Infinity}}',
