@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from casfs.errors import FsError
 from casfs.fs.commit import GroupCommit
-from casfs.fs.content import Handle
-from casfs.fs.files import MAX_SIZE, Files, mode_without_suid
+from casfs.fs.content import MAX_SIZE, Handle
+from casfs.fs.files import Files, mode_without_suid
 from casfs.fs.inodes import Inode, InodeTable
 from casfs.fs.xattrs import ExtendedAttributes
 
@@ -78,6 +78,8 @@ class Attributes:
         if changes.atime is not None:
             inode.atime = clamp_time(changes.atime)
         if changes.mtime is not None:
+            if inode.content is not None:
+                inode.content.observe()  # what a mapping has written before moves it no more
             inode.mtime = clamp_time(changes.mtime)
         inode.ctime = time.time_ns()
         self._inodes.mark(inode)

@@ -8,10 +8,9 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable
 
 from casfs.errors import FsError
-from casfs.fs.content import Content, Handle
+from casfs.fs.content import MAX_SIZE, Content, Handle
 from casfs.fs.contents import BUFFERED_LIMIT
 from casfs.fs.inodes import Inode
 from casfs.fs.resting import REST_SECONDS
@@ -39,8 +38,6 @@ WRITEBACK_STEP = 32 << 20
 DUE_LIMIT = BUFFERED_LIMIT // 2
 """Bytes of staged content in memory up to which what is closed may wait to be settled."""
 
-MAX_SIZE = (1 << 63) - 1
-
 CAPABILITY = b"security.capability"
 """capabilities(7) of a program file."""
 
@@ -48,12 +45,10 @@ CAPABILITY = b"security.capability"
 class Files(Sealing):
     """File verbs. Owned by the thread that runs the file system.
 
-    `trash` is set by who puts the file system together. `privileges_dropped` is called with the number of an
-    inode whose mode has changed by a request whose answer does not say so: the kernel has to be told.
+    `trash` is set by who puts the file system together.
     """
 
     trash: Trash
-    privileges_dropped: Callable[[int], object] = staticmethod(lambda _: None)
 
     def open(self, inode: Inode, writable: bool, uid: int) -> Handle:
         """As `Contents.open`. Raises FsError EPERM for who wants to write in the trash."""
@@ -66,8 +61,10 @@ class Files(Sealing):
         content = handle.content
         content.handles -= 1
         content.writers -= handle.writable
+        content.mappers -= handle.maps
         self.handles -= 1
         if content.backing and not content.handles:
+            content.observe()
             self._unused(content)
         if content.writers == 0 and content.dirty and not content.broken:
             try:
@@ -198,7 +195,7 @@ class Files(Sealing):
                 self._xattrs.remove(inode.ino, CAPABILITY)
                 del inode.xattrs[CAPABILITY]
             self._inodes.changed(inode)
-            self.privileges_dropped(inode.ino)
+            self.attributes_changed(inode.ino)
 
     async def _write_in_thread(self, content: Content, offset: int, data: bytes | memoryview) -> int:
         """As `_write`, to a staged file; the mutex is held."""
