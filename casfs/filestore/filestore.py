@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from blake3 import blake3
 
 from casfs.filestore.durable import Durable
+from casfs.filestore.held import HeldFiles
 from casfs.filestore.paths import BlobPaths
 from casfs.filestore.staging import StagedFile, Staging
 from casfs.types import Digest, Room
@@ -75,6 +76,7 @@ class FileStore:
         self._written = threading.Condition(threading.Lock())
         self._condemned: set[bytes] = set()
         self._condemning = threading.Lock()
+        self.held = HeldFiles(self.paths.root)
         room = self.room()
         self._reserve = min(RESERVE, room.total // 32)
 
@@ -213,12 +215,14 @@ class FileStore:
             self._condemned.discard(digest)
             return True
 
-    def remove_condemned(self, digest: bytes) -> bool:
-        """As `remove`, if the blob is condemned; it is not any more then. False when it was spared."""
+    def remove_condemned(self, digest: bytes, size: int) -> bool:
+        """As `remove`, if the blob, of `size` bytes, is condemned; it is not any more then. False when it was
+        spared."""
         with self._condemning:
             if digest not in self._condemned:
                 return False
             try:
+                self.held.will_remove(self.paths.blob(digest), size)
                 self.remove(digest)
             finally:
                 self._condemned.discard(digest)

@@ -6,10 +6,10 @@ Operations apply their rows to the one open transaction and return. It commits w
     1  the blobs published in the group are made durable, in a thread; operations go on. Most are small
        and only accepted so far (filestore/filestore.py): their files are written now, except those of
        new blobs that no inode refers to any more, which go with their rows. So are the staged files that
-       rows of the group name (sealing.py)
+       rows of the group name (settling.py)
     2  the gate closes for publishing; blobs that came meanwhile, mostly none, are written and made durable.
        Small files that are closed from 1 on are left to the next group, as long as nothing comes that
-       may not be seen without them: Sealing.begin_in_order
+       may not be seen without them: Settling.begin_in_order
     3  rows in memory are written, room in the log is allocated, COMMIT: into the page cache, short
     4  fdatasync of the log, in a thread; the next group may begin meanwhile
     5  files that a committed row named until now are removed

@@ -32,7 +32,7 @@ class Contents:
     `attributes_changed` is called with the number of an inode whose attributes a request has changed that
     does not say so in its answer: the kernel has to be told.
     `seals_at_close`: close(2) waits for the seal, always. `seals_due`: what was closed and is to be
-    settled (sealing.py) with the next commit.
+    settled (settling.py) with the next commit.
     """
 
     def __init__(self, store: Store, inodes: InodeTable, group: GroupCommit, scheduler: Scheduler) -> None:

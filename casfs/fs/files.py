@@ -14,7 +14,7 @@ from casfs.fs.content import MAX_SIZE, Content, Handle
 from casfs.fs.contents import BUFFERED_LIMIT
 from casfs.fs.inodes import Inode
 from casfs.fs.resting import REST_SECONDS
-from casfs.fs.sealing import Sealing
+from casfs.fs.settling import Settling
 from casfs.fs.trash import Trash
 from casfs.syscalls import start_writeback
 
@@ -42,7 +42,7 @@ CAPABILITY = b"security.capability"
 """capabilities(7) of a program file."""
 
 
-class Files(Sealing):
+class Files(Settling):
     """File verbs. Owned by the thread that runs the file system.
 
     `trash` is set by who puts the file system together.
@@ -72,8 +72,7 @@ class Files(Sealing):
                     await self.begin_in_order()
                     await self.settle(content)
             except OSError as error:
-                if not content.broken:
-                    self._tell_once(content.inode, error)
+                self._tell_once(content.inode, error)
         if content.mutex.busy:
             async with content.mutex:
                 pass

@@ -18,10 +18,14 @@ from casfs.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What is going on in a mounted file system."""
+    """What is going on in a mounted file system. `resting`: files that are sealed when they are quiet;
+    `held_files`, `held_bytes`: blobs that were removed and that a program still has mapped."""
 
     open_handles: int
     open_unsealed: int
+    resting: int
+    held_files: int
+    held_bytes: int
     pending_operations: int
     unlinked_open: int
     cached_inodes: int
@@ -77,9 +81,13 @@ class FileSystem:
 
     def activity(self) -> Activity:
         group = self.group
+        held_files, held_bytes = self.store.filestore.held.amount()
         return Activity(
             open_handles=self.files.handles,
             open_unsealed=self.files.unsealed,
+            resting=len(self.files.resting),
+            held_files=held_files,
+            held_bytes=held_bytes,
             pending_operations=group.operations if group.active else 0,
             unlinked_open=len(self.tree.unlinked),
             cached_inodes=self.inodes.cached,

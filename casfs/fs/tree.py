@@ -31,6 +31,11 @@ ROW_BYTES = 1024
 
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
+RENAME_WHITEOUT = 4
+
+WHITEOUT_MODE = stat.S_IFCHR
+"""What RENAME_WHITEOUT leaves: a character device 0:0 without permissions, as ext4 does it. To an overlayfs
+whose upper layer has it the name is removed (Documentation/filesystems/overlayfs.rst)."""
 
 
 class Tree(Listing):
@@ -39,7 +44,8 @@ class Tree(Listing):
     `answer` is called with a verb's result (None where it has none) as soon as nothing can refuse it any
     more: who waits may go on while the rows are written. When that fails the group has failed, as if at its
     COMMIT.
-    `_absent`: names looked up in vain that were not given since.
+    `unlinked`: inodes without a name that the kernel still knows; `_linkable`: those of them that never had
+    one, and may get one. `_absent`: names looked up in vain that were not given since.
     """
 
     def __init__(
@@ -59,6 +65,7 @@ class Tree(Listing):
         self._xattrs = xattrs
         self.answer: Callable[[object], object] = lambda _: None
         self.unlinked: set[int] = set()
+        self._linkable: set[int] = set()
         self._absent: set[tuple[int, bytes]] = set()
         self._forgotten: set[int] = set()
 
@@ -92,7 +99,7 @@ class Tree(Listing):
     async def make(
         self,
         parent: int,
-        name: bytes,
+        name: bytes | None,
         mode: int,
         uid: int,
         gid: int,
@@ -104,14 +111,15 @@ class Tree(Listing):
     ) -> Inode:
         """A new inode of any type under a new name. A default list of the directory goes before `umask`.
 
-        `made` is called instead of `answer`, and always.
+        With None for a name it is a file that has none, O_TMPFILE of open(2): it goes with its last handle,
+        or in a crash, unless `link` gives it one. `made` is called instead of `answer`, and always.
 
         Raises FsError EEXIST, ENAMETOOLONG, ENOENT (the directory was removed), EINVAL, ENOSPC.
         """
         group = self._group
         if not group.active:
             await group.begin()
-        directory = self._directory(parent, name)
+        directory = self._directory(parent, b"unnamed" if name is None else name)
         if target is not None and not 0 < len(target) <= TARGET_LIMIT:
             raise FsError(errno.ENAMETOOLONG if target else errno.ENOENT)
         self._filestore.claim_rows(ROW_BYTES + len(target or b""))
@@ -128,25 +136,32 @@ class Tree(Listing):
         if stat.S_ISDIR(mode):
             inode.nlink = 2
         made = made or self.answer
-        certain = self._takes_absent(parent, name)
+        certain = name is not None and self._takes_absent(parent, name)
         if certain:
             made(inode)
         named = False
         try:
-            named = self._dentries.insert(parent, self._inodes.next_cookie(), name, inode.ino, mode >> 12)
-            if not named:
-                raise FsError(errno.EEXIST)
+            if name is not None:
+                cookie = self._inodes.next_cookie()
+                named = self._dentries.insert(parent, cookie, name, inode.ino, mode >> 12)
+                if not named:
+                    raise FsError(errno.EEXIST)
             if target is None and directory.xattrs:
                 self._xattrs.inherit(directory, inode, requested)
         except BaseException:
-            if named:
+            if name is not None and named:
                 self._dentries.delete(parent, name)
             self._inodes.remove(inode)
             raise
         if stat.S_ISDIR(mode):
             directory.nlink += 1
-        directory.mtime = directory.ctime = inode.ctime
-        self._inodes.mark(directory)
+        if name is None:
+            inode.nlink = 0
+            self.unlinked.add(inode.ino)
+            self._linkable.add(inode.ino)
+        else:
+            directory.mtime = directory.ctime = inode.ctime
+            self._inodes.mark(directory)
         group.count()
         if not certain:
             made(inode)
@@ -192,16 +207,22 @@ class Tree(Listing):
 
     async def link(self, ino: int, parent: int, name: bytes) -> Inode:
         """link(2). Raises FsError EEXIST, EPERM (a directory), EMLINK, ENOENT (no name is left), and as
-        sealing does."""
+        sealing does.
+
+        The first name of a file that has none: its content is durable by then, so that a crash does not
+        leave the name of a file that is empty. The kernel refuses it for O_EXCL (I_LINKABLE, fs/namei.c).
+        """
         inode = self._inodes.get(ino)
-        if inode.content is not None:
+        if ino in self._linkable:
+            await self._files.persist_unnamed(inode)
+        elif inode.content is not None:
             await self._files.settle_closed(inode)
         await self._files.begin_in_order()
         directory = self._directory(parent, name)
         self._trash.check_unchanged(ino)
         if inode.is_directory:
             raise FsError(errno.EPERM)
-        if not inode.nlink:
+        if not inode.nlink and ino not in self._linkable:
             raise FsError(errno.ENOENT)
         if inode.nlink >= LINK_LIMIT:
             raise FsError(errno.EMLINK)
@@ -211,6 +232,8 @@ class Tree(Listing):
         if not certain and not self._dentries.insert(*row):
             raise FsError(errno.EEXIST)
         inode.nlink += 1
+        self.unlinked.discard(ino)
+        self._linkable.discard(ino)
         self._inodes.changed(inode)
         self.answer(inode)
         if certain and not self._dentries.insert(*row):
@@ -311,6 +334,7 @@ class Tree(Listing):
                 await self._group.begin()
                 if self._files.discard(self._inodes.get(ino)):
                     self.unlinked.discard(ino)
+                    self._linkable.discard(ino)
                     self._forgotten.discard(ino)
                 else:
                     self._forgotten.add(ino)
@@ -323,14 +347,25 @@ class Tree(Listing):
     # Renaming
 
     async def rename(
-        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, uid: int = 0
+        self,
+        parent: int,
+        name: bytes,
+        new_parent: int,
+        new_name: bytes,
+        flags: int,
+        uid: int = 0,
+        gid: int = 0,
     ) -> None:
-        """rename(2) and renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE by user `uid`. No bytes move.
+        """rename(2) and renameat2(2) with all its flags by a user and his group. No bytes move.
 
         What was closed has its content by then. Raises FsError ENOENT, EEXIST, EISDIR, ENOTDIR, ENOTEMPTY,
         EINVAL (into itself), ENAMETOOLONG, EPERM (into the trash), and as sealing does.
         """
-        if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
+        leaves_whiteout = bool(flags & RENAME_WHITEOUT)
+        flags &= ~RENAME_WHITEOUT
+        if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE) or (
+            leaves_whiteout and flags & RENAME_EXCHANGE
+        ):
             raise FsError(errno.EINVAL)
         group = self._group
         if not self._files.keeps_order:
@@ -355,7 +390,7 @@ class Tree(Listing):
                 target_ino = self._dentries.find(new_parent, new_name)
         to = self._directory(new_parent, new_name)
         self._trash.check_own(source.ino)
-        if flags & RENAME_EXCHANGE and parent in self._in_trash:
+        if (flags & RENAME_EXCHANGE or leaves_whiteout) and parent in self._in_trash:
             raise FsError(errno.EPERM)
         target = None if target_ino is None else self._inodes.get(target_ino)
         if target is not None and flags & RENAME_NOREPLACE:
@@ -370,11 +405,15 @@ class Tree(Listing):
                 self._check_loop(target, parent)
         if target is not None and not flags:
             self._check_replaceable(source, target)
+        if leaves_whiteout:
+            self._filestore.claim_rows(ROW_BYTES)
         self._takes_absent(new_parent, new_name)
         self.answer(None)
         if target is not None and not flags and not target.is_directory:
             self._bring_to_trash(target, new_parent, new_name, uid, Reason.REPLACED)
-        if target is None:
+        if leaves_whiteout:
+            self._leave_whiteout(parent, name, source, target, new_parent, new_name, uid, gid)
+        elif target is None:
             self._dentries.rename(parent, name, new_parent, self._inodes.next_cookie(), new_name)
         else:
             with self._namespace.savepoint():
@@ -389,6 +428,34 @@ class Tree(Listing):
             self._trash.restored(source)
         self._settle_links(source, target, self._inodes.get(parent), to, bool(flags & RENAME_EXCHANGE))
         group.count()
+
+    def _leave_whiteout(
+        self,
+        parent: int,
+        name: bytes,
+        source: Inode,
+        target: Inode | None,
+        new_parent: int,
+        new_name: bytes,
+        uid: int,
+        gid: int,
+    ) -> None:
+        """The names of a rename with RENAME_WHITEOUT: all of them, or with an exception none."""
+        directory = self._inodes.get(parent)
+        if directory.mode & stat.S_ISGID:
+            gid = directory.gid
+        whiteout = self._inodes.create(WHITEOUT_MODE, uid, gid)
+        cookie, type_ = self._inodes.next_cookie(), source.mode >> 12
+        try:
+            with self._namespace.savepoint():
+                self._dentries.point(parent, name, whiteout.ino, WHITEOUT_MODE >> 12)
+                if target is not None:
+                    self._dentries.point(new_parent, new_name, source.ino, type_)
+                elif not self._dentries.insert(new_parent, cookie, new_name, source.ino, type_):
+                    raise FsError(errno.EEXIST)
+        except BaseException:
+            self._inodes.remove(whiteout)
+            raise
 
     def _check_loop(self, moved: Inode, new_parent: int) -> None:
         """A directory must not come below itself."""

@@ -157,7 +157,7 @@ class Operations(pyfuse3.Operations):
         flags: int,
         ctx: pyfuse3.RequestContext,
     ) -> None:
-        await self._verbs.rename(parent, name, new_parent, new_name, flags, ctx.uid)
+        await self._verbs.rename(parent, name, new_parent, new_name, flags, ctx.uid, ctx.gid)
 
     @translated
     async def readlink(self, ino: int, ctx: pyfuse3.RequestContext) -> bytes:

@@ -103,9 +103,9 @@ class Verbs:
 
     @mutating
     async def rename(
-        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, uid: int
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, uid: int, gid: int
     ) -> None:
-        await self.tree.rename(parent, name, new_parent, new_name, flags, uid)
+        await self.tree.rename(parent, name, new_parent, new_name, flags, uid, gid)
 
     def readlink(self, ino: int) -> bytes:
         target = self.inode(ino).target
@@ -169,7 +169,7 @@ class Verbs:
     async def create(
         self,
         parent: int,
-        name: bytes,
+        name: bytes | None,
         mode: int,
         umask: int,
         flags: int,
@@ -177,7 +177,8 @@ class Verbs:
         gid: int,
         opened: Callable[[Handle], object] = lambda _: None,
     ) -> Handle:
-        """A handle, with which `opened` is called as soon as it is certain (Tree.answer)."""
+        """A handle, with which `opened` is called as soon as it is certain (Tree.answer). The file has no
+        name when that is None: O_TMPFILE."""
         handles = []
 
         def made(inode: Inode) -> None:

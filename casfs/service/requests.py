@@ -53,6 +53,7 @@ class Requests:
     async def sync(self) -> dict[str, Any]:
         await self._fs.files.write_back()
         await self._fs.group.durable()
+        self._fs.files.check_kept()
         return {}
 
     async def cp(self, src: str, dst: str, recursive: bool) -> dict[str, Any]:

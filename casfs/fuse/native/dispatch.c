@@ -98,7 +98,8 @@ static bool get_xattr(const struct fuse_in_header *in, const struct fuse_getxatt
 {
 	const char *name = (const char *)(arg + 1);
 	if (length <= sizeof *arg || strncmp(name, "user.casfs.", 11) == 0 ||
-	    (strncmp(name, "security.", 9) && strncmp(name, "user.", 5) && strncmp(name, "system.posix_acl_", 17)))
+	    (strncmp(name, "security.", 9) && strncmp(name, "user.", 5) && strncmp(name, "system.posix_acl_", 17)) ||
+	    name[strlen(name) - 1] == '.') /* half a name is no absent one */
 		return false;
 	PyObject *ino = U(in->nodeid), *key = S(name), *value = NULL;
 	PyObject *inode = ino ? PyDict_GetItemWithError(python.inodes, ino) : NULL;
@@ -250,7 +251,7 @@ bool casfs_dispatch(const struct fuse_in_header *in, size_t size)
 							  : (const char *)body + sizeof(struct fuse_rename_in);
 		uint32_t flags = opcode == FUSE_RENAME2 ? arg->flags : 0;
 		CALL(opcode, U(node), S(old), U(arg->newdir), S(old + strlen(old) + 1), U(flags),
-		     U(in->uid));
+		     U(in->uid), U(in->gid));
 		return true;
 	}
 	case FUSE_LINK: {
@@ -269,6 +270,11 @@ bool casfs_dispatch(const struct fuse_in_header *in, size_t size)
 		const struct fuse_create_in *arg = body;
 		CALL(opcode, U(node), S((const char *)(arg + 1)), U(arg->mode), U(arg->umask), U(arg->flags),
 		     U(in->uid), U(in->gid));
+		return true;
+	}
+	case CASFS_TMPFILE: { /* as CREATE, with a name that means nothing */
+		const struct fuse_create_in *arg = body;
+		CALL(opcode, U(node), U(arg->mode), U(arg->umask), U(arg->flags), U(in->uid), U(in->gid));
 		return true;
 	}
 	case FUSE_READ: {
