@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from casfs.filestore.filestore import FILE_ROOM, hash_bytes
 from casfs.fs.commit import GroupCommit
@@ -29,6 +29,8 @@ INLINE_WORK = 1 << 20
 class Contents:
     """The table of open contents. Owned by the thread that runs the file system.
 
+    `attributes_changed` is called with the number of an inode whose attributes a request has changed that
+    does not say so in its answer: the kernel has to be told.
     `seals_at_close`: close(2) waits for the seal, always. `seals_due`: what was closed and is to be
     settled (settling.py) with the next commit.
     """
@@ -48,6 +50,7 @@ class Contents:
         self._with_blob_fd: list[Content] = []
         self._blob_threads: Counter[int] = Counter()
         self.handles = 0
+        self.attributes_changed: Callable[[int], object] = lambda _: None
         self.seals_at_close = False
         self.seals_due: set[Content] = set()
 
@@ -89,6 +92,18 @@ class Contents:
         if content.inode.content is content:
             content.inode.content = None
             del self._open[content.inode.ino]
+
+    def may_map(self, handle: Handle) -> None:
+        """A program may map what it has opened here, and write to the mapping."""
+        if not handle.passthrough:
+            handle.maps = True
+            handle.content.mappers += 1
+            if not handle.content.observe()[1]:
+                self.attributes_changed(handle.inode.ino)
+
+    def has_writers(self, inode: Inode) -> bool:
+        """Has anybody opened it for writing?"""
+        return inode.content is not None and inode.content.writers > 0
 
     def discard(self, inode: Inode) -> bool:
         """An inode without names goes: content, attributes, row. Inside a transaction. False while open."""

@@ -10,7 +10,7 @@ import stat
 import time
 
 from casfs.errors import FsError
-from casfs.fs.content import Content, Handle
+from casfs.fs.content import MAX_SIZE, Content, Handle
 from casfs.fs.contents import BUFFERED_LIMIT
 from casfs.fs.inodes import Inode
 from casfs.fs.resting import REST_SECONDS
@@ -38,8 +38,6 @@ WRITEBACK_STEP = 32 << 20
 DUE_LIMIT = BUFFERED_LIMIT // 2
 """Bytes of staged content in memory up to which what is closed may wait to be settled."""
 
-MAX_SIZE = (1 << 63) - 1
-
 CAPABILITY = b"security.capability"
 """capabilities(7) of a program file."""
 
@@ -63,8 +61,10 @@ class Files(Settling):
         content = handle.content
         content.handles -= 1
         content.writers -= handle.writable
+        content.mappers -= handle.maps
         self.handles -= 1
         if content.backing and not content.handles:
+            content.observe()
             self._unused(content)
         if content.writers == 0 and content.dirty and not content.broken:
             try:
@@ -125,8 +125,11 @@ class Files(Settling):
                 return bytes(memoryview(content.buffer)[offset : offset + max(size, 0)])
         return await self._read_content(content, offset, size)
 
-    async def write(self, handle: Handle, offset: int, data: bytes | memoryview) -> int:
-        """Write `data`, less of it only when the disk fills up. Raises OSError (ENOSPC, EFBIG, EIO)."""
+    async def write(
+        self, handle: Handle, offset: int, data: bytes | memoryview, kills: bool | None = None
+    ) -> int:
+        """Write `data`, less of it only when the disk fills up. `kills`: set-id bits go; None: unless root
+        has opened the file. Raises OSError (ENOSPC, EFBIG, EIO)."""
         content = handle.content
         inode = content.inode
         if self._group.failed:
@@ -154,7 +157,7 @@ class Files(Settling):
             handle.inherited = True
         inode.mtime = inode.ctime = time.time_ns()
         if inode.xattrs != {} or inode.mode & (stat.S_ISUID | stat.S_ISGID):
-            await self.drop_privileges(inode, handle.uid)
+            await self.drop_privileges(inode, bool(handle.uid) if kills is None else kills)
         return written
 
     def _may_be_slow(self, content: Content) -> bool:
@@ -174,12 +177,13 @@ class Files(Settling):
         except OSError as error:
             log.info("inode %d is hashed when it is sealed: %s", content.inode.ino, error)
 
-    async def drop_privileges(self, inode: Inode, uid: int) -> None:
-        """What a write or a truncation takes away: capabilities, and suid and sgid unless by root.
+    async def drop_privileges(self, inode: Inode, kills: bool) -> None:
+        """What a write or a truncation takes away: capabilities, and with `kills` suid and sgid.
 
-        The kernel leaves that to the file system (FUSE_HANDLE_KILLPRIV and _V2, linux/fuse.h).
+        The kernel leaves that to the file system (FUSE_HANDLE_KILLPRIV and _V2, linux/fuse.h), and goes by
+        the mode it remembers until it is told (bprm_fill_uid, fs/exec.c).
         """
-        mode = mode_without_suid(inode.mode) if uid else inode.mode
+        mode = mode_without_suid(inode.mode) if kills else inode.mode
         if inode.xattrs is None:
             inode.xattrs = self._xattrs.of(inode.ino)
         capable = CAPABILITY in inode.xattrs
@@ -190,6 +194,7 @@ class Files(Settling):
                 self._xattrs.remove(inode.ino, CAPABILITY)
                 del inode.xattrs[CAPABILITY]
             self._inodes.changed(inode)
+            self.attributes_changed(inode.ino)
 
     async def _write_in_thread(self, content: Content, offset: int, data: bytes | memoryview) -> int:
         """As `_write`, to a staged file; the mutex is held."""
@@ -274,7 +279,7 @@ class Files(Settling):
             await self._group.begin()
             inode.mtime = time.time_ns()
             self._inodes.changed(inode)
-        await self.drop_privileges(inode, handle.uid)
+        await self.drop_privileges(inode, bool(handle.uid))
 
     async def _keep_truncated(self, content: Content, handle: Handle | None, uid: int) -> None:
         """Bring what is about to be cut to nothing, on behalf of user `uid`, to the trash; what rests before

@@ -165,7 +165,7 @@ class InodeTable:
         return inode if inode is not None else self._load(ino)
 
     def _load(self, ino: int) -> Inode:
-        row = self._namespace.inodes.get(ino)
+        row = None if ino > _HIGHEST else self._namespace.inodes.get(ino)
         if row is None or ino in self._deleted:
             raise FsError(errno.ESTALE)
         inode = Inode(*row)  # type: ignore[arg-type]

@@ -70,8 +70,11 @@ class Tree(Listing):
         self._forgotten: set[int] = set()
 
     def lookup(self, parent: int, name: bytes) -> Inode | None:
-        """The inode under a name, or None. Raises FsError ENAMETOOLONG."""
-        ino = self._dentries.find(parent, name)
+        """The inode under a name, or None. Raises FsError ENAMETOOLONG, ESTALE."""
+        try:
+            ino = self._dentries.find(parent, name)
+        except OverflowError:  # a number of 2^63 or more, which open_by_handle_at(2) lets anybody ask for
+            raise FsError(errno.ESTALE) from None
         if ino is not None:
             if parent in self._in_trash:
                 self._in_trash.add(ino)

@@ -47,6 +47,9 @@ PASSTHROUGH = 1 << 7
 """FOPEN_* of linux/fuse.h: reads and writes go past the page cache; pages stay cached from one open to the
 next; close(2) sends no FLUSH; reads and mappings (with DIRECT_IO only mappings) go to the backing file."""
 
+KILL_SUIDGID = 1 << 2
+"""FUSE_WRITE_KILL_SUIDGID of linux/fuse.h: who writes has no CAP_FSETID."""
+
 _SIZE_OUT = struct.Struct("=II")
 
 COHERENT_MINOR = 40
@@ -338,9 +341,11 @@ class Accelerated:
         how = 0 if handle.writable else NOFLUSH
         if handle.passthrough:
             how |= PASSTHROUGH | (DIRECT_IO if handle.writable else 0)
+            handle.direct = handle.writable
             return self._verbs.opened(handle), how, handle.content.backing
         if flags & os.O_ACCMODE == os.O_WRONLY and self._writes_past_cache:
             how |= DIRECT_IO
+            handle.direct = True
         stale = self._verbs.files.stale_pages
         if handle.inode.ino in stale:
             stale.discard(handle.inode.ino)
@@ -349,5 +354,8 @@ class Accelerated:
         fh = 0 if handle.writable else self._leased(handle, how)
         return fh or self._verbs.opened(handle), how, 0
 
-    def _write(self, fh: int, offset: int, data: bytes, _flags: int) -> Coroutine[Any, Any, int]:
-        return self._verbs.write(fh, offset, data)
+    def _write(
+        self, fh: int, offset: int, data: bytes, write_flags: int, flags: int
+    ) -> Coroutine[Any, Any, int]:
+        write = self._verbs.write_synced if flags & os.O_DSYNC else self._verbs.write
+        return write(fh, offset, data, write_flags & KILL_SUIDGID != 0)

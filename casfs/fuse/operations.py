@@ -91,12 +91,15 @@ class Operations(pyfuse3.Operations):
         entry.st_uid = inode.uid
         entry.st_gid = inode.gid
         entry.st_rdev = inode.rdev
+        content, lasting = inode.content, True
         if stat.S_ISDIR(mode):
             entry.st_size, entry.st_blocks = 4096, 0
+        elif content is None:
+            entry.st_size, entry.st_blocks = inode.size, inode.allocated >> 9
         else:
-            content = inode.content
-            entry.st_size = inode.size
-            entry.st_blocks = (inode.allocated if content is None else content.allocated()) >> 9
+            allocated, lasting = content.observe()
+            entry.st_size, entry.st_blocks = inode.size, allocated >> 9
+        entry.attr_timeout = FOREVER if lasting else 0.0
         entry.st_blksize = BLOCK_SIZE
         entry.st_atime_ns = inode.atime
         entry.st_mtime_ns = inode.mtime
@@ -256,7 +259,7 @@ class Operations(pyfuse3.Operations):
 
     @translated
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        return await self._verbs.write(fh, off, buf)
+        return await self._verbs.write(fh, off, buf, True)  # pyfuse3 does not say who writes
 
     @translated
     async def flush(self, fh: int) -> None:

@@ -28,8 +28,10 @@ class Session:
         self._options = options
         self._store = fs.store.path
         self._files = fs.files
+        fs.files.attributes_changed = caches.forget_attributes
         presentation = Presentation(options.uid, options.gid, options.umask)
         verbs = Verbs(fs, durable_each=options.commit_interval == 0)
+        verbs.write_pages_back = caches.write_back
         self._operations = Operations(verbs, presentation)
         self._committer = Committer(fs, options.commit_interval)
         self._accelerated: Accelerated | None = None

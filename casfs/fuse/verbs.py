@@ -9,7 +9,7 @@ import errno
 import functools
 import os
 import stat
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from casfs.errors import FsError
@@ -43,8 +43,15 @@ def mutating(method: Verb[P, R]) -> Verb[P, R]:
     return functools.wraps(method)(verb)  # type: ignore[return-value]
 
 
+async def _nothing_to_write(_ino: int) -> None:
+    """Without a kernel there is no page cache."""
+
+
 class Verbs:
-    """Runs on the event loop's thread. Each raises OSError with the errno the program gets."""
+    """Runs on the event loop's thread. Each raises OSError with the errno the program gets.
+
+    `write_pages_back(ino)`: have what mappings have written come in by `write`.
+    """
 
     def __init__(self, fs: FileSystem, *, durable_each: bool) -> None:
         self.fs = fs
@@ -55,6 +62,7 @@ class Verbs:
         self.readdir = fs.tree.names
         self.readdirplus = fs.tree.rows
         self.durable_each = durable_each
+        self.write_pages_back: Callable[[int], Awaitable[object]] = _nothing_to_write
         self.handles: dict[int, Handle] = {}
         fs.files.seals_at_close = durable_each
         self._next_handle = 1
@@ -114,6 +122,8 @@ class Verbs:
     @mutating
     async def setattr(self, ino: int, changes: Changes, fh: int | None, uid: int) -> Inode:
         handle = None if fh is None else self.handles.get(fh)
+        if changes.mtime is not None and changes.size is None:
+            await self._see_mappings(self.inode(ino))  # their being written back later would move the time
         return await self.fs.attributes.set(ino, changes, handle, uid)
 
     # Extended attributes
@@ -143,10 +153,13 @@ class Verbs:
     async def open(self, ino: int, flags: int, uid: int) -> Handle:
         """A handle; its `passthrough` says that it has to be opened with `content.backing`."""
         handle = self.files.open(self.inode(ino), flags & os.O_ACCMODE != os.O_RDONLY, uid)
+        handle.syncs = bool(flags & os.O_DSYNC)
         try:
             if flags & os.O_TRUNC:  # first: what was emptied has no backing file
                 await self.files.truncate_at_open(handle)
             await self.files.join(handle)
+            if flags & os.O_ACCMODE == os.O_RDWR:
+                self.files.may_map(handle)
         except BaseException:
             await self.files.release(handle)
             raise
@@ -170,6 +183,9 @@ class Verbs:
 
         def made(inode: Inode) -> None:
             handles.append(self.files.open(inode, flags & os.O_ACCMODE != os.O_RDONLY, uid))
+            handles[0].syncs = bool(flags & os.O_DSYNC)
+            if flags & os.O_ACCMODE == os.O_RDWR:
+                self.files.may_map(handles[0])
             opened(handles[0])
 
         mode = stat.S_IFREG | mode & 0o7777
@@ -179,8 +195,18 @@ class Verbs:
     def read(self, fh: int, offset: int, size: int) -> Coroutine[Any, Any, bytes | bytearray]:
         return self.files.read(self.handles[fh], offset, size)
 
-    def write(self, fh: int, offset: int, data: bytes) -> Coroutine[Any, Any, int]:
-        return self.files.write(self.handles[fh], offset, data)
+    def write(self, fh: int, offset: int, data: bytes, kills: bool) -> Coroutine[Any, Any, int]:
+        """`kills`: set-id bits go (`Files.write`)."""
+        return self.files.write(self.handles[fh], offset, data, kills)
+
+    async def write_synced(self, fh: int, offset: int, data: bytes, kills: bool) -> int:
+        """As `write`, with O_SYNC, O_DSYNC or their like: durable, where the kernel does not ask for that by
+        an FSYNC (generic_write_sync, which fuse_direct_write_iter of fs/fuse/file.c does not call)."""
+        handle = self.handles[fh]
+        written = await self.files.write(handle, offset, data, kills)
+        if handle.direct:
+            await self.files.fsync(handle)
+        return written
 
     async def flush(self, fh: int) -> None:
         handle = self.handles[fh]
@@ -201,12 +227,28 @@ class Verbs:
     # Ranges
 
     @mutating
-    async def copy_range(self, source: int, offset: int, target: int, target_offset: int, length: int) -> int:
-        handles = self.handles
-        return await self.files.copy_range(handles[source], offset, handles[target], target_offset, length)
+    async def copy_range(
+        self, source: int, offset: int, target: int, target_offset: int, length: int, uid: int
+    ) -> int:
+        origin, to = self.handles[source], self.handles[target]
+        copied = await self.files.copy_range(origin, offset, to, target_offset, length, uid)
+        if to.syncs:
+            await self.files.fsync(to)
+        return copied
 
     async def seek(self, fh: int, offset: int, whence: int) -> int:
-        return await self.files.seek(self.handles[fh], offset, whence)
+        handle = self.handles[fh]
+        await self._see_mappings(handle.inode)  # which may have filled a hole
+        return await self.files.seek(handle, offset, whence)
 
-    async def allocate(self, fh: int, offset: int, length: int, mode: int) -> None:
-        await self.files.allocate(self.handles[fh], offset, length, mode)
+    async def _see_mappings(self, inode: Inode) -> None:
+        """Have what was stored through mappings come in, if it may have been."""
+        if inode.content is not None and inode.content.mappers:
+            await self.fs.scheduler.pause()
+            await self.write_pages_back(inode.ino)
+
+    async def allocate(self, fh: int, offset: int, length: int, mode: int, uid: int) -> None:
+        handle = self.handles[fh]
+        await self.files.allocate(handle, offset, length, mode, uid)
+        if handle.syncs:
+            await self.files.fsync(handle)

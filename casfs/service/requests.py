@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import asdict
 from typing import Any
 
+from casfs.control.protocol import Nanoseconds, Natural, path_of
 from casfs.fs import copy
 from casfs.fs.filesystem import FileSystem
 from casfs.fuse import caches
@@ -57,16 +57,22 @@ class Requests:
         return {}
 
     async def cp(self, src: str, dst: str, recursive: bool) -> dict[str, Any]:
-        moved = await copy.copy(self._fs, os.fsencode(src), os.fsencode(dst), recursive=recursive)
+        moved = await copy.copy(self._fs, path_of(src), path_of(dst), recursive=recursive)
         await caches.forget(moved.names, moved.inos)
         return {}
 
     async def mv(self, src: str, dst: str) -> dict[str, Any]:
-        moved = await copy.move(self._fs, os.fsencode(src), os.fsencode(dst))
+        moved = await copy.move(self._fs, path_of(src), path_of(dst))
         await caches.forget(moved.names, moved.inos)
         return {}
 
-    async def collect(self, ids: list[int], cutoff_ns: int, now_ns: int, record: list[int]) -> dict[str, Any]:
+    async def collect(
+        self,
+        ids: list[Natural],
+        cutoff_ns: Nanoseconds,
+        now_ns: Nanoseconds,
+        record: tuple[Natural, Natural, Natural, Natural, Natural],
+    ) -> dict[str, Any]:
         done = await collect_mounted.collect(self._fs, ids, cutoff_ns, now_ns, Record(*record))
         failures = [(digest.hex(), size, reason) for digest, size, reason in done.failures]
         return {
@@ -78,6 +84,6 @@ class Requests:
             "busy": done.busy,
         }
 
-    async def damaged(self, blobs: list[int]) -> dict[str, Any]:
+    async def damaged(self, blobs: list[Natural]) -> dict[str, Any]:
         await self._session.damaged(frozenset(blobs))
         return {}
