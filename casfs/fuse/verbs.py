@@ -23,6 +23,27 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Verb = Callable[Concatenate["Verbs", P], Coroutine[Any, Any, R]]
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""What the disk, and a quota on it, say when there is no room."""
+
+
+def patient(method: Verb[P, R]) -> Verb[P, R]:
+    """For what takes room: refused for want of it, it is tried once more when room could be made.
+
+    Each such verb is refused before it has changed anything, or does the same when it is done twice. An
+    FsError ENOSPC is a limit of another kind (xattrs).
+    """
+
+    async def verb(self: Verbs, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await method(self, *args, **kwargs)
+        except OSError as error:
+            if error.errno not in NO_ROOM or isinstance(error, FsError) or not await self.fs.relieve():
+                raise
+        return await method(self, *args, **kwargs)
+
+    return functools.wraps(method)(verb)  # type: ignore[return-value]
+
 
 def mutating(method: Verb[P, R]) -> Verb[P, R]:
     """For what changes the namespace: waits for the commit where that is asked for."""
@@ -67,20 +88,24 @@ class Verbs:
             raise FsError(errno.ENOENT)  # which the kernel does not remember
         return inode
 
+    @patient
     @mutating
     async def mknod(
         self, parent: int, name: bytes, mode: int, rdev: int, umask: int, uid: int, gid: int
     ) -> Inode:
         return await self.tree.make(parent, name, mode, uid, gid, rdev=rdev, umask=umask)
 
+    @patient
     @mutating
     async def mkdir(self, parent: int, name: bytes, mode: int, umask: int, uid: int, gid: int) -> Inode:
         return await self.tree.make(parent, name, stat.S_IFDIR | mode & 0o7777, uid, gid, umask=umask)
 
+    @patient
     @mutating
     async def symlink(self, parent: int, name: bytes, target: bytes, uid: int, gid: int) -> Inode:
         return await self.tree.make(parent, name, stat.S_IFLNK | 0o777, uid, gid, target=target)
 
+    @patient
     @mutating
     async def link(self, ino: int, parent: int, name: bytes) -> Inode:
         return await self.tree.link(ino, parent, name)
@@ -93,6 +118,7 @@ class Verbs:
     async def rmdir(self, parent: int, name: bytes, _uid: int) -> None:
         await self.tree.rmdir(parent, name)
 
+    @patient
     @mutating
     async def rename(
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, uid: int
@@ -111,6 +137,7 @@ class Verbs:
 
     # Attributes
 
+    @patient
     @mutating
     async def setattr(self, ino: int, changes: Changes, fh: int | None, uid: int) -> Inode:
         handle = None if fh is None else self.handles.get(fh)
@@ -123,6 +150,7 @@ class Verbs:
             await self.files.seal_closed(self.inode(ino))
         return self.fs.xattrs.get(ino, name)
 
+    @patient
     @mutating
     async def setxattr(self, ino: int, name: bytes, value: bytes, in_group: Callable[[int], bool]) -> None:
         await self.fs.xattrs.set(ino, name, value, in_group)
@@ -140,6 +168,7 @@ class Verbs:
         self.handles[fh] = handle
         return fh
 
+    @patient
     async def open(self, ino: int, flags: int, uid: int) -> Handle:
         """A handle; its `passthrough` says that it has to be opened with `content.backing`."""
         handle = self.files.open(self.inode(ino), flags & os.O_ACCMODE != os.O_RDONLY, uid)
@@ -152,6 +181,7 @@ class Verbs:
             raise
         return handle
 
+    @patient
     @mutating
     async def create(
         self,
@@ -178,9 +208,11 @@ class Verbs:
     def read(self, fh: int, offset: int, size: int) -> Coroutine[Any, Any, bytes | bytearray]:
         return self.files.read(self.handles[fh], offset, size)
 
+    @patient
     def write(self, fh: int, offset: int, data: bytes) -> Coroutine[Any, Any, int]:
         return self.files.write(self.handles[fh], offset, data)
 
+    @patient
     async def flush(self, fh: int) -> None:
         handle = self.handles[fh]
         if handle.wrote:
@@ -194,11 +226,18 @@ class Verbs:
         if not handle.inode.nlink:
             await self.tree.released(handle.inode)
 
+    @patient
     def fsync(self, fh: int) -> Coroutine[Any, Any, None]:
         return self.files.fsync(self.handles[fh])
 
+    @patient
+    def sync(self) -> Coroutine[Any, Any, None]:
+        """fsync(2) of a directory: all that was done until now."""
+        return self.group.durable()
+
     # Ranges
 
+    @patient
     @mutating
     async def copy_range(self, source: int, offset: int, target: int, target_offset: int, length: int) -> int:
         handles = self.handles
@@ -207,5 +246,6 @@ class Verbs:
     async def seek(self, fh: int, offset: int, whence: int) -> int:
         return await self.files.seek(self.handles[fh], offset, whence)
 
+    @patient
     async def allocate(self, fh: int, offset: int, length: int, mode: int) -> None:
         await self.files.allocate(self.handles[fh], offset, length, mode)
