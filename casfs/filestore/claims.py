@@ -103,6 +103,7 @@ class Claims:
         left = self.left()
         if size > left.bytes or files > left.files:
             self.refused = max(self.refused, size)
+            self._claimable = -1  # also for who only asks
             what = "is full" if size > left.bytes else "has no inodes left"
             raise OSError(errno.ENOSPC, f"the file system of the store {what}")
         self._claimable = max(size, min(left.bytes, CLAIM_CHECK))
@@ -147,7 +148,7 @@ class Claims:
 
     def rows_refused(self) -> None:
         """There was no room to commit them: the next claim looks again."""
-        self._claimable = 0
+        self._claimable = -1
 
     @property
     def rows_are_many(self) -> bool:

@@ -1,4 +1,4 @@
-"""A little room that is held for the day on which there is none: STORE/run/spare.
+"""A little room that is held for the day on which there is none: STORE/run/spare0 and so on.
 
 Others may fill the disk to its last byte, or take its last inode. To open a store then, and to remove
 something, takes some of both: the log and its index, the control socket, a page or two for each row. So a few
@@ -27,7 +27,7 @@ class Spare:
 
     def __init__(self, store: str) -> None:
         self._store = store
-        self._folder = f"{store}/run/spare"
+        self._paths = [f"{store}/run/spare{number}" for number in range(SPARE_FILES)]
         self._held = False
 
     def is_needed(self) -> bool:
@@ -39,11 +39,10 @@ class Spare:
     def give_up(self) -> bool:
         """Remove the files; False when there are none. One that cannot be removed stays."""
         gone = self._held = False
-        with contextlib.suppress(OSError):
-            for name in os.listdir(self._folder):
-                with contextlib.suppress(OSError):
-                    os.unlink(f"{self._folder}/{name}")
-                    gone = True
+        for path in self._paths:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+                gone = True
         return gone
 
     def hold(self) -> bool:
@@ -57,11 +56,10 @@ class Spare:
         if stat.f_bavail * stat.f_frsize < NEARLY * size:
             return False
         try:
-            os.makedirs(self._folder, mode=0o700, exist_ok=True)
-            for number in range(SPARE_FILES):
-                fd = os.open(f"{self._folder}/{number}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            for path in self._paths:
+                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
                 try:
-                    if not number and os.fstat(fd).st_size < size:
+                    if path is self._paths[0] and os.fstat(fd).st_size < size:
                         fallocate(fd, 0, 0, size)
                 finally:
                     os.close(fd)

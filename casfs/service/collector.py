@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from datetime import datetime
 from typing import Any
@@ -62,11 +61,7 @@ class Collector:
 
     def _other(self) -> str:
         """The collector's daemon of this store, if there is one."""
-        lock = collector_daemon_lock(self._store)
-        if not os.path.exists(f"{self._store}/run/gcd.lock") or lock.acquire(shared=True):
-            lock.release()
-            return ""
-        return lock.holder()
+        return collector_daemon_lock(self._store).held_by()
 
     async def run(self) -> None:
         """Until cancelled; a batch that is under way is ended first."""

@@ -19,6 +19,7 @@ from typing import Any
 
 import trio
 
+from casfs.filestore.claims import NO_LIMIT
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import Event
 from casfs.maintenance.collect_mounted import collect_oldest
@@ -89,9 +90,17 @@ class Pressure:
         fs.relieve = self.relieve
 
     def state(self) -> dict[str, Any]:
-        """For `casfs status`."""
-        left = self._filestore.left()
-        return {"left_bytes": max(0, left.bytes), "low": self._is_low()} | asdict(self.counts)
+        """For `casfs status`. `left_bytes` is what `df` shows as available."""
+        try:
+            left = self._filestore.left()
+            room: dict[str, Any] = {
+                "left_bytes": max(0, left.bytes),
+                "left_inodes": None if left.files > NO_LIMIT // 2 else max(0, left.files),
+                "low": self._is_low(),
+            }
+        except OSError as error:  # the disk does not answer
+            room = {"error": error.strerror or str(error)}
+        return room | asdict(self.counts)
 
     async def relieve(self) -> bool:
         """Wait until there is more room, or there is none to be had: was any made?"""
