@@ -119,6 +119,7 @@ void casfs_answer(uint32_t opcode, uint64_t unique, PyObject *result)
 			size = sizeof out.open;
 			break;
 		case FUSE_CREATE:
+		case CASFS_TMPFILE:
 			failed = fill_open(&out.create.open, result, 1) < 0 ||
 				 casfs_fill_entry(&out.create.entry, PyTuple_GET_ITEM(result, 0)) < 0;
 			size = sizeof out.create;
@@ -156,7 +157,7 @@ void casfs_answer(uint32_t opcode, uint64_t unique, PyObject *result)
 				     : casfs_send_reply(unique, 0, data, size);
 		if (refused == ENOENT && !failed && opcode == FUSE_OPEN)
 			casfs_release_unanswered(out.open.fh);
-		else if (refused == ENOENT && !failed && opcode == FUSE_CREATE)
+		else if (refused == ENOENT && !failed && (opcode == FUSE_CREATE || opcode == CASFS_TMPFILE))
 			casfs_release_unanswered(out.create.open.fh);
 	} else if (failed) {
 		take_error(opcode, false);
@@ -184,7 +185,6 @@ PyObject *casfs_reply_early(PyObject *self, PyObject *result)
 	Py_RETURN_NONE;
 }
 
-/* Run a handler's coroutine up to its end, or to its first wait, and then hand it to a task. */
 void casfs_start(uint32_t opcode, uint64_t unique, PyObject *result)
 {
 	if (!PyCoro_CheckExact(result)) {
@@ -198,9 +198,9 @@ void casfs_start(uint32_t opcode, uint64_t unique, PyObject *result)
 	bool answered = unique && !under_way.unique;
 	under_way.unique = 0;
 	if (state == PYGEN_NEXT) {
-		Py_XDECREF(value);
-		PyObject *done = PyObject_CallFunction(
-			python.suspended, "OIK", result, opcode, (unsigned long long)(answered ? 0 : unique));
+		python.suspends = true;
+		PyObject *done = PyObject_CallFunction(python.suspended, "OIKN", result, opcode,
+						       (unsigned long long)(answered ? 0 : unique), value);
 		if (!done)
 			casfs_answer(opcode, unique, NULL);
 		Py_XDECREF(done);
