@@ -233,6 +233,11 @@ class Contents:
         content.prefix = None
 
     @property
+    def writable(self) -> list[int]:
+        """The numbers of the inodes that are open for writing."""
+        return [ino for ino, content in self._open.items() if content.writers]
+
+    @property
     def unsealed(self) -> int:
         """Files whose content is staged."""
         return sum(content.dirty for content in self._open.values())

@@ -96,6 +96,7 @@ class Accelerated:
         self._leases: dict[int, int] = {}
         self.passthrough = "off: the kernel has not said yet what it offers"
         self._negotiated = False
+        self.ended = False
         self._writes_past_cache = False
         self._names = {opcode: name for name, opcodes in OPCODES.items() for opcode in opcodes}
         shown = (presentation.uid, presentation.gid, presentation.umask)
@@ -148,7 +149,7 @@ class Accelerated:
     async def wait_readable(self, fd: int) -> None:
         """Serve requests until one comes that is left to libfuse, or the session has ended."""
         native, scheduler = self._native, self._scheduler
-        while True:
+        while not self.ended:
             scheduler.direct = True
             try:
                 state = native.serve(PATIENCE_MS, BURST)
@@ -162,6 +163,7 @@ class Accelerated:
                 await trio.lowlevel.wait_readable(fd)
             else:
                 await trio.lowlevel.checkpoint()
+        raise trio.ClosedResourceError  # as pyfuse3.terminate, of which a loop that is busy does not hear
 
     def _negotiate(self) -> None:
         """Find out, once INIT has come, whether backing files can be registered."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection
 
 import pyfuse3
+import trio
 
 from casfs.errors import MountError
 from casfs.fs.filesystem import FileSystem
@@ -16,6 +17,9 @@ from casfs.fuse.operations import Operations
 from casfs.fuse.options import SUBTYPE, MountOptions, Presentation, source_name
 from casfs.fuse.scheduler import TrioScheduler
 from casfs.fuse.verbs import Verbs
+
+TERMINATE_SECONDS = 0.05
+"""How often the loop is told to end, until it has."""
 
 
 class Session:
@@ -118,8 +122,16 @@ class Session:
     async def commit(self) -> None:
         await self._committer.run()
 
-    def terminate(self) -> None:
-        pyfuse3.terminate()
+    async def terminate(self) -> None:
+        """Have `serve` end, whatever programs ask for. Waits until it is cancelled.
+
+        pyfuse3 wakes who waits for the next request. The loop may be between two waits, and not hear of it.
+        """
+        if self._accelerated is not None:
+            self._accelerated.ended = True
+        while True:
+            pyfuse3.terminate()
+            await trio.sleep(TERMINATE_SECONDS)
 
     def close(self) -> None:
         """Unmount, if the kernel still has the mount."""

@@ -21,7 +21,7 @@ from casfs.fuse.options import MountOptions
 from casfs.fuse.scheduler import TrioScheduler
 from casfs.fuse.session import Session
 from casfs.service import background
-from casfs.service.mounts import detach, is_dead, read_ahead
+from casfs.service.mounts import HELD_SECONDS, detach, holders, is_dead, read_ahead, write_back
 from casfs.service.notify import notify
 from casfs.service.requests import Requests
 from casfs.service.trash import TrashService
@@ -99,7 +99,7 @@ async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Call
             nursery.start_soon(server.serve)
             nursery.start_soon(session.commit)
             nursery.start_soon(trash.run)
-            nursery.start_soon(_unmount_on_signal, session, mountpoint)
+            nursery.start_soon(_unmount_on_signal, session, fs, mountpoint)
             log.info("%s is mounted on %s", store.path, mountpoint)
             ready()
             _collect_rarely()
@@ -128,13 +128,24 @@ def _collect_rarely() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-async def _unmount_on_signal(session: Session, mountpoint: str) -> None:
-    """SIGINT and SIGTERM unmount: with a flush by the kernel if nobody is inside, by force otherwise."""
+async def _unmount_on_signal(session: Session, fs: FileSystem, mountpoint: str) -> None:
+    """SIGINT and SIGTERM unmount: with a flush by the kernel if nobody is inside, by force otherwise.
+
+    What mappings have changed is written back before that. The loop has to serve it: all in threads.
+    """
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for number in signals:
             log.info("%s: unmounting", signal.Signals(number).name)
             try:
                 await trio.to_thread.run_sync(detach, mountpoint)
             except MountError as error:
+                paths = [
+                    path for ino in fs.files.writable for path in fs.store.namespace.dentries.paths_of(ino)
+                ]
+                await trio.to_thread.run_sync(write_back, fs.store.path, paths)
                 log.warning("%s; open files are cut off", error)
-                session.terminate()
+                await session.terminate()
+            else:
+                await trio.sleep(HELD_SECONDS)
+                if held := await trio.to_thread.run_sync(holders, fs.store.path):
+                    log.warning("still served: %s; a second signal cuts them off", held)
