@@ -18,6 +18,8 @@ from casfs.control.protocol import (
     VERSION,
     Answer,
     Request,
+    arguments,
+    arguments_of,
     decode_request,
     encode,
 )
@@ -36,7 +38,9 @@ class Server:
 
     def __init__(self, path: str, operations: dict[str, Operation]) -> None:
         self._path = path
-        self._operations = operations
+        self._operations = {
+            name: (operation, arguments_of(operation)) for name, operation in operations.items()
+        }
         self._listener = socket.socket(socket.AF_UNIX)
 
     def bind(self) -> None:
@@ -70,6 +74,8 @@ class Server:
                 await stream.send_all(encode(answer))
         except trio.BrokenResourceError:
             log.info("a command went away before it had its answer")
+        except Exception:
+            log.exception("a command had no answer")
 
     async def _perform(self, stream: trio.SocketStream) -> Answer:
         credentials = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
@@ -98,17 +104,16 @@ class Server:
     async def _call(self, request: Request) -> Answer:
         if request.version not in (VERSION, SILENT_VERSION):
             return Answer(ok=False, error=f"the mount speaks version {VERSION} of the control protocol")
-        operation = self._operations.get(request.op)
-        if operation is None:
+        known = self._operations.get(request.op)
+        if known is None:
             return Answer(ok=False, error=f"the mount knows no operation '{request.op}'")
+        operation, kind = known
         try:
-            return Answer(ok=True, result=await operation(**request.args))
+            return Answer(ok=True, result=await operation(**arguments(kind, request.args)))
         except CasfsError as error:
             return Answer(ok=False, error=str(error), exit_code=error.exit_code)
         except OSError as error:
             return Answer(ok=False, error=error.strerror or str(error))
-        except TypeError as error:
-            return Answer(ok=False, error=f"bad arguments: {error}", exit_code=ExitCode.USAGE)
         except Exception as error:
             log.exception("control operation %s failed", request.op)
             return Answer(ok=False, error=f"internal error: {error}", exit_code=ExitCode.INTERNAL)

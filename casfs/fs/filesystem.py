@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from casfs.fs.attributes import Attributes
@@ -18,10 +19,14 @@ from casfs.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What is going on in a mounted file system."""
+    """What is going on in a mounted file system. `resting`: files that are sealed when they are quiet;
+    `held_files`, `held_bytes`: blobs that were removed and that a program still has mapped."""
 
     open_handles: int
     open_unsealed: int
+    resting: int
+    held_files: int
+    held_bytes: int
     pending_operations: int
     unlinked_open: int
     cached_inodes: int
@@ -30,10 +35,16 @@ class Activity:
     failed: int
 
 
+async def _no_relief() -> bool:
+    return False
+
+
 class FileSystem:
     """POSIX verbs by subject: `tree`, `files`, `attributes`, `xattrs`; durability in `group`.
 
     `collecting` is held by a batch of orphans that is being removed (maintenance/collect_mounted.py).
+    `relieve` makes room on a full disk, if it can: what was refused for want of it may be tried again when it
+    says True. Set by who knows what is not needed (service/pressure.py).
     """
 
     def __init__(self, store: Store, scheduler: Scheduler) -> None:
@@ -45,9 +56,10 @@ class FileSystem:
         self.files = Ranges(store, self.inodes, self.group, scheduler)
         self.files.trash = self.trash
         self.collecting = Mutex(scheduler)
+        self.relieve: Callable[[], Awaitable[bool]] = _no_relief
         self.group.before_commit = self._before_commit
         self.group.before_rows = self.trash.flush
-        self.group.before_durable = self.files.seal_due
+        self.group.before_durable = self.files.settle_due
         self.xattrs = ExtendedAttributes(store, self.inodes, self.group, self.files, self.trash)
         self.tree = Tree(store, self.inodes, self.group, self.files, self.xattrs, self.trash)
         self.attributes = Attributes(self.inodes, self.group, self.files, self.xattrs)
@@ -64,19 +76,26 @@ class FileSystem:
             await self.scheduler.pause()
 
     async def stop(self) -> None:
-        """Seal what is open and make everything durable. Raises OSError when that is not possible."""
-        await self.files.settle()
+        """Seal what is open and make everything durable. Raises OSError when that is not possible; what is
+        possible is done before."""
+        failed = await self.files.settle_all()
         await self.tree.forget(list(self.tree.unlinked))
         await self.group.begin()
         self.trash.flush()
         self.inodes.return_numbers()
         await self.group.durable()
+        if failed:
+            raise failed[0]
 
     def activity(self) -> Activity:
         group = self.group
+        held_files, held_bytes = self.store.filestore.held.amount()
         return Activity(
             open_handles=self.files.handles,
             open_unsealed=self.files.unsealed,
+            resting=len(self.files.resting),
+            held_files=held_files,
+            held_bytes=held_bytes,
             pending_operations=group.operations if group.active else 0,
             unlinked_open=len(self.tree.unlinked),
             cached_inodes=self.inodes.cached,

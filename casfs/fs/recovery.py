@@ -1,8 +1,9 @@
 """What a crash left: at every start, in time proportional to what was in flight.
 
 Kernel lookup counts and handles are gone, so inodes without a name go. Staged files that a committed row
-names hold fsynced data (I5): they are sealed, or stay staged if they are too sparse. All other staged
-files belong to nobody.
+names hold data that somebody has synced, or that was rewritten (I5): they are sealed, or stay staged if they
+are too sparse, programs still have them mapped, or are so much that the start would take long: then they are
+sealed when the file system is in use. All other staged files belong to nobody.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ log = logging.getLogger(__name__)
 
 REMOVE_BATCH = 500
 
+SEALED_BYTES = 64 << 20
+"""Bytes of staged files that are sealed at the start, a tenth of a second; the rest is sealed later."""
+
 
 async def recover(store: Store, inodes: InodeTable, group: GroupCommit, files: Files) -> None:
     """Bring a store whose last user may have died to a clean state, durable."""
@@ -28,10 +32,11 @@ async def recover(store: Store, inodes: InodeTable, group: GroupCommit, files: F
     # between its last byte in the log and its being seen, and what was published and never synced cannot be
     # found again as if it were durable (I1).
     await group.durable()
-    store.filestore.sync_all([])
+    store.filestore.sync_all()
+    left = SEALED_BYTES
     for row in list(store.namespace.inodes.with_staged()):
         await group.begin()
-        await _seal_staged(store, inodes, files, row.ino, row.size)
+        left -= await _restore_staged(inodes, files, row.ino, row.size, left)
     await remove_unlinked(store, inodes, group, files, store.namespace.inodes.unlinked())
     await group.durable()
     kept = {row.staged for row in store.namespace.inodes.with_staged()}
@@ -41,24 +46,32 @@ async def recover(store: Store, inodes: InodeTable, group: GroupCommit, files: F
             staging.remove(name)
 
 
-async def _seal_staged(store: Store, inodes: InodeTable, files: Files, ino: int, size: int) -> None:
+async def _restore_staged(inodes: InodeTable, files: Files, ino: int, size: int, left: int) -> int:
+    """Let a file have what its row says of its staged file, and seal it if that is up to `left` bytes. The
+    bytes that were sealed."""
     inode = inodes.get(ino)
     if not inode.nlink:
-        return
+        return 0
     try:
-        handle = files.open(inode, True, 0)
+        handle = files.open(inode, False, 0)
     except OSError as error:
         log.error("inode %d: staged content %s cannot be read: %s; see casfs fsck", ino, inode.staged, error)
-        return
+        return 0
     staged = handle.content.staged
     assert staged is not None
     # Longer: written after the fsync, lost whole. Shorter: truncated after it, which is a state it had.
-    held = os.fstat(staged.fd).st_size
-    if held > size:
+    below = os.fstat(staged.fd)
+    if below.st_size > size:
         os.ftruncate(staged.fd, size)
-    handle.content.mark_dirty()
-    inode.size = min(held, size)
+    inode.size = min(below.st_size, size)
+    inodes.mark(inode)
     await files.release(handle)
+    files.rest(inode)
+    # With two names it is the file of a blob already, whose row was lost: not to be written to any more.
+    if inode.size > left and below.st_nlink == 1:
+        return 0
+    await files.seal_closed(inode)
+    return inode.size
 
 
 async def remove_unlinked(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -69,8 +70,11 @@ class Tree(Listing):
         self._forgotten: set[int] = set()
 
     def lookup(self, parent: int, name: bytes) -> Inode | None:
-        """The inode under a name, or None. Raises FsError ENAMETOOLONG."""
-        ino = self._dentries.find(parent, name)
+        """The inode under a name, or None. Raises FsError ENAMETOOLONG, ESTALE."""
+        try:
+            ino = self._dentries.find(parent, name)
+        except OverflowError:  # a number of 2^63 or more, which open_by_handle_at(2) lets anybody ask for
+            raise FsError(errno.ESTALE) from None
         if ino is not None:
             if parent in self._in_trash:
                 self._in_trash.add(ino)
@@ -212,7 +216,7 @@ class Tree(Listing):
         if ino in self._linkable:
             await self._files.persist_unnamed(inode)
         elif inode.content is not None:
-            await self._files.seal_closed(inode)
+            await self._files.settle_closed(inode)
         await self._files.begin_in_order()
         directory = self._directory(parent, name)
         self._trash.check_unchanged(ino)
@@ -253,6 +257,9 @@ class Tree(Listing):
         inode = self._existing(parent, name)
         if inode.is_directory:
             raise FsError(errno.EISDIR)
+        if self._files.rests(inode):
+            await self._seal_for_trash(inode)
+            inode = self._existing(parent, name)
         self.answer(None)
         self._bring_to_trash(inode, parent, name, uid, Reason.REMOVED)
         self._dentries.delete(parent, name)
@@ -297,6 +304,13 @@ class Tree(Listing):
             self._trash.gone(inode)
         elif inode.nlink == 1:
             self._trash.keep(inode, parent, name, uid, reason)
+
+    async def _seal_for_trash(self, inode: Inode) -> None:
+        """What rests before it is sealed is kept as well; what cannot be sealed is removed all the same."""
+        if inode.nlink == 1 and self._trash.is_old_enough(inode.btime):
+            with contextlib.suppress(OSError):
+                await self._files.seal_closed(inode)
+            await self._files.begin_in_order()
 
     def _drop_link(self, inode: Inode) -> None:
         inode.nlink -= 1
@@ -364,10 +378,16 @@ class Tree(Listing):
             moved.append(self._inodes.get(target_ino))
         if any(inode.content is not None for inode in moved):
             for inode in moved:
-                await (self._files.persist_inode if replaces else self._files.seal_closed)(inode)
+                await (self._files.persist_inode if replaces else self._files.settle_closed)(inode)
             await self._files.begin_in_order()
             source = self._existing(parent, name)
             target_ino = self._dentries.find(new_parent, new_name)
+        if replaces and not flags and target_ino is not None:
+            replaced = self._inodes.get(target_ino)
+            if self._files.rests(replaced):
+                await self._seal_for_trash(replaced)
+                source = self._existing(parent, name)
+                target_ino = self._dentries.find(new_parent, new_name)
         to = self._directory(new_parent, new_name)
         self._trash.check_own(source.ino)
         if (flags & RENAME_EXCHANGE or leaves_whiteout) and parent in self._in_trash:

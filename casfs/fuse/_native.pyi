@@ -11,13 +11,14 @@ ENDED: int
 
 def prepare(
     handlers: dict[int, Callable[..., Any]],
-    suspended: Callable[[Coroutine[Any, Any, Any], int, int], None],
+    suspended: Callable[[Coroutine[Any, Any, Any], int, int, Any], None],
     failed: Callable[[Exception, int, bool], int],
     inode_type: type,
     inodes: dict[int, Any],
     unlinked: set[int],
     presentation: tuple[int, int, int],
     wake_fd: int,
+    runnable: set[Any],
     stack_depth: int,
 ) -> None: ...
 def same_libfuse(path: str) -> bool: ...

@@ -1,7 +1,8 @@
-"""Requests that the native accelerator reads: their handlers, and the tasks of those that have to wait.
+"""Requests that the native accelerator reads: their handlers, and what becomes of those that have to wait.
 
 native/dispatch.c calls a handler with the fields of the request. A handler that is a coroutine is run up to
-its end there and then, without a task or a pass of the event loop; only if it has to wait is it given a task.
+its end there and then, without a task or a pass of the event loop; if it has to wait, it goes on where the
+loop learns that what it waits for has come (scheduler.py).
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import os
 import struct
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from types import ModuleType
 from typing import Any
 
+import outcome
 import trio
 
 from casfs.errors import FsError
@@ -22,7 +25,7 @@ from casfs.fs.content import Handle
 from casfs.fs.inodes import Inode
 from casfs.fuse.operations import unexpected
 from casfs.fuse.options import Presentation
-from casfs.fuse.scheduler import TrioScheduler, resume
+from casfs.fuse.scheduler import Result, TrioScheduler, Wait
 from casfs.fuse.verbs import Verbs
 from casfs.store import config_path
 
@@ -43,6 +46,9 @@ NOFLUSH = 1 << 5
 PASSTHROUGH = 1 << 7
 """FOPEN_* of linux/fuse.h: reads and writes go past the page cache; pages stay cached from one open to the
 next; close(2) sends no FLUSH; reads and mappings (with DIRECT_IO only mappings) go to the backing file."""
+
+KILL_SUIDGID = 1 << 2
+"""FUSE_WRITE_KILL_SUIDGID of linux/fuse.h: who writes has no CAP_FSETID."""
 
 _SIZE_OUT = struct.Struct("=II")
 
@@ -92,13 +98,16 @@ class Accelerated:
         self._native = native
         self._verbs = verbs
         self._scheduler = scheduler
-        self._nursery: trio.Nursery | None = None
+        self._waiting = 0
+        self._none_waits = trio.Event()
         self._leases: dict[int, int] = {}
         self.passthrough = "off: the kernel has not said yet what it offers"
         self._negotiated = False
         self.ended = False
         self._writes_past_cache = False
         self._names = {opcode: name for name, opcodes in OPCODES.items() for opcode in opcodes}
+        depth = native.stack_depth(verbs.fs.store.path)
+        verbs.files.trusts_leases = depth == 1
         shown = (presentation.uid, presentation.gid, presentation.umask)
         native.prepare(
             self._handlers(),
@@ -109,7 +118,8 @@ class Accelerated:
             verbs.tree.unlinked,
             tuple(-1 if value is None else value for value in shown),
             scheduler.wake_fd,
-            native.stack_depth(verbs.fs.store.path),
+            scheduler.runnable,
+            depth,
         )
 
         if not verbs.durable_each:
@@ -147,21 +157,32 @@ class Accelerated:
     # Waiting for requests: what pyfuse3's session loop calls (loop.py)
 
     async def wait_readable(self, fd: int) -> None:
-        """Serve requests until one comes that is left to libfuse, or the session has ended."""
+        """Serve requests until one comes that is left to libfuse, or the session has ended.
+
+        It sleeps in `serve` for a moment, since a program that works file by file sends its next request some
+        microseconds after the last reply, and only when nothing else could run; else in trio.
+        """
         native, scheduler = self._native, self._scheduler
+        turns = 0
         while not self.ended:
+            patience = 0 if scheduler.others_wait else PATIENCE_MS
             scheduler.direct = True
             try:
-                state = native.serve(PATIENCE_MS, BURST)
+                state = native.serve(patience, BURST)
             finally:
                 scheduler.direct = False
             if not self._negotiated:
                 self._negotiate()
             if state in (native.PENDING, native.ENDED):
                 return
+            turns += 1
+            if state == native.WOKEN:
+                scheduler.drain()
             if state == native.IDLE:
+                turns = 0
                 await trio.lowlevel.wait_readable(fd)
-            else:
+            elif state == native.BURST or turns >= BURST:
+                turns = 0
                 await trio.lowlevel.checkpoint()
         raise trio.ClosedResourceError  # as pyfuse3.terminate, of which a loop that is busy does not hear
 
@@ -188,23 +209,27 @@ class Accelerated:
     # Handlers that wait
 
     async def run(self, serve: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run pyfuse3's loop with a place for the tasks of suspended requests."""
-        async with trio.open_nursery() as self._nursery:
+        """Run pyfuse3's loop, and wait for the requests that it leaves waiting."""
+        try:
             await serve()
+        finally:
+            with trio.CancelScope(shield=True):
+                while self._waiting:
+                    self._none_waits = trio.Event()
+                    await self._none_waits.wait()
 
-    def _suspended(self, verb: Coroutine[Any, Any, object], opcode: int, unique: int) -> None:
-        assert self._nursery is not None
-        self._nursery.start_soon(self._finish, verb, opcode, unique)
+    def _suspended(self, verb: Coroutine[Any, Any, object], opcode: int, unique: int, wait: Wait) -> None:
+        self._waiting += 1
+        self._scheduler.suspend(verb, wait, partial(self._finish, opcode, unique))
 
-    async def _finish(self, verb: Coroutine[Any, Any, object], opcode: int, unique: int) -> None:
-        result: object = None
-        failed: Exception | None = None
-        with trio.CancelScope(shield=True):
-            try:
-                result = await resume(verb)
-            except Exception as error:
-                failed = error
-        self._native.finish(opcode, unique, result, failed)
+    def _finish(self, opcode: int, unique: int, result: Result) -> None:
+        self._waiting -= 1
+        if not self._waiting:
+            self._none_waits.set()
+        if isinstance(result, outcome.Error):
+            self._native.finish(opcode, unique, None, result.error)
+        else:
+            self._native.finish(opcode, unique, result.unwrap(), None)
 
     # Requests whose fields or replies are not those of the verb
 
@@ -296,11 +321,9 @@ class Accelerated:
         fh = self._leases.pop(ino, 0)
         if fh and not self._native.revoke(fh):
             verb = self._verbs.release(fh)
-            try:
-                verb.send(None)
-            except StopIteration:
-                return
-            self._suspended(verb, RELEASE, 0)
+            wait = self._scheduler.start(verb)
+            if wait is not None:
+                self._suspended(verb, RELEASE, 0, wait)
 
     def let_go(self, inos: Iterable[int]) -> None:
         """Do not open these files from leases any more."""
@@ -320,9 +343,11 @@ class Accelerated:
         how = 0 if handle.writable else NOFLUSH
         if handle.passthrough:
             how |= PASSTHROUGH | (DIRECT_IO if handle.writable else 0)
+            handle.direct = handle.writable
             return self._verbs.opened(handle), how, handle.content.backing
         if flags & os.O_ACCMODE == os.O_WRONLY and self._writes_past_cache:
             how |= DIRECT_IO
+            handle.direct = True
         stale = self._verbs.files.stale_pages
         if handle.inode.ino in stale:
             stale.discard(handle.inode.ino)
@@ -331,5 +356,8 @@ class Accelerated:
         fh = 0 if handle.writable else self._leased(handle, how)
         return fh or self._verbs.opened(handle), how, 0
 
-    def _write(self, fh: int, offset: int, data: bytes, _flags: int) -> Coroutine[Any, Any, int]:
-        return self._verbs.write(fh, offset, data)
+    def _write(
+        self, fh: int, offset: int, data: bytes, write_flags: int, flags: int
+    ) -> Coroutine[Any, Any, int]:
+        write = self._verbs.write_synced if flags & os.O_DSYNC else self._verbs.write
+        return write(fh, offset, data, write_flags & KILL_SUIDGID != 0)

@@ -20,6 +20,7 @@ import pyfuse3
 import trio
 
 from casfs.fuse.accelerated import BURST, PATIENCE_MS
+from casfs.fuse.scheduler import TrioScheduler
 
 _LOWLEVEL = ("current_task", "current_trio_token", "notify_closing")
 
@@ -27,12 +28,14 @@ _LOWLEVEL = ("current_task", "current_trio_token", "notify_closing")
 class Baton:
     """A lock that is not handed over: who releases it may take it again at once, without a task switch.
 
-    The task that serves a burst of requests keeps reading; another takes over when its handler waits.
+    The task that serves a burst of requests keeps reading; another takes over when its handler waits. Until
+    then that one only waits for requests too, so that it is taken out of what is `runnable`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, runnable: set[trio.lowlevel.Task]) -> None:
         self._held = False
         self._waiters = trio.lowlevel.ParkingLot()
+        self._runnable = runnable
 
     async def __aenter__(self) -> None:
         while self._held:
@@ -42,44 +45,50 @@ class Baton:
     async def __aexit__(self, *_: object) -> None:
         self._held = False
         if self._waiters:
-            self._waiters.unpark()
+            self._runnable.difference_update(self._waiters.unpark())
 
 
 class RequestWait:
     """`trio.lowlevel.wait_readable` for the FUSE descriptor.
 
     It sleeps up to `PATIENCE_MS` in poll(2) itself, for requests and for threads that finish: a program that
-    works file by file sends its next request some microseconds after the last reply.
+    works file by file sends its next request some microseconds after the last reply. But not while anything
+    else could run.
     """
 
-    def __init__(self, wake_fd: int) -> None:
-        self._wake_fd = wake_fd
+    def __init__(self, scheduler: TrioScheduler) -> None:
+        self._scheduler = scheduler
         self._poll: select.poll | None = None
         self._left = BURST
 
     async def wait_readable(self, fd: int) -> None:
+        scheduler, wake_fd = self._scheduler, self._scheduler.wake_fd
         poll = self._poll
         if poll is None:
             poll = self._poll = select.poll()
             poll.register(fd, select.POLLIN)
-            poll.register(self._wake_fd, select.POLLIN)
+            poll.register(wake_fd, select.POLLIN)
         while True:
             self._left -= 1
             if self._left <= 0:
                 self._left = BURST
                 await trio.lowlevel.checkpoint()
-            ready = dict(poll.poll(PATIENCE_MS))
-            if self._wake_fd in ready:
-                os.eventfd_read(self._wake_fd)
+            others = scheduler.others_wait
+            ready = dict(poll.poll(0 if others else PATIENCE_MS))
+            if wake_fd in ready:
+                os.eventfd_read(wake_fd)
+                scheduler.drain()
                 self._left = 0
             if fd in ready:
                 return
-            if not ready:
+            if others:
+                self._left = 0
+            elif not ready:
                 await trio.lowlevel.wait_readable(fd)
                 return
 
 
-def install(wait_readable: Callable[[int], Awaitable[None]]) -> str:
+def install(wait_readable: Callable[[int], Awaitable[None]], runnable: set[trio.lowlevel.Task]) -> str:
     """Put the seam in; returns "" or the reason why pyfuse3 runs its own loop."""
     if getattr(pyfuse3, "trio", None) is not trio:
         return "this pyfuse3 does not look up trio by its module-level name"
@@ -87,7 +96,7 @@ def install(wait_readable: Callable[[int], Awaitable[None]]) -> str:
     lowlevel.wait_readable = wait_readable
     seam = types.SimpleNamespace(
         lowlevel=lowlevel,
-        Lock=Baton,
+        Lock=lambda: Baton(runnable),
         open_nursery=trio.open_nursery,
         ClosedResourceError=trio.ClosedResourceError,
     )

@@ -32,8 +32,10 @@ class Session:
         self._options = options
         self._store = fs.store.path
         self._files = fs.files
+        fs.files.attributes_changed = caches.forget_attributes
         presentation = Presentation(options.uid, options.gid, options.umask)
         verbs = Verbs(fs, durable_each=options.commit_interval == 0)
+        verbs.write_pages_back = caches.write_back
         self._operations = Operations(verbs, presentation)
         self._committer = Committer(fs, options.commit_interval)
         self._accelerated: Accelerated | None = None
@@ -62,12 +64,12 @@ class Session:
 
     def _choose_loop(self) -> None:
         """Let the accelerator wait for requests, if libfuse has let it in."""
-        wait = loop.RequestWait(self._scheduler.wake_fd).wait_readable
+        wait = loop.RequestWait(self._scheduler).wait_readable
         if self._accelerated is not None:
             self._plain = self._accelerated.refused
         if self._accelerated is not None and not self._plain:
             wait = self._accelerated.wait_readable
-        self._slow = loop.install(wait)
+        self._slow = loop.install(wait, self._scheduler.runnable)
 
     @property
     def idle_handles(self) -> int:
@@ -121,6 +123,9 @@ class Session:
 
     async def commit(self) -> None:
         await self._committer.run()
+
+    async def seal_resting(self) -> None:
+        await self._committer.seal_resting()
 
     async def terminate(self) -> None:
         """Have `serve` end, whatever programs ask for. Waits until it is cancelled.

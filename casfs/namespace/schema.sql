@@ -46,8 +46,9 @@ CREATE TABLE inode (
     size     INTEGER NOT NULL,      -- bytes of content; a symbolic link: of its target; else 0
     allocated INTEGER NOT NULL,     -- bytes on disk of regular content, for st_blocks: < size for a sparse file
     blob_id  INTEGER,               -- regular file's sealed content; NULL = empty, staged, or not a regular file
-    staged   TEXT,                  -- name in staging/ of content that was fsynced before it was sealed (I5);
-                                    -- its first `size` bytes count, and it hides blob_id; NULL = none
+    staged   TEXT,                  -- name in staging/ of content that was fsynced before it was sealed, or is
+                                    -- rewritten (I5): hex digits, and "-lent" behind them when programs may have
+                                    -- it mapped; its first `size` bytes count, blob_id is NULL; NULL = none
     target   BLOB,                  -- symbolic link's target; else NULL
     atime_ns INTEGER NOT NULL,
     mtime_ns INTEGER NOT NULL,

@@ -21,8 +21,10 @@ from casfs.fuse.options import MountOptions
 from casfs.fuse.scheduler import TrioScheduler
 from casfs.fuse.session import Session
 from casfs.service import background
+from casfs.service.collector import Collector
 from casfs.service.mounts import HELD_SECONDS, detach, holders, is_dead, read_ahead, write_back
 from casfs.service.notify import notify
+from casfs.service.pressure import Pressure
 from casfs.service.requests import Requests
 from casfs.service.trash import TrashService
 from casfs.store import Store, control_path, read_config
@@ -90,7 +92,10 @@ async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Call
     await fs.start()
     session = Session(fs, scheduler, mountpoint, options)
     trash = TrashService(fs, empties=not options.read_only)
-    server = Server(control_path(store.path), Requests(fs, mountpoint, session, trash).operations())
+    pressure = Pressure(fs, trash, options.low_room)
+    collector = Collector(fs, options.orphan_share)
+    requests = Requests(fs, mountpoint, session, trash, pressure, collector)
+    server = Server(control_path(store.path), requests.operations())
     _allow_many_files()
     session.mount()
     try:
@@ -98,7 +103,11 @@ async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Call
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.serve)
             nursery.start_soon(session.commit)
+            nursery.start_soon(session.seal_resting)
             nursery.start_soon(trash.run)
+            if not options.read_only:
+                nursery.start_soon(pressure.run)
+                nursery.start_soon(collector.run)
             nursery.start_soon(_unmount_on_signal, session, fs, mountpoint)
             log.info("%s is mounted on %s", store.path, mountpoint)
             ready()

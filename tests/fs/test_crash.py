@@ -304,7 +304,7 @@ def test_truncating_after_fsync_leaves_no_zeros(crashing: Crashing) -> None:
 def test_emptying_after_fsync(crashing: Crashing) -> None:
     file = crashing.create("file", LARGE)
     crashing.step(file.fsync, durable=True, file=LARGE)
-    crashing.step(lambda: file.truncate(0), file=b"")
+    crashing.step(lambda: file.truncate(0), file=(LARGE, b""))
     crashing.step(lambda: file.write(NEW))
     crashing.sync()
     crashing.step(file.close, file=NEW)

@@ -182,7 +182,7 @@ def test_who_publishes_waits_for_the_file_that_is_being_unlinked(orphaned: Sessi
         os.unlink(path)
 
     filestore.durable.unlink = unlink  # type: ignore[method-assign]
-    thread = threading.Thread(target=filestore.remove_condemned, args=(digest,))
+    thread = threading.Thread(target=filestore.remove_condemned, args=(digest, 7))
     thread.start()
     assert at_it.wait(10)
     filestore.spare(digest)

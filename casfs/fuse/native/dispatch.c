@@ -38,9 +38,14 @@ static void call(const struct fuse_in_header *in, uint32_t opcode, PyObject **ar
 
 /* Requests */
 
-static int64_t nanoseconds(uint64_t seconds, uint32_t rest)
+/* The seconds sent are signed. What does not fit becomes the first or last whole second that does, as Linux does it
+ * for what a file system cannot keep (timestamp_truncate, fs/inode.c). */
+static int64_t nanoseconds(uint64_t sent, uint32_t rest)
 {
-	return (int64_t)seconds * 1000000000 + rest;
+	const int64_t second = 1000000000, last = INT64_MAX / second, seconds = (int64_t)sent;
+	if (seconds >= last)
+		return last * second;
+	return seconds <= -last ? -last * second : seconds * second + rest;
 }
 
 static PyObject *handler_for(uint32_t opcode)
@@ -282,7 +287,7 @@ bool casfs_dispatch(const struct fuse_in_header *in, size_t size)
 		if (length < sizeof *arg + arg->size)
 			return false;
 		CALL(opcode, U(arg->fh), U(arg->offset), payload((const char *)(arg + 1), arg->size),
-		     U(arg->write_flags));
+		     U(arg->write_flags), U(arg->flags));
 		return true;
 	}
 	case FUSE_FLUSH:
@@ -306,12 +311,14 @@ bool casfs_dispatch(const struct fuse_in_header *in, size_t size)
 	}
 	case FUSE_FALLOCATE: {
 		const struct fuse_fallocate_in *arg = body;
-		CALL(opcode, U(arg->fh), U(arg->offset), U(arg->length), U(arg->mode));
+		CALL(opcode, U(arg->fh), U(arg->offset), U(arg->length), U(arg->mode),
+		     U(in->uid));
 		return true;
 	}
 	case FUSE_COPY_FILE_RANGE: {
 		const struct fuse_copy_file_range_in *arg = body;
-		CALL(opcode, U(arg->fh_in), U(arg->off_in), U(arg->fh_out), U(arg->off_out), U(arg->len));
+		CALL(opcode, U(arg->fh_in), U(arg->off_in), U(arg->fh_out), U(arg->off_out), U(arg->len),
+		     U(in->uid));
 		return true;
 	}
 	default:

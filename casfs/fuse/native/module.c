@@ -9,23 +9,26 @@
 #include <unistd.h>
 
 PyDoc_STRVAR(prepare_doc,
-	"prepare(handlers, suspended, failed, inode_type, inodes, unlinked, presentation, wake_fd, stack_depth)\n--\n\n"
+	"prepare(handlers, suspended, failed, inode_type, inodes, unlinked, presentation, wake_fd, runnable, "
+	"stack_depth)\n--\n\n"
 	"Say how the session that pyfuse3 mounts next is to be served.\n\n"
 	"handlers: dict, FUSE opcode (linux/fuse.h) -> callable with the request's fields (dispatch.c).\n"
-	"suspended(coroutine, opcode, unique): a handler has to wait; go on with it and call `finish`.\n"
+	"suspended(coroutine, opcode, unique, wait): a handler has yielded `wait`; go on with it and call `finish`.\n"
 	"failed(exception, opcode, answered) -> errno: for what is no OSError, or comes after `reply_early`.\n"
 	"inodes, unlinked: the dict and the set of fs/inodes.py and fs/tree.py; they are looked into.\n"
 	"presentation: (uid, gid, umask), -1 for what is not given.\n"
+	"wake_fd, runnable: an eventfd, and the set of what could run now: `serve` does not sleep while there is some.\n"
 	"stack_depth: FUSE's max_stack_depth, 0 for no passthrough.");
 
 static PyObject *prepare(PyObject *self, PyObject *args)
 {
-	PyObject *handlers, *suspended, *failed, *type, *inodes, *unlinked;
+	PyObject *handlers, *suspended, *failed, *type, *inodes, *unlinked, *runnable;
 	long long uid, gid, mask;
 	int wake_fd, depth;
 	(void)self;
-	if (!PyArg_ParseTuple(args, "O!OOOO!O!(LLL)ii", &PyDict_Type, &handlers, &suspended, &failed, &type,
-			      &PyDict_Type, &inodes, &PySet_Type, &unlinked, &uid, &gid, &mask, &wake_fd, &depth))
+	if (!PyArg_ParseTuple(args, "O!OOOO!O!(LLL)iO!i", &PyDict_Type, &handlers, &suspended, &failed, &type,
+			      &PyDict_Type, &inodes, &PySet_Type, &unlinked, &uid, &gid, &mask, &wake_fd, &PySet_Type,
+			      &runnable, &depth))
 		return NULL;
 	if (session.installed) {
 		PyErr_SetString(PyExc_RuntimeError, "the process has a session already");
@@ -48,6 +51,7 @@ static PyObject *prepare(PyObject *self, PyObject *args)
 	Py_XSETREF(python.failed, Py_NewRef(failed));
 	Py_XSETREF(python.inodes, Py_NewRef(inodes));
 	Py_XSETREF(python.unlinked, Py_NewRef(unlinked));
+	Py_XSETREF(python.runnable, Py_NewRef(runnable));
 	python.show_uid = uid;
 	python.show_gid = gid;
 	python.show_mask = mask;
@@ -87,8 +91,9 @@ static PyObject *same_libfuse(PyObject *self, PyObject *argument)
 }
 
 PyDoc_STRVAR(serve_doc, "serve(patience, burst)\n--\n\n"
-	"Serve up to `burst` requests, waiting up to `patience` ms for each. Gives IDLE, PENDING (libfuse has to take "
-	"one), BURST, WOKEN (wake_fd was written to) or ENDED (unmounted). Raises OSError when the device fails.");
+	"Serve up to `burst` requests, waiting up to `patience` ms for each, but not while anything is runnable. Gives "
+	"IDLE, PENDING (libfuse has to take one), BURST, WOKEN (wake_fd was written to, and has been read) or ENDED "
+	"(unmounted). Raises OSError when the device fails.");
 
 static PyObject *serve(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {

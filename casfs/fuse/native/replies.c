@@ -185,7 +185,6 @@ PyObject *casfs_reply_early(PyObject *self, PyObject *result)
 	Py_RETURN_NONE;
 }
 
-/* Run a handler's coroutine up to its end, or to its first wait, and then hand it to a task. */
 void casfs_start(uint32_t opcode, uint64_t unique, PyObject *result)
 {
 	if (!PyCoro_CheckExact(result)) {
@@ -199,9 +198,9 @@ void casfs_start(uint32_t opcode, uint64_t unique, PyObject *result)
 	bool answered = unique && !under_way.unique;
 	under_way.unique = 0;
 	if (state == PYGEN_NEXT) {
-		Py_XDECREF(value);
-		PyObject *done = PyObject_CallFunction(
-			python.suspended, "OIK", result, opcode, (unsigned long long)(answered ? 0 : unique));
+		python.suspends = true;
+		PyObject *done = PyObject_CallFunction(python.suspended, "OIKN", result, opcode,
+						       (unsigned long long)(answered ? 0 : unique), value);
 		if (!done)
 			casfs_answer(opcode, unique, NULL);
 		Py_XDECREF(done);

@@ -10,7 +10,7 @@ struct casfs_python python = {.wake_fd = -1};
 
 /* The loop */
 
-/* Have a buffer that nobody else looks into: the data of a WRITE that goes on in a task stays where it is. */
+/* Have a buffer that nobody else looks into: the data of a WRITE that has to wait stays where it is. */
 int casfs_renew_buffer(void)
 {
 	if (python.buffer && Py_REFCNT(python.buffer) == 1)
@@ -42,18 +42,20 @@ static ssize_t read_request(void)
 	return size < 0 ? -errno : size;
 }
 
-/* Wait for a request and read it, without the GIL. Its size, 0 for none, or -errno; `woken` by a thread. */
-static ssize_t receive(int patience, bool *woken)
+/* Wait for a request and read it, without the GIL. Its size, 0 for none, or -errno; `woken` by a thread.
+ * `alone`: nobody who might send one waits for a thread of ours. */
+static ssize_t receive(int patience, bool alone, bool *woken)
 {
 	static bool worth_it;
-	ssize_t size = 0;
+	bool spins = worth_it && alone && patience;
+	ssize_t size = -EAGAIN;
 	Py_BEGIN_ALLOW_THREADS
 	int64_t began = clock_ns();
-	if (worth_it) {
+	if (spins) {
 		while ((size = read_request()) == -EAGAIN && clock_ns() - began < SPIN_NS)
 			sched_yield(); /* others of this processor come first: it may be the program itself */
 	}
-	if (!worth_it || size == -EAGAIN) {
+	if (size == -EAGAIN) {
 		struct pollfd polled[2] = {{session.fd, POLLIN, 0}, {python.wake_fd, POLLIN, 0}};
 		int ready = poll(polled, 2, patience);
 		if (ready > 0 && polled[1].revents) {
@@ -61,7 +63,8 @@ static ssize_t receive(int patience, bool *woken)
 			*woken = read(python.wake_fd, &count, sizeof count) > 0;
 		}
 		size = ready > 0 && polled[0].revents ? read_request() : 0;
-		worth_it = size > 0 && clock_ns() - began < 2 * SPIN_NS;
+		if (alone && patience)
+			worth_it = size > 0 && clock_ns() - began < 2 * SPIN_NS;
 	}
 	Py_END_ALLOW_THREADS
 	return size;
@@ -77,7 +80,9 @@ int casfs_serve(int patience, int burst)
 			return CASFS_ENDED;
 		if (casfs_renew_buffer() < 0)
 			return -1;
-		ssize_t size = receive(patience, &woken);
+		bool others = PySet_GET_SIZE(python.runnable) > 0;
+		ssize_t size = receive(others ? 0 : patience, !python.suspends, &woken);
+		python.suspends = false;
 		if (size == -ENODEV) {
 			session.ended = true;
 			return CASFS_ENDED;
@@ -96,7 +101,7 @@ int casfs_serve(int patience, int burst)
 				return CASFS_PENDING;
 			}
 		} else if (!woken) {
-			return size == 0 ? CASFS_IDLE : CASFS_BURST;
+			return size == 0 && patience && !others ? CASFS_IDLE : CASFS_BURST;
 		}
 		if (woken)
 			return CASFS_WOKEN;

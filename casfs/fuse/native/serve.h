@@ -10,9 +10,9 @@
 
 /* What `serve` returns. */
 enum casfs_state {
-	CASFS_IDLE,    /* no request came in time */
+	CASFS_IDLE,    /* no request came in time, and nothing else is there to do */
 	CASFS_PENDING, /* a request for libfuse: it has to take it now */
-	CASFS_BURST,   /* so many requests are served; others want their turn */
+	CASFS_BURST,   /* so many requests are served, or none is there: others want their turn */
 	CASFS_WOKEN,   /* a thread has finished something */
 	CASFS_ENDED,   /* unmounted */
 };
@@ -32,14 +32,16 @@ enum casfs_field {
 
 struct casfs_python {
 	PyObject *handlers[CASFS_OPCODES]; /* opcode -> callable, or NULL: left to libfuse */
-	PyObject *suspended;               /* (coroutine, opcode, unique): go on with it in a task */
+	PyObject *suspended;               /* (coroutine, opcode, unique, what it yielded): go on with it */
 	PyObject *failed;                  /* (exception, opcode, answered) -> errno, see module.c */
 	PyObject *inodes;                  /* dict: number -> Inode, what is in memory */
 	PyObject *buffer;                  /* bytes: what `session.buffer` lies in */
 	PyObject *unlinked;                /* set of inode numbers that wait for FORGET */
 	Py_ssize_t offsets[F_COUNT];       /* where an Inode has its slots */
 	int64_t show_uid, show_gid, show_mask; /* -o uid=, gid=, umask=; -1 for none */
+	PyObject *runnable;                /* set: not empty while there is something else to do */
 	int wake_fd;                       /* eventfd that threads write to */
+	bool suspends;                     /* did the last request have to wait? */
 };
 
 extern struct casfs_python python;
@@ -50,7 +52,8 @@ int casfs_learn_inode(PyObject *type);
 /* Have a request buffer that nobody else looks into. -1 with an exception. */
 int casfs_renew_buffer(void);
 
-/* Serve up to `burst` requests, each awaited `patience` ms at the most. -1 with an exception. */
+/* Serve up to `burst` requests, each awaited `patience` ms at the most, and not at all while anything else could
+ * run. -1 with an exception. */
 int casfs_serve(int patience, int burst);
 
 /* What stat(2) shows of an inode with these fields, under the mount's presentation. */
@@ -72,7 +75,7 @@ int casfs_send_reply(uint64_t unique, int error, const void *data, size_t size);
  * Steals `result`. */
 void casfs_answer(uint32_t opcode, uint64_t unique, PyObject *result);
 
-/* Run a handler's coroutine up to its end, or to its first wait, and then hand it to a task. Steals `result`. */
+/* Run a handler's coroutine up to its end, or to its first wait, and hand it to `suspended` then. Steals `result`. */
 void casfs_start(uint32_t opcode, uint64_t unique, PyObject *result);
 
 /* The kernel has given up on an open: nobody will ever release the handle. */
@@ -82,7 +85,7 @@ void casfs_release_unanswered(uint64_t fh);
 bool casfs_dispatch(const struct fuse_in_header *in, size_t size);
 
 /* reply_early(result): answer the request under way now, as if its coroutine gave `result`; what that still does is
- * nobody's to wait for. For a coroutine that goes on in a task it does nothing: its end answers. */
+ * nobody's to wait for. For a coroutine that goes on after a wait it does nothing: its end answers. */
 PyObject *casfs_reply_early(PyObject *self, PyObject *result);
 
 #endif
