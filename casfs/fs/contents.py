@@ -105,6 +105,11 @@ class Contents:
         """Has anybody opened it for writing?"""
         return inode.content is not None and inode.content.writers > 0
 
+    def close_all(self, inode: Inode) -> None:
+        """The mount has gone: the kernel does not send each RELEASE that is left to send then."""
+        if inode.content is not None:
+            inode.content.handles = inode.content.writers = 0
+
     def discard(self, inode: Inode) -> bool:
         """An inode without names goes: content, attributes, row. Inside a transaction. False while open."""
         content = inode.content
@@ -254,6 +259,11 @@ class Contents:
         """Where a file is, for the log."""
         paths = self._paths_of(inode.ino)
         return os.fsdecode(paths[0]) if paths else f"inode {inode.ino}, which has no name"
+
+    @property
+    def writable(self) -> list[int]:
+        """The numbers of the inodes that are open for writing."""
+        return [ino for ino, content in self._open.items() if content.writers]
 
     @property
     def unsealed(self) -> int:
