@@ -70,7 +70,7 @@ class Files(Sealing):
                     await self.begin_in_order()
                     await self.seal(content)
             except OSError as error:
-                log.error("inode %d stays staged: %s", content.inode.ino, error)
+                self.complaints.stays_staged(content.inode.ino, error)
         if content.mutex.busy:
             async with content.mutex:
                 pass

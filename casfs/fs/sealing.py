@@ -149,6 +149,8 @@ class Sealing(Passthrough):
 
     def _sealed(self, content: Content, blob: int | None) -> None:
         content.dirty = False
+        if self.complaints.open:
+            self.complaints.over(content.inode.ino)
         content.close_blob()
         if content.inode.blob != blob:
             self._drop_idle(content.inode.blob)
@@ -256,7 +258,7 @@ class Sealing(Passthrough):
         try:
             await self.seal(content)
         except OSError as error:
-            log.info("inode %d is still not sealed: %s", content.inode.ino, error)
+            self.complaints.stays_staged(content.inode.ino, error)
         self._close_if_idle(content)
 
     async def settle(self) -> None:
