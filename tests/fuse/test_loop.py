@@ -221,7 +221,7 @@ def test_a_verb_that_waits_for_trio_fails_and_hangs_nobody(pipe: tuple[int, int]
     async def body(scheduler: TrioScheduler, native: Native) -> None:
         async def wrong() -> None:
             await scheduler.run(str)
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
 
         native.ask(wrong)
 
