@@ -29,6 +29,35 @@ def start_writeback(fd: int, offset: int, length: int) -> None:
     _check(_libc.sync_file_range(fd, ctypes.c_int64(offset), ctypes.c_int64(length), 2))
 
 
+class _Handle(ctypes.Structure):
+    """struct file_handle of name_to_handle_at(2), with the longest handle there is (MAX_HANDLE_SZ)."""
+
+    _fields_ = (("size", ctypes.c_uint), ("type", ctypes.c_int), ("bytes", ctypes.c_ubyte * 128))
+
+
+_AT_FDCWD = -100
+
+
+def file_handle(path: str) -> bytes | None:
+    """What stands for a file, whatever becomes of its name, and does not hold it: name_to_handle_at(2). None
+    where the file system has no such thing."""
+    handle, mount = _Handle(size=128), ctypes.c_int()
+    name = os.fsencode(path)
+    if _libc.name_to_handle_at(_AT_FDCWD, name, ctypes.byref(handle), ctypes.byref(mount), 0):
+        return None
+    return bytes(handle)
+
+
+def has_file(directory: int, handle: bytes) -> bool:
+    """Does the file of a handle still exist on the file system of a descriptor, with a name or without?
+    open_by_handle_at(2), which needs CAP_DAC_READ_SEARCH; without it the answer is no."""
+    fd = _libc.open_by_handle_at(directory, ctypes.byref(_Handle.from_buffer_copy(handle)), os.O_PATH)
+    if fd < 0:
+        return False
+    os.close(fd)
+    return True
+
+
 def _check(result: int) -> None:
     if result != 0:
         number = ctypes.get_errno()

@@ -260,6 +260,17 @@ class Kernel:
                 raise
         return file
 
+    def open_unnamed(self, directory: Path = b"", mode: int = 0o644) -> OpenFile:
+        """O_TMPFILE of open(2)."""
+        parent = self.inode(directory).ino
+        inode = run_inline(self.fs.tree.make(parent, None, stat.S_IFREG | mode, self.uid, self.gid))
+        self._open[inode.ino] += 1
+        return OpenFile(self, self.fs.files.open(inode, True, self.uid), os.O_RDWR)
+
+    def link_file(self, file: OpenFile, path: Path) -> None:
+        """linkat(2) with AT_EMPTY_PATH."""
+        run_inline(self.fs.tree.link(file.ino, *self._new(path)))
+
     def release(self, file: OpenFile) -> None:
         file.closed = True
         self._open[file.ino] -= 1

@@ -24,6 +24,14 @@ class Session:
         self.running = False
         self.start(durable)
 
+    def rest(self) -> None:
+        """As if everything had been quiet for long."""
+        files = self.fs.files
+        run_inline(self.fs.group.durable())
+        for ino in files.resting.everything():
+            files.rest(self.fs.inodes.get(ino))
+        run_inline(files.seal_resting())
+
     def start(self, durable: Durable | None = None) -> None:
         """As `casfs mount` does. Leaves nothing open when it fails."""
         self.store = Store(str(self.path), durable=durable)

@@ -65,6 +65,6 @@ def test_a_migrated_database_is_as_a_new_one(golden: Path, scratch: Path) -> Non
     def schema(path: Path) -> list[str]:
         with closing(sqlite3.connect(path)) as database:
             rows = database.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name")
-            return [re.sub(r"--.*", "", sql).strip() for (sql,) in rows]
+            return [" ".join(re.sub(r"--.*", "", sql).split()) for (sql,) in rows]
 
     assert schema(golden / "casfs.db") == schema(scratch / "new" / "casfs.db")

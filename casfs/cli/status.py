@@ -21,6 +21,9 @@ from casfs.errors import CasfsError, ExitCode, NotMounted
 if TYPE_CHECKING:
     from casfs.service.mounts import MountInfo
 
+PATIENCE = 3.0
+"""Seconds for one daemon to give a sign of life: there may be others to tell of."""
+
 
 def add(commands: Commands) -> None:
     parser = add_command(commands, "status", run, __doc__)
@@ -49,8 +52,12 @@ def _mount_of(path: str) -> MountInfo:
     from casfs.service.mounts import find_mount, list_mounts
     from casfs.store import read_config
 
+    mounts, named = list_mounts(), os.path.abspath(path)
+    for mount in mounts:
+        if named == mount.mountpoint:  # no stat, which a hung daemon would not answer
+            return mount
     place = os.path.realpath(path)
-    for mount in list_mounts():
+    for mount in mounts:
         if mount.store == place:
             return mount
     try:
@@ -65,7 +72,7 @@ def _describe(mount: MountInfo) -> dict[str, Any]:
 
     known = {"pid": mount.pid, "store": mount.store, "mountpoint": mount.mountpoint}
     try:
-        answer = Client(mount.store).call("status")
+        answer = Client(mount.store, PATIENCE).call("status")
     except (CasfsError, OSError) as error:
         return known | {"serving": False, "error": str(error)}
     return known | {"serving": True} | answer

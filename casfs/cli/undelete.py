@@ -34,8 +34,8 @@ def _date(word: str) -> tuple[int, int]:
         day = datetime.datetime.strptime(word, "%Y-%m-%d").replace(tzinfo=datetime.UTC)
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{word}' is no day like 2030-12-31") from None
-    start = int(day.timestamp())
-    return start * 10**9, (start + 86400) * 10**9
+    start = max(0, int(day.timestamp()))
+    return min(start * 10**9, END_OF_TIME), min((start + 86400) * 10**9, END_OF_TIME)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,7 +11,18 @@ from typing import Any
 
 import trio
 
-from casfs.control.protocol import LINE_LIMIT, VERSION, Answer, Request, decode_request, encode
+from casfs.control.protocol import (
+    ALIVE_SECONDS,
+    LINE_LIMIT,
+    SILENT_VERSION,
+    VERSION,
+    Answer,
+    Request,
+    arguments,
+    arguments_of,
+    decode_request,
+    encode,
+)
 from casfs.errors import CasfsError, ExitCode
 
 log = logging.getLogger(__name__)
@@ -27,7 +38,9 @@ class Server:
 
     def __init__(self, path: str, operations: dict[str, Operation]) -> None:
         self._path = path
-        self._operations = operations
+        self._operations = {
+            name: (operation, arguments_of(operation)) for name, operation in operations.items()
+        }
         self._listener = socket.socket(socket.AF_UNIX)
 
     def bind(self) -> None:
@@ -61,6 +74,8 @@ class Server:
                 await stream.send_all(encode(answer))
         except trio.BrokenResourceError:
             log.info("a command went away before it had its answer")
+        except Exception:
+            log.exception("a command had no answer")
 
     async def _perform(self, stream: trio.SocketStream) -> Answer:
         credentials = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
@@ -78,22 +93,37 @@ class Server:
             request = decode_request(bytes(line))
         except ValueError as error:
             return Answer(ok=False, error=f"not a request: {error}")
-        return await self._call(request)
+        if request.version == SILENT_VERSION:
+            return await self._call(request)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_tell_alive, stream)
+            answer = await self._call(request)
+            nursery.cancel_scope.cancel()
+        return answer
 
     async def _call(self, request: Request) -> Answer:
-        if request.version != VERSION:
+        if request.version not in (VERSION, SILENT_VERSION):
             return Answer(ok=False, error=f"the mount speaks version {VERSION} of the control protocol")
-        operation = self._operations.get(request.op)
-        if operation is None:
+        known = self._operations.get(request.op)
+        if known is None:
             return Answer(ok=False, error=f"the mount knows no operation '{request.op}'")
+        operation, kind = known
         try:
-            return Answer(ok=True, result=await operation(**request.args))
+            return Answer(ok=True, result=await operation(**arguments(kind, request.args)))
         except CasfsError as error:
             return Answer(ok=False, error=str(error), exit_code=error.exit_code)
         except OSError as error:
             return Answer(ok=False, error=error.strerror or str(error))
-        except TypeError as error:
-            return Answer(ok=False, error=f"bad arguments: {error}", exit_code=ExitCode.USAGE)
         except Exception as error:
             log.exception("control operation %s failed", request.op)
             return Answer(ok=False, error=f"internal error: {error}", exit_code=ExitCode.INTERNAL)
+
+
+async def _tell_alive(stream: trio.SocketStream) -> None:
+    """Say now and then that the answer is still being worked for. Who went away does not end the work."""
+    try:
+        while True:
+            await trio.sleep(ALIVE_SECONDS)
+            await stream.send_all(b"\n")
+    except trio.BrokenResourceError:
+        return

@@ -6,9 +6,18 @@ calls fsync, rename or unlink on the store's files.
 
 from __future__ import annotations
 
+import errno
 import os
+import time
 
 from casfs.syscalls import syncfs
+
+NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
+"""Errors of open(2) that pass: they say nothing about the file, nor about the disk."""
+
+PATIENCE_SECONDS = 5.0
+RETRY_SECONDS = 0.05
+"""How long what only has to be synced waits for a descriptor, and how often it looks."""
 
 
 class Durable:
@@ -57,17 +66,29 @@ class Durable:
         os.fdatasync(fd)
 
     def fsync_path(self, path: str) -> None:
-        """fsync(2) of the file or directory at `path`."""
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        """fsync(2) of the file or directory at `path`. Blocks."""
+        fd = _open_patiently(path, os.O_NOFOLLOW)
         try:
             os.fsync(fd)
         finally:
             os.close(fd)
 
     def syncfs(self, path: str) -> None:
-        """syncfs(2) of the file system that holds `path`."""
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+        """syncfs(2) of the file system that holds `path`. Blocks."""
+        fd = _open_patiently(path, os.O_DIRECTORY)
         try:
             syncfs(fd)
         finally:
             os.close(fd)
+
+
+def _open_patiently(path: str, flags: int) -> int:
+    """open(2) for reading that waits out a want of descriptors: what is to be synced is written already."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
+        except OSError as error:
+            if error.errno not in NO_DESCRIPTOR or time.monotonic() > deadline:
+                raise
+        time.sleep(RETRY_SECONDS)

@@ -5,32 +5,23 @@ from __future__ import annotations
 import errno
 import os
 import threading
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from blake3 import blake3
 
+from casfs.filestore.claims import Claims, Left
 from casfs.filestore.durable import Durable
+from casfs.filestore.held import HeldFiles
 from casfs.filestore.paths import BlobPaths
 from casfs.filestore.staging import StagedFile, Staging
-from casfs.types import Digest, Room
+from casfs.types import Digest
 
 BLOB_MODE = 0o400
 """Blobs are private to the store's owner and never written again (I2)."""
 
 HASH_CHUNK = 1 << 20
-
-RESERVE = 16 << 20
-"""Bytes (at most 1/32 of the file system) that new data leaves free, so that there is always room for
-the log: what is acknowledged can be committed, and files can be deleted, on a full disk."""
-
-CLAIM_CHECK = 16 << 20
-"""Bytes that may be claimed before the free space is looked at again."""
-
-CLAIM_SECONDS = 0.01
-"""And how old that look may be for a file that is only made after its close(2)."""
 
 FILE_ROOM = 4096
 """Bytes that a file takes on disk besides its content, at the most: the rest of its last block."""
@@ -54,29 +45,22 @@ class BlobFile:
     size: int
 
 
-class FileStore:
-    """The blobs below `root`. Every method may be called from any thread, except those of `staging`.
-
-    `promised`: bytes that staged content in memory will take on disk; owned by the file system's thread.
-    """
+class FileStore(Claims):
+    """The blobs below `root`. Every method may be called from any thread, except those of `staging` and
+    `Claims`."""
 
     def __init__(self, root: str, fan_out: int, durable: Durable | None = None) -> None:
+        super().__init__(root)
         self.durable = durable or Durable()
-        self.root = root
         self.paths = BlobPaths(f"{root}/blobs", fan_out)
         self.staging = Staging(f"{root}/staging", self.durable)
-        self._claimable = 0
-        self._looked = 0.0
-        self._pending_rows = 0
         self._pending: dict[bytes, bytes | bytearray] = {}
         self._pending_room = 0
-        self.promised = 0
         self._writing: set[bytes] = set()
         self._written = threading.Condition(threading.Lock())
         self._condemned: set[bytes] = set()
         self._condemning = threading.Lock()
-        room = self.room()
-        self._reserve = min(RESERVE, room.total // 32)
+        self.held = HeldFiles(self.paths.root)
 
     def create(self) -> None:
         """Make the folders of a new store, durable."""
@@ -114,6 +98,10 @@ class FileStore:
         with self._written:
             self._pending[digest] = data
             self._pending_room += len(data) + FILE_ROOM
+
+    @property
+    def waiting(self) -> Left:
+        return Left(self._pending_room, len(self._pending))
 
     @property
     def pending_are_many(self) -> bool:
@@ -171,11 +159,13 @@ class FileStore:
                 self._written.notify_all()
 
     def publish_staged(self, digest: bytes, staged: StagedFile, *, keep_name: bool) -> None:
-        """Make a staged file the blob of its digest and close it. Not durable before `sync_each`.
+        """Make a staged file that was lent to nobody the blob of its digest and close it. Not durable before
+        `sync_each`.
 
         `keep_name`: a committed row names the staged file, so it must outlive the next commit (I5);
         the caller removes it then.
         """
+        assert not staged.is_lent, "who has mapped it could write to the blob (I2)"
         source, target = self.staging.path(staged.name), self.paths.blob(digest)
         os.fchmod(staged.fd, BLOB_MODE)
         with self._taken([digest]):
@@ -211,16 +201,34 @@ class FileStore:
             self._condemned.discard(digest)
             return True
 
-    def remove_condemned(self, digest: bytes) -> bool:
-        """As `remove`, if the blob is condemned; it is not any more then. False when it was spared."""
+    def remove_condemned(self, digest: bytes, size: int) -> bool:
+        """As `remove`, if the blob, of `size` bytes, is condemned; it is not any more then. False when it was
+        spared."""
         with self._condemning:
             if digest not in self._condemned:
                 return False
             try:
+                self.held.will_remove(self.paths.blob(digest), size)
                 self.remove(digest)
             finally:
                 self._condemned.discard(digest)
         return True
+
+    def remove_all_condemned(self) -> None:
+        """At the end, once their rows are gone for good: the files of batches that were cut off. Blocks.
+
+        Raises OSError for the first that cannot be removed; the others are all the same.
+        """
+        failed: list[OSError] = []
+        for digest in list(self._condemned):
+            try:
+                self.remove_condemned(digest, 0)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                failed.append(error)
+        if failed:
+            raise failed[0]
 
     # Using what is there
 
@@ -241,17 +249,22 @@ class FileStore:
         except FileNotFoundError:
             raise OSError(errno.EIO, f"blob {digest.hex()} is missing from the filestore") from None
 
-    def sync_all(self, _digests: list[bytes]) -> None:
+    def sync_all(self) -> None:
         """Make many published blobs durable at once, by syncfs(2). Blocks, for as long as all dirty
         data of that file system takes, other programs' included."""
         self.durable.syncfs(self.paths.root)
 
-    def sync_each(self, digests: list[bytes]) -> None:
-        """Make published blobs durable: their bytes and their names (I1). Blocks."""
+    def sync_each(self, digests: Collection[bytes], staged: Collection[str] = ()) -> None:
+        """Make published blobs durable, their bytes and their names (I1), and staged files, of which one that
+        is gone already is no error. Blocks."""
         for digest in digests:
             self.durable.fsync_path(self.paths.blob(digest))
-        for shard in sorted({self.paths.shard(digest) for digest in digests}):
-            self.durable.fsync_path(shard)
+        for name in staged:
+            with suppress(FileNotFoundError):
+                self.durable.fsync_path(self.staging.path(name))
+        folders = {self.paths.shard(digest) for digest in digests}
+        for folder in sorted(folders | ({self.staging.root} if staged else set())):
+            self.durable.fsync_path(folder)
 
     def copy_to(self, digest: bytes, staged: StagedFile, length: int) -> None:
         """Copy the first `length` bytes of a blob into an empty staged file, in the kernel. Blocks."""
@@ -265,17 +278,32 @@ class FileStore:
         """Make a blob's file a staged file, and `fresh`, an empty staged file, the blob with a copy. Blocks.
 
         Durable before it returns, since who asked is going to write to the file: power must not
-        come back to a blob with another content (I2). Raises OSError; then the blob is as it was.
+        come back to a blob with another content (I2). Raises OSError; then the blob is as it was, or, when
+        `fresh` is closed (fd -1), is the copy, and maybe not durable.
         """
-        path, name = self.paths.blob(digest), Staging.new_name()
+        path, name = self.paths.blob(digest), Staging.new_name(lent=True)
         self.copy_to(digest, fresh, size)
         os.fchmod(fresh.fd, BLOB_MODE)
         self.durable.fdatasync(fresh.fd)
         self.durable.link(path, self.staging.path(name))
-        self.durable.rename(self.staging.path(fresh.name), path)
-        self.durable.fsync_path(self.paths.shard(digest))
-        os.close(fresh.fd)
-        return self.staging.reopen(name)
+        try:
+            lent = self.staging.reopen(name)
+            try:
+                self.durable.rename(self.staging.path(fresh.name), path)
+                os.close(fresh.fd)
+                fresh.fd = -1
+                self.durable.fsync_path(self.paths.shard(digest))
+            except OSError:
+                os.close(lent.fd)
+                raise
+        except OSError:
+            self.staging.remove(name)
+            raise
+        return lent
+
+    def copy_lent(self, lent: StagedFile, fresh: StagedFile, size: int) -> None:
+        """Copy a staged file that programs may have mapped into an empty one, which nobody can. Blocks."""
+        copy_range(lent.fd, fresh.fd, size)
 
     def enumerate(self) -> Iterator[BlobFile]:
         """Every file below `blobs/`, shard by shard, in order of the shards."""
@@ -288,61 +316,6 @@ class FileStore:
                 for entry in entries:
                     size = entry.stat(follow_symlinks=False).st_size
                     yield BlobFile(entry.path, self.paths.digest_of(entry.path), size)
-
-    # Room
-
-    def claim(self, size: int) -> None:
-        """Say that `size` bytes of new data or rows are coming. Raises OSError ENOSPC near a full disk."""
-        if size > self._claimable:
-            self._looked = time.monotonic()
-            free = self.room().available - self._reserve - self._pending_rows
-            free -= self._pending_room + self.promised
-            if size > free:
-                raise OSError(errno.ENOSPC, "the file system of the store is full")
-            self._claimable = max(size, min(free, CLAIM_CHECK))
-        self._claimable -= size
-
-    def promise(self, size: int) -> None:
-        """As `claim`, for `size` more bytes (or fewer) of files that are made later; 0 for having a look
-        whether there is room for all that is promised.
-
-        Does not rest on an old look at the disk: what others have taken of it would come out only after
-        close(2). Raises OSError ENOSPC.
-        """
-        if size >= 0:
-            if time.monotonic() - self._looked > CLAIM_SECONDS:
-                self._claimable = -1
-            self.claim(size)
-        self.promised += size
-
-    def claim_rows(self, size: int) -> None:
-        """As `claim`, for rows, which take no room on disk before the commit. Raises OSError ENOSPC."""
-        self.claim(size)
-        self._pending_rows += size
-
-    def rows_committed(self) -> None:
-        """The rows claimed so far have taken their room."""
-        self._pending_rows = 0
-
-    def rows_refused(self) -> None:
-        """There was no room to commit them: the next claim looks again."""
-        self._claimable = 0
-
-    @property
-    def rows_are_many(self) -> bool:
-        """Should what is pending be committed before more comes? The reserve must hold it."""
-        return self._pending_rows > self._reserve // 2
-
-    def log_room(self) -> int:
-        """Bytes that one COMMIT may take: half of what new data leaves free, or more on a disk with room."""
-        return max(self._reserve // 2, self.room().available // 4)
-
-    def room(self) -> Room:
-        """Space on the store's file system."""
-        stat = os.statvfs(self.root)
-        return Room(
-            stat.f_blocks * stat.f_frsize, stat.f_bfree * stat.f_frsize, stat.f_bavail * stat.f_frsize
-        )
 
 
 def open_copy(data: bytes | bytearray) -> int:

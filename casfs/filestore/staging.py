@@ -2,6 +2,10 @@
 
 They live on the file system of `blobs/`, so that publishing one is a rename. A staged file that no
 committed row names is rubbish after a crash; one that a row names holds data somebody has fsynced.
+
+A name that ends in `-lent` is that of a file the kernel was given as a backing file for handles that may
+write (fs/passthrough.py): a program's mapping of it can outlive everything the daemon knows, the daemon
+itself too. It never becomes a blob (I2), and is never used for another content.
 """
 
 from __future__ import annotations
@@ -10,9 +14,14 @@ import errno
 import os
 
 from casfs.filestore.durable import Durable
+from casfs.filestore.lease import others_may_write
 
 POOL_SIZE = 32
 """Emptied staged files kept for the next writer: ext4 reuses freed inodes slowly, a truncate is cheap."""
+
+
+LENT = "-lent"
+"""End of the name of a staged file that programs may have mapped."""
 
 
 class StagedFile:
@@ -23,6 +32,11 @@ class StagedFile:
     def __init__(self, name: str, fd: int) -> None:
         self.name = name
         self.fd = fd
+
+    @property
+    def is_lent(self) -> bool:
+        """May a program have mapped it, and write to it?"""
+        return self.name.endswith(LENT)
 
 
 class Staging:
@@ -47,8 +61,8 @@ class Staging:
         return StagedFile(name, self._durable.create(self.path(name), 0o600))
 
     @staticmethod
-    def new_name() -> str:
-        return os.urandom(8).hex()
+    def new_name(*, lent: bool = False) -> str:
+        return os.urandom(8).hex() + (LENT if lent else "")
 
     def reopen(self, name: str) -> StagedFile:
         """A staged file that a committed row names. Raises OSError EIO when it is missing.
@@ -56,15 +70,35 @@ class Staging:
         It has the mode of a blob when a crash came between its publication and the commit.
         """
         path = self.path(name)
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            os.chmod(path, 0o600)
-            return StagedFile(name, os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
+            try:
+                return StagedFile(name, os.open(path, flags))
+            except PermissionError:
+                os.chmod(path, 0o600)
+                return StagedFile(name, os.open(path, flags))
         except FileNotFoundError:
             raise OSError(errno.EIO, f"staged content {name} is missing") from None
 
+    def others_may_write(self, staged: StagedFile) -> bool:
+        """May a program still write to the file, by a mapping? Nobody else may use its descriptor meanwhile:
+        it is another one afterwards. Raises OSError when the file cannot be opened anew; it can only be read
+        then."""
+        path = self.path(staged.name)
+        reader = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            os.close(staged.fd)
+            staged.fd = reader
+            written = others_may_write(reader)
+            staged.fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            return written
+        finally:
+            if staged.fd != reader:
+                os.close(reader)
+
     def drop(self, staged: StagedFile) -> None:
-        """Forget content that no row names; the file goes to the pool."""
-        if len(self._pool) < POOL_SIZE:
+        """Forget content that no row names; the file goes to the pool, if nobody else may have it."""
+        if len(self._pool) < POOL_SIZE and not staged.is_lent:
             os.ftruncate(staged.fd, 0)
             self._pool.append(staged)
         else:

@@ -9,10 +9,19 @@ from dataclasses import dataclass
 
 from casfs.errors import FsError
 from casfs.fs.commit import GroupCommit
-from casfs.fs.content import Handle
+from casfs.fs.content import MAX_SIZE, Handle
 from casfs.fs.files import Files, mode_without_suid
 from casfs.fs.inodes import Inode, InodeTable
 from casfs.fs.xattrs import ExtendedAttributes
+
+FIRST_TIME, LAST_TIME = (sign * ((1 << 63) // 10**9) * 10**9 for sign in (-1, 1))
+"""Nanoseconds: the first and last whole second, in 1677 and 2262, that a row (64 bits) can keep."""
+
+
+def clamp_time(ns: int) -> int:
+    """The nearest time that can be kept, as Linux does it for every file system (timestamp_truncate of
+    fs/inode.c)."""
+    return min(max(ns, FIRST_TIME), LAST_TIME)
 
 
 @dataclass(slots=True)
@@ -25,6 +34,9 @@ class Changes:
     size: int | None = None
     atime: int | None = None
     mtime: int | None = None
+
+
+NOTHING = Changes()
 
 
 class Attributes:
@@ -41,11 +53,14 @@ class Attributes:
     async def set(self, ino: int, changes: Changes, handle: Handle | None, uid: int) -> Inode:
         """Apply `changes` on behalf of user `uid`. The kernel has checked permissions.
 
-        Raises FsError EISDIR, EINVAL (size of something without one), OSError (ENOSPC, EFBIG, EIO).
+        Times that no row can keep become the nearest that one can. Raises FsError EISDIR, EINVAL (size of
+        something without one), EPERM, OSError (ENOSPC, EFBIG, EIO).
         """
         inode = self._inodes.get(ino)
         if changes.size is not None:
             await self._resize(inode, changes.size, handle, uid)
+        elif changes == NOTHING and not inode.is_directory:
+            await self._leave_owner(inode, uid)
         group = self._group
         if not group.active:
             await group.begin()
@@ -59,11 +74,13 @@ class Attributes:
             inode.gid = inode.gid if changes.gid is None else changes.gid
             if changes.mode is None and not inode.is_directory:
                 inode.mode = mode_without_suid(inode.mode)
-            await self._files.drop_privileges(inode, 0)
+            await self._files.drop_privileges(inode, False)
         if changes.atime is not None:
-            inode.atime = changes.atime
+            inode.atime = clamp_time(changes.atime)
         if changes.mtime is not None:
-            inode.mtime = changes.mtime
+            if inode.content is not None:
+                inode.content.observe()  # what a mapping has written before moves it no more
+            inode.mtime = clamp_time(changes.mtime)
         inode.ctime = time.time_ns()
         self._inodes.mark(inode)
         group.count()
@@ -74,5 +91,18 @@ class Attributes:
             raise FsError(errno.EISDIR)
         if not inode.is_regular or size < 0:
             raise FsError(errno.EINVAL)
+        if size > MAX_SIZE:
+            raise FsError(errno.EFBIG)
         await self._files.truncate(inode, size, handle, uid)
-        await self._files.drop_privileges(inode, uid)
+        await self._files.drop_privileges(inode, bool(uid))
+
+    async def _leave_owner(self, inode: Inode, uid: int) -> None:
+        """chown(file, -1, -1): it takes set-id bits away, for who may change the mode.
+
+        The kernel asks for nothing in just the same way before a write or fallocate(2) of a file that is open
+        for it (file_remove_privs, fs/inode.c); those requests take the bits away themselves.
+        """
+        if uid in (0, inode.uid):
+            await self._files.drop_privileges(inode, True)
+        elif inode.mode & (stat.S_ISUID | stat.S_ISGID) and not self._files.has_writers(inode):
+            raise FsError(errno.EPERM)

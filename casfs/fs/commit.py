@@ -5,10 +5,11 @@ Operations apply their rows to the one open transaction and return. It commits w
 
     1  the blobs published in the group are made durable, in a thread; operations go on. Most are small
        and only accepted so far (filestore/filestore.py): their files are written now, except those of
-       new blobs that no inode refers to any more, which go with their rows
+       new blobs that no inode refers to any more, which go with their rows. So are the staged files that
+       rows of the group name (settling.py)
     2  the gate closes for publishing; blobs that came meanwhile, mostly none, are written and made durable.
        Small files that are closed from 1 on are left to the next group, as long as nothing comes that
-       may not be seen without them: Sealing.begin_in_order
+       may not be seen without them: Settling.begin_in_order
     3  rows in memory are written, room in the log is allocated, COMMIT: into the page cache, short
     4  fdatasync of the log, in a thread; the next group may begin meanwhile
     5  files that a committed row named until now are removed
@@ -16,8 +17,9 @@ Operations apply their rows to the one open transaction and return. It commits w
 A failure in 1-3 leaves the transaction open: nothing is lost, those who wait get the errno, the next
 round tries again. So does a file that finds no room: its blob is still in memory. After a failure that
 cannot be tried again (a file that the disk refuses for another reason; a sync that failed: the kernel may
-have dropped the pages; a COMMIT that failed: SQLite has rolled it back) the file system only reads, and
-says so.
+have dropped the pages; a COMMIT that SQLite has rolled back) the file system only reads, and says so. So it
+does after `TRIES` commits in a row that failed for another reason than a want of room or descriptors: what
+cannot be committed must not be acknowledged any longer.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from casfs.errors import FsError
+from casfs.filestore.durable import NO_DESCRIPTOR
 from casfs.fs.inodes import InodeTable
 from casfs.fs.scheduler import Event, Scheduler
 from casfs.namespace.connection import database_errno
@@ -52,8 +55,11 @@ OPEN_ROUNDS = 8
 """So often at most blobs are written with the gate open; while they come slower than that, each round leaves
 fewer than the last, and the gate closes when there are none, for no longer than a COMMIT takes."""
 
-PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""Errors of making a file that say nothing about the disk's health: the next commit tries again."""
+PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EBUSY})
+"""Errors that say nothing about the disk's health, of whatever is not a sync: the next commit tries again."""
+
+TRIES = 2
+"""Commits in a row that may fail for other reasons before the file system only reads."""
 
 TURN_SECONDS = 10.0
 """How long to wait for another process that holds the database (the collector holds it 20 ms)."""
@@ -79,8 +85,10 @@ class GroupCommit:
         self.wake: Callable[[], object] = lambda: None
         self._number = 0
         self._durable = 0
+        self._failures = 0
         self._published: dict[bytes, int | None] = {}
         self._written: dict[bytes, int | None] = {}
+        self._named: set[str] = set()
         self._obsolete: list[str] = []
         self._gathering = False
         self._gate: Event | None = None
@@ -200,6 +208,11 @@ class GroupCommit:
         if self._store.filestore.pending_are_many:
             self.wake()
 
+    def name(self, staged_name: str) -> None:
+        """Note a staged file that a row of this group names: it has to be durable before COMMIT (I5). While
+        the gate for publishing is open."""
+        self._named.add(staged_name)
+
     @property
     def defers_files(self) -> bool:
         """May the file of a new blob be left to the commit?"""
@@ -246,6 +259,12 @@ class GroupCommit:
                 await self.before_durable()
             except OSError as error:  # the rest is committed all the same
                 left_out = error
+        await self.committed()
+        if left_out is not None:
+            raise left_out
+
+    async def committed(self) -> None:
+        """As `durable`, for rows: without what was closed and cannot be sealed, which stays for later."""
         wanted = self._number
         while self._durable < wanted:
             if self.failed:
@@ -254,29 +273,35 @@ class GroupCommit:
                 await self._running.wait()
             else:
                 await self._commit()
-        if left_out is not None:
-            raise left_out
 
     async def _commit(self) -> None:
         running = self._running = self._scheduler.event()
         try:
             await self._ordered()
             self.last_error = ""
+            self._failures = 0
         except Exception as error:
-            if not self.last_error and not self.failed:
-                log.error("commit failed, will be tried again: %s", error)
-            self.last_error = str(error)
-            self._store.filestore.rows_refused()
-            self.errors += 1
-            number = database_errno(error)
-            if number is None:
-                raise
-            raise OSError(number, str(error)) from error
+            raise self._has_failed(error) from error
         finally:
             self._running = None
             self._gathering = False
             self._open_gate()
             running.set()
+
+    def _has_failed(self, error: Exception) -> OSError:
+        """Count a commit that failed; the error that those who wait for it get."""
+        number = error.errno if isinstance(error, OSError) else database_errno(error)
+        if not self.last_error and not self.failed:
+            unexpected = None if number else error
+            log.error("commit failed, will be tried again: %s", error, exc_info=unexpected)
+        told = OSError(number or errno.EIO, str(error) or type(error).__name__)
+        self.last_error = str(told)
+        self._store.filestore.rows_refused()
+        self.errors += 1
+        self._failures = 0 if number in PASSING else self._failures + 1
+        if self._failures >= TRIES and not self.failed:
+            self.stop(told)
+        return told
 
     def _open_gate(self) -> None:
         gate, self._gate = self._gate, None
@@ -296,7 +321,7 @@ class GroupCommit:
                 await self._write_blobs()
                 if len(self._published) <= FEW_BLOBS:
                     await self._sync_blobs()
-                if not self._published:
+                if not self._published and not self._named:
                     break
             self._gathering = False
             self._gate = self._scheduler.event()
@@ -343,17 +368,23 @@ class GroupCommit:
         self._written.update(batch)
 
     async def _sync_blobs(self) -> None:
-        """Make the written ones durable, one by one if they are few, else all of the file system."""
+        """Make the written ones and the staged files that rows name durable, one by one if they are few, else
+        all of the file system."""
         batch, self._written = list(self._written), {}
-        if not batch:
+        named, self._named = self._named, set()
+        if not batch and not named:
             return
         filestore = self._store.filestore
         try:
-            sync = filestore.sync_each if len(batch) <= FEW_BLOBS else filestore.sync_all
-            await self._scheduler.run(sync, batch)
+            if len(batch) + len(named) <= FEW_BLOBS:
+                await self._scheduler.run(filestore.sync_each, batch, named)
+            else:
+                await self._scheduler.run(filestore.sync_all)
         except OSError as error:
             self._written = dict.fromkeys(batch) | self._written
-            self.stop(error)
+            self._named |= named
+            if error.errno not in NO_DESCRIPTOR:  # which only open(2) tells, before anything was synced
+                self.stop(error)
             raise
 
     def _drop_unused(self) -> None:
@@ -368,7 +399,8 @@ class GroupCommit:
         try:
             self._namespace.commit()
         except OSError as error:
-            self.stop(error)
+            if error.errno not in PASSING or not self._namespace.in_transaction:
+                self.stop(error)
             raise
         self._active = False
         self._store.filestore.rows_committed()
@@ -394,6 +426,8 @@ class GroupCommit:
 
     def stop(self, error: OSError) -> None:
         """Write no more: what the disk holds is the last commit, and stays so."""
+        if self.failed:
+            return
         self.failed = error.errno or errno.EIO
         self._active = False
         log.critical("the store cannot be written (%s): reading only until it is mounted again", error)

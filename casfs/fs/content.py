@@ -14,14 +14,24 @@ MEMORY_LIMIT = 256 << 10
 """Bytes up to which staged content stays in memory until it is sealed."""
 
 
+MAX_SIZE = (1 << 63) - 1
+"""Bytes a file may have, as everywhere in Linux (MAX_LFS_FILESIZE, linux/fs.h)."""
+
+
 class Content:
     """What the handles of one inode share. Exists while the inode is open, or not sealed yet.
 
     Sealed: neither `buffer` nor `staged`; reads come from `blob_fd`, opened at the first one.
-    Staged: one of the two. `dirty` until it is sealed; `row_size` is the size the row shows meanwhile;
-    `prefix`, if there is one, is the hash of the staged file so far.
+    Staged: one of the two. `dirty` until it is sealed, or a row names its staged file; `row_size` is the size
+    the row shows meanwhile; `prefix`, if there is one, is the hash of the staged file so far.
+    `rewritten`: it was sealed before it became dirty, so that it has to rest first (resting.py); `written`:
+    bytes since then, or since a row named them last; `changed`: there are some that no row tells of.
+    `broken`: the errno for who writes, closes or syncs it, since it can be neither sealed nor written, as was
+    tried `failures` times; 0 if it can be.
     `backing`: the id of the file the kernel reads by itself, 0 for none (passthrough.py); it is the file of
     `backing_blob`, or, when that is 0, the staged file, whose time after our last write is `mtime_below`.
+    `mappers`: handles that may have it mapped and written to in the kernel's page cache, of which nothing is
+    known here before the kernel writes it back.
     `mutex` is held by who changes the content and has to wait meanwhile, for a thread or a commit.
     """
 
@@ -29,19 +39,25 @@ class Content:
         "backing",
         "backing_blob",
         "blob_fd",
+        "broken",
         "buffer",
+        "changed",
         "dirty",
         "dirty_since",
+        "failures",
         "handles",
         "inode",
+        "mappers",
         "mtime_below",
         "mutex",
         "preallocated",
         "prefix",
+        "rewritten",
         "row_size",
         "scheduler",
         "staged",
         "writers",
+        "written",
     )
 
     def __init__(self, inode: Inode, scheduler: Scheduler) -> None:
@@ -50,7 +66,13 @@ class Content:
         self.scheduler = scheduler
         self.handles = 0
         self.writers = 0
+        self.mappers = 0
+        self.broken = 0
+        self.failures = 0
         self.dirty = False
+        self.changed = False
+        self.rewritten = False
+        self.written = 0
         self.dirty_since = 0.0
         self.row_size = inode.size
         self.blob_fd = -1
@@ -65,6 +87,11 @@ class Content:
     @property
     def is_staged(self) -> bool:
         return self.buffer is not None or self.staged is not None
+
+    @property
+    def is_lent(self) -> bool:
+        """May programs have the staged file mapped (filestore/staging.py)?"""
+        return self.staged is not None and self.staged.is_lent
 
     def mark_dirty(self) -> None:
         """The content is about to differ from what the row says."""
@@ -92,6 +119,7 @@ class Content:
                 self.mtime_below = os.fstat(self.staged.fd).st_mtime_ns
             if self.prefix is not None:
                 self.prefix.written(offset, data if written == len(data) else data[:written])
+        self.written += written
         self.inode.size = max(self.inode.size, offset + written)
         return written
 
@@ -127,10 +155,12 @@ class Content:
     def observe(self) -> tuple[int, bool]:
         """(`allocated`, may the kernel keep the attributes?), with times that a mapping has moved.
 
-        The kernel writes to a backing file by itself through a shared mapping.
+        The kernel writes to a backing file by itself through a shared mapping. Holes that a mapping may have
+        filled are none: cp(1) and tar(1) would leave out what is in them.
         """
-        if not self.backing or not self.writers or self.staged is None:
-            return self.allocated(), True
+        if not self.backing or self.staged is None:
+            allocated, whole = self.allocated(), min(self.inode.size + 511, MAX_SIZE) & ~511
+            return (whole, False) if self.mappers and allocated < whole else (allocated, True)
         below = os.fstat(self.staged.fd).st_mtime_ns
         if below != self.mtime_below:
             self.mtime_below = below
@@ -144,9 +174,26 @@ class Content:
 
 
 class Handle:
-    """One open(2) of a file."""
+    """One open(2) of a file.
 
-    __slots__ = ("content", "flushed", "inherited", "inode", "passthrough", "uid", "writable", "wrote")
+    `maps`: one of `content.mappers`. `syncs`: opened with O_SYNC or O_DSYNC. `direct`: the kernel writes past
+    its page cache, and then leaves it to the file system to make durable what is written with one of them, or
+    with RWF_SYNC or RWF_DSYNC.
+    """
+
+    __slots__ = (
+        "content",
+        "direct",
+        "flushed",
+        "inherited",
+        "inode",
+        "maps",
+        "passthrough",
+        "syncs",
+        "uid",
+        "writable",
+        "wrote",
+    )
 
     def __init__(self, inode: Inode, content: Content, writable: bool, uid: int) -> None:
         self.inode = inode
@@ -157,3 +204,6 @@ class Handle:
         self.flushed = False
         self.inherited = False
         self.passthrough = False
+        self.maps = False
+        self.syncs = False
+        self.direct = False

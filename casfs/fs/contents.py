@@ -6,10 +6,11 @@ import contextlib
 import errno
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from casfs.filestore.filestore import FILE_ROOM, hash_bytes
 from casfs.fs.commit import GroupCommit
+from casfs.fs.complaints import Complaints
 from casfs.fs.content import MEMORY_LIMIT, Content, Handle
 from casfs.fs.inodes import Inode, InodeTable
 from casfs.fs.prefix import PrefixHash
@@ -29,8 +30,10 @@ INLINE_WORK = 1 << 20
 class Contents:
     """The table of open contents. Owned by the thread that runs the file system.
 
+    `attributes_changed` is called with the number of an inode whose attributes a request has changed that
+    does not say so in its answer: the kernel has to be told.
     `seals_at_close`: close(2) waits for the seal, always. `seals_due`: what was closed and is to be
-    sealed with the next commit.
+    settled (settling.py) with the next commit.
     """
 
     def __init__(self, store: Store, inodes: InodeTable, group: GroupCommit, scheduler: Scheduler) -> None:
@@ -39,6 +42,7 @@ class Contents:
         self._blobs = store.namespace.blobs
         self._damage = store.namespace.damage
         self._xattrs = store.namespace.xattrs
+        self._paths_of = store.namespace.dentries.paths_of
         self._inodes = inodes
         self._group = group
         self._scheduler = scheduler
@@ -47,12 +51,17 @@ class Contents:
         self._with_blob_fd: list[Content] = []
         self._blob_threads: Counter[int] = Counter()
         self.handles = 0
+        self.attributes_changed: Callable[[int], object] = lambda _: None
         self.seals_at_close = False
         self.seals_due: set[Content] = set()
+        self.complaints = Complaints()
 
     def open(self, inode: Inode, writable: bool, uid: int) -> Handle:
-        """A handle of a regular file. Raises OSError EIO when its staged file is gone."""
+        """A handle of a regular file. Raises OSError EIO when its staged file is gone, and for who wants to
+        write when what was written before can be neither sealed nor kept."""
         content = self._content(inode)
+        if content.broken and writable:
+            raise OSError(content.broken, f"what was written to inode {inode.ino} cannot be kept")
         content.handles += 1
         content.writers += writable
         self.handles += 1
@@ -64,13 +73,16 @@ class Contents:
             content = Content(inode, self._scheduler)
             if inode.staged is not None:
                 content.staged = self._staging.reopen(inode.staged)
+                if content.is_lent:
+                    content.mtime_below = os.fstat(content.staged.fd).st_mtime_ns
             inode.content = self._open[inode.ino] = content
         return content
 
     def _close_if_idle(self, content: Content, *, gone: bool = False) -> None:
         """`gone`: the inode goes. Until then what is dirty stays, also without a name: the kernel may still
-        open it for who has a descriptor of it (O_PATH), and its row says what it would be without it."""
-        if content.handles or content.mutex.busy or (content.dirty and not gone):
+        open it for who has a descriptor of it (O_PATH), and its row says what it would be without it. So does
+        what is lent to mappings that may have outlived their handles."""
+        if content.handles or content.mutex.busy or ((content.dirty or content.backing) and not gone):
             return
         content.close_blob()
         if content.is_staged:
@@ -83,6 +95,23 @@ class Contents:
             content.inode.content = None
             del self._open[content.inode.ino]
 
+    def may_map(self, handle: Handle) -> None:
+        """A program may map what it has opened here, and write to the mapping."""
+        if not handle.passthrough:
+            handle.maps = True
+            handle.content.mappers += 1
+            if not handle.content.observe()[1]:
+                self.attributes_changed(handle.inode.ino)
+
+    def has_writers(self, inode: Inode) -> bool:
+        """Has anybody opened it for writing?"""
+        return inode.content is not None and inode.content.writers > 0
+
+    def close_all(self, inode: Inode) -> None:
+        """The mount has gone: the kernel does not send each RELEASE that is left to send then."""
+        if inode.content is not None:
+            inode.content.handles = inode.content.writers = 0
+
     def discard(self, inode: Inode) -> bool:
         """An inode without names goes: content, attributes, row. Inside a transaction. False while open."""
         content = inode.content
@@ -92,6 +121,8 @@ class Contents:
                 return False
         if inode.staged is not None:
             self._group.obsolete(inode.staged)
+        if self.complaints.open:
+            self.complaints.over(inode.ino)
         self._inodes.remove(inode)
         return True
 
@@ -151,7 +182,7 @@ class Contents:
             self._will_hold(content, keep)
             content.buffer = bytearray(data)
         else:
-            self._filestore.claim(keep)
+            self._filestore.claim(keep, 1)
             staged = self._staging.create()
             try:
                 if keep <= INLINE_WORK:
@@ -170,7 +201,9 @@ class Contents:
     def _mark_dirty(self, content: Content) -> None:
         """Content is about to change: what was closed and is written again must not be sealed half (I5)."""
         self.seals_due.discard(content)
+        content.changed = True
         if not content.dirty:
+            content.rewritten = content.inode.blob is not None or content.inode.staged is not None
             content.mark_dirty()
 
     def _may_hold(self, content: Content, size: int) -> bool:
@@ -183,9 +216,10 @@ class Contents:
     def _will_hold(self, content: Content, size: int) -> None:
         """Content in memory is going to be of that size. What it will take on disk is promised to it, so that
         nothing is left for close(2) to complain of. Raises OSError ENOSPC."""
-        grown = _room(size) - _room(len(content.buffer or b""))
+        held = len(content.buffer or b"")
+        grown = _room(size) - _room(held)
         if grown:
-            self._filestore.promise(grown)
+            self._filestore.promise(grown, bool(size) - bool(held))
 
     def _let_go(self, content: Content) -> None:
         """The staged content is in memory no more."""
@@ -197,6 +231,7 @@ class Contents:
         buffer = content.buffer
         assert buffer is not None
         self._filestore.promise(0)
+        self._filestore.claim(0, int(not buffer))  # else the file it would become is promised
         try:
             staged = self._staging.create()
             try:
@@ -212,25 +247,27 @@ class Contents:
         content.prefix = PrefixHash(buffer)
 
     def _drop_staged(self, content: Content) -> None:
-        """Forget staged content.
-
-        A staged file that a committed row may name goes after the next commit, and its row says from
-        then on that the file is empty: inside a transaction. An unlinked inode's goes with its row.
-        """
+        """Forget staged content. A staged file that the row names stays until the row names another one, or a
+        blob: until then a crash leaves the file as it was (I5)."""
         inode, staged = content.inode, content.staged
         if content.buffer is not None:
             self._let_go(content)
         elif staged is not None and inode.staged == staged.name:
             os.close(staged.fd)
-            if inode.nlink:
-                self._group.obsolete(staged.name)
-                inode.staged = None
-                content.row_size = 0
-                self._inodes.mark(inode)
         elif staged is not None:
             self._staging.drop(staged)
         content.staged = None
         content.prefix = None
+
+    def _path(self, inode: Inode) -> str:
+        """Where a file is, for the log."""
+        paths = self._paths_of(inode.ino)
+        return os.fsdecode(paths[0]) if paths else f"inode {inode.ino}, which has no name"
+
+    @property
+    def writable(self) -> list[int]:
+        """The numbers of the inodes that are open for writing."""
+        return [ino for ino, content in self._open.items() if content.writers]
 
     @property
     def unsealed(self) -> int:

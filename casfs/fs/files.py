@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -9,10 +10,11 @@ import stat
 import time
 
 from casfs.errors import FsError
-from casfs.fs.content import Content, Handle
+from casfs.fs.content import MAX_SIZE, Content, Handle
 from casfs.fs.contents import BUFFERED_LIMIT
 from casfs.fs.inodes import Inode
-from casfs.fs.sealing import Sealing
+from casfs.fs.resting import REST_SECONDS
+from casfs.fs.settling import Settling
 from casfs.fs.trash import Trash
 from casfs.syscalls import start_writeback
 
@@ -34,15 +36,13 @@ WRITEBACK_STEP = 32 << 20
 """Bytes after which a thread that writes has the disk begin: few dirty pages keep fsyncs short."""
 
 DUE_LIMIT = BUFFERED_LIMIT // 2
-"""Bytes of staged content in memory up to which what is closed may wait to be sealed."""
-
-MAX_SIZE = (1 << 63) - 1
+"""Bytes of staged content in memory up to which what is closed may wait to be settled."""
 
 CAPABILITY = b"security.capability"
 """capabilities(7) of a program file."""
 
 
-class Files(Sealing):
+class Files(Settling):
     """File verbs. Owned by the thread that runs the file system.
 
     `trash` is set by who puts the file system together.
@@ -61,16 +61,18 @@ class Files(Sealing):
         content = handle.content
         content.handles -= 1
         content.writers -= handle.writable
+        content.mappers -= handle.maps
         self.handles -= 1
         if content.backing and not content.handles:
-            self._leave(content)
-        if content.writers == 0 and content.dirty:
+            content.observe()
+            self._unused(content)
+        if content.writers == 0 and content.dirty and not content.broken:
             try:
-                if not self._seals_later(content):
+                if not self._settles_later(content):
                     await self.begin_in_order()
-                    await self.seal(content)
+                    await self.settle(content)
             except OSError as error:
-                log.error("inode %d stays staged: %s", content.inode.ino, error)
+                self._tell_once(content.inode, error)
         if content.mutex.busy:
             async with content.mutex:
                 pass
@@ -123,8 +125,11 @@ class Files(Sealing):
                 return bytes(memoryview(content.buffer)[offset : offset + max(size, 0)])
         return await self._read_content(content, offset, size)
 
-    async def write(self, handle: Handle, offset: int, data: bytes | memoryview) -> int:
-        """Write `data`, less of it only when the disk fills up. Raises OSError (ENOSPC, EFBIG, EIO)."""
+    async def write(
+        self, handle: Handle, offset: int, data: bytes | memoryview, kills: bool | None = None
+    ) -> int:
+        """Write `data`, less of it only when the disk fills up. `kills`: set-id bits go; None: unless root
+        has opened the file. Raises OSError (ENOSPC, EFBIG, EIO)."""
         content = handle.content
         inode = content.inode
         if self._group.failed:
@@ -152,7 +157,7 @@ class Files(Sealing):
             handle.inherited = True
         inode.mtime = inode.ctime = time.time_ns()
         if inode.xattrs != {} or inode.mode & (stat.S_ISUID | stat.S_ISGID):
-            await self.drop_privileges(inode, handle.uid)
+            await self.drop_privileges(inode, bool(handle.uid) if kills is None else kills)
         return written
 
     def _may_be_slow(self, content: Content) -> bool:
@@ -172,12 +177,13 @@ class Files(Sealing):
         except OSError as error:
             log.info("inode %d is hashed when it is sealed: %s", content.inode.ino, error)
 
-    async def drop_privileges(self, inode: Inode, uid: int) -> None:
-        """What a write or a truncation takes away: capabilities, and suid and sgid unless by root.
+    async def drop_privileges(self, inode: Inode, kills: bool) -> None:
+        """What a write or a truncation takes away: capabilities, and with `kills` suid and sgid.
 
-        The kernel leaves that to the file system (FUSE_HANDLE_KILLPRIV and _V2, linux/fuse.h).
+        The kernel leaves that to the file system (FUSE_HANDLE_KILLPRIV and _V2, linux/fuse.h), and goes by
+        the mode it remembers until it is told (bprm_fill_uid, fs/exec.c).
         """
-        mode = mode_without_suid(inode.mode) if uid else inode.mode
+        mode = mode_without_suid(inode.mode) if kills else inode.mode
         if inode.xattrs is None:
             inode.xattrs = self._xattrs.of(inode.ino)
         capable = CAPABILITY in inode.xattrs
@@ -188,14 +194,15 @@ class Files(Sealing):
                 self._xattrs.remove(inode.ino, CAPABILITY)
                 del inode.xattrs[CAPABILITY]
             self._inodes.changed(inode)
+            self.attributes_changed(inode.ino)
 
     async def _write_in_thread(self, content: Content, offset: int, data: bytes | memoryview) -> int:
         """As `_write`, to a staged file; the mutex is held."""
         if content.staged is None:
             return self._write(content, offset, data)
         self._mark_dirty(content)
-        self._filestore.claim(len(data))
-        return await self._scheduler.run(_write_large, content, offset, data)
+        room = self._filestore.claim_some(len(data))
+        return await self._scheduler.run(_write_large, content, offset, data[:room])
 
     def _write(self, content: Content, offset: int, data: bytes | memoryview) -> int:
         end = offset + len(data)
@@ -209,7 +216,9 @@ class Files(Sealing):
             else:
                 self._spill(content)
         if content.staged is not None:
-            self._filestore.claim(len(data))
+            room = self._filestore.claim_some(len(data))
+            if room < len(data):
+                data = data[:room]
         return content.write(offset, data)
 
     async def truncate(self, inode: Inode, size: int, handle: Handle | None, uid: int = 0) -> None:
@@ -220,10 +229,9 @@ class Files(Sealing):
         if self._group.failed:
             raise FsError(errno.EROFS)
         self.trash.check_unchanged(inode.ino)
-        if size == 0 and inode.blob is not None:
-            await self._group.begin()
-            self.trash.keep_truncated(inode, uid)
         content = self._content(inode)
+        if size == 0:
+            await self._keep_truncated(content, handle, uid)
         try:
             async with content.mutex:
                 await self._make_staged(content, min(size, inode.size))
@@ -232,16 +240,18 @@ class Files(Sealing):
             if handle is not None:
                 handle.wrote = True
             elif content.writers == 0:
-                await self.seal(content)
+                await self.settle(content)
         finally:
             self._close_if_idle(content)
 
     async def _truncate(self, content: Content, size: int) -> None:
+        """The mutex is held."""
         if content.inode.staged is not None:
             await self._group.begin()
         self._mark_dirty(content)
         if size == 0 and not content.backing:
             self._drop_staged(content)
+            content.rewritten = content.rewritten and self._was_just_written(content.inode)
             content.buffer = bytearray()
             content.inode.size = 0
             return
@@ -259,10 +269,10 @@ class Files(Sealing):
         inode = content.inode
         self.trash.check_unchanged(inode.ino)  # open(2) with O_RDONLY | O_TRUNC
         if inode.size or content.is_staged:
-            if inode.blob is not None:
-                await self._group.begin()
-                self.trash.keep_truncated(inode, handle.uid)
+            await self._keep_truncated(content, handle, handle.uid)
             async with content.mutex:
+                if content.backing:
+                    await self._make_staged(content, inode.size)
                 await self._truncate(content, 0)
                 content.close_blob()
             handle.wrote = True
@@ -271,27 +281,48 @@ class Files(Sealing):
             await self._group.begin()
             inode.mtime = time.time_ns()
             self._inodes.changed(inode)
-        await self.drop_privileges(inode, handle.uid)
+        await self.drop_privileges(inode, bool(handle.uid))
 
-    def _seals_later(self, content: Content) -> bool:
-        """Leave content in memory to the next commit, if it need not be sealed now and is not too much.
+    async def _keep_truncated(self, content: Content, handle: Handle | None, uid: int) -> None:
+        """Bring what is about to be cut to nothing, on behalf of user `uid`, to the trash; what rests before
+        it is sealed as well."""
+        inode = content.inode
+        writers = content.writers - (handle is not None and handle.writable)
+        since = max(inode.btime, inode.mtime)
+        if inode.staged is not None and not writers and self.trash.is_old_enough(since):
+            with contextlib.suppress(OSError):
+                await self.seal_unwritten(content)
+        if inode.blob is not None:
+            await self._group.begin()
+            self.trash.keep_truncated(inode, uid)
+
+    def _was_just_written(self, inode: Inode) -> bool:
+        """Is a file that is emptied one that is rewritten all the time? Else it is as good as a new one."""
+        return time.time_ns() - inode.mtime < REST_SECONDS * 1e9
+
+    def _settles_later(self, content: Content) -> bool:
+        """Leave content to the next commit, if it need not be sealed now and is not too much in memory.
 
         Looks whether there still is room for it. Raises OSError ENOSPC.
         """
-        if content.buffer is None or self.seals_at_close or content.mutex.busy:
+        if self.seals_at_close or content.mutex.busy or content.broken:
             return False
-        if self._filestore.promised > DUE_LIMIT and not self._group.is_closing:
+        if content.buffer is None:
+            if not content.rewritten or not content.inode.size:
+                return False
+        elif self._filestore.promised > DUE_LIMIT and not self._group.is_closing:
             return False
         if content.dirty and content.inode.nlink:
-            self._filestore.promise(0)
+            if content.buffer is not None:
+                self._filestore.promise(0)
             self.seals_due.add(content)
         return True
 
     async def flush(self, handle: Handle) -> None:
-        """What close(2) waits for: seal what this handle wrote. Raises OSError.
+        """What close(2) waits for: settle what this handle wrote. Raises OSError.
 
-        Small content is sealed with the next commit, at the latest, or when somebody wants to know its
-        digest: until then it may change or go without ever having been hashed.
+        Small content, and a file that is written again, is settled with the next commit, at the latest, or
+        when somebody wants to know its digest: until then it may change or go without having been hashed.
 
         Not while another handle may still write: the last one seals. Nor again for a handle that went on
         writing after a flush: its descriptor is shared by several processes, each of whose ends flushes,
@@ -305,17 +336,19 @@ class Files(Sealing):
         content = handle.content
         if handle.inherited or content.writers > 1:
             return
-        if not self._seals_later(content):
+        if not self._settles_later(content):
             await self.begin_in_order()
-            await self.seal(content)
+            await self.settle(content)
         handle.wrote = False
 
     async def fsync(self, handle: Handle) -> None:
         """fsync(2): content and row survive a power loss when this returns. Raises OSError."""
         content = handle.content
         if content.inode.nlink:
+            if content.broken:
+                raise OSError(content.broken, os.strerror(content.broken))
             async with content.mutex:
-                if content.dirty and content.inode.nlink:
+                if (content.dirty or content.is_lent) and content.inode.nlink:
                     await self._persist(content)
         await self._group.durable()
 

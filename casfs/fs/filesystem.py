@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from casfs.fs.attributes import Attributes
 from casfs.fs.commit import GroupCommit
 from casfs.fs.inodes import InodeTable
 from casfs.fs.ranges import Ranges
-from casfs.fs.recovery import recover
+from casfs.fs.recovery import Recovery, recover
 from casfs.fs.scheduler import Mutex, Scheduler
 from casfs.fs.trash import STEP, Trash
 from casfs.fs.tree import Tree
@@ -18,10 +19,14 @@ from casfs.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What is going on in a mounted file system."""
+    """What is going on in a mounted file system. `resting`: files that are sealed when they are quiet;
+    `held_files`, `held_bytes`: blobs that were removed and that a program still has mapped."""
 
     open_handles: int
     open_unsealed: int
+    resting: int
+    held_files: int
+    held_bytes: int
     pending_operations: int
     unlinked_open: int
     cached_inodes: int
@@ -30,10 +35,16 @@ class Activity:
     failed: int
 
 
+async def _no_relief() -> bool:
+    return False
+
+
 class FileSystem:
     """POSIX verbs by subject: `tree`, `files`, `attributes`, `xattrs`; durability in `group`.
 
     `collecting` is held by a batch of orphans that is being removed (maintenance/collect_mounted.py).
+    `relieve` makes room on a full disk, if it can: what was refused for want of it may be tried again when it
+    says True. Set by who knows what is not needed (service/pressure.py).
     """
 
     def __init__(self, store: Store, scheduler: Scheduler) -> None:
@@ -45,16 +56,18 @@ class FileSystem:
         self.files = Ranges(store, self.inodes, self.group, scheduler)
         self.files.trash = self.trash
         self.collecting = Mutex(scheduler)
+        self.recovery = Recovery(clean=True)
+        self.relieve: Callable[[], Awaitable[bool]] = _no_relief
         self.group.before_commit = self._before_commit
         self.group.before_rows = self.trash.flush
-        self.group.before_durable = self.files.seal_due
+        self.group.before_durable = self.files.settle_due
         self.xattrs = ExtendedAttributes(store, self.inodes, self.group, self.files, self.trash)
         self.tree = Tree(store, self.inodes, self.group, self.files, self.xattrs, self.trash)
         self.attributes = Attributes(self.inodes, self.group, self.files, self.xattrs)
 
     async def start(self) -> None:
         """Clean up after a crash. Raises OSError."""
-        await recover(self.store, self.inodes, self.group, self.files)
+        self.recovery = await recover(self.store, self.inodes, self.group, self.files)
 
     async def _before_commit(self) -> None:
         """What can be done while operations go on."""
@@ -64,19 +77,33 @@ class FileSystem:
             await self.scheduler.pause()
 
     async def stop(self) -> None:
-        """Seal what is open and make everything durable. Raises OSError when that is not possible."""
-        await self.files.settle()
+        """Seal what is open and make everything durable. Raises OSError when that is not possible; what is
+        possible is done before."""
+        failed = await self.files.settle_all()
+        for ino in self.tree.unlinked:
+            self.files.close_all(self.inodes.get(ino))
         await self.tree.forget(list(self.tree.unlinked))
         await self.group.begin()
         self.trash.flush()
         self.inodes.return_numbers()
         await self.group.durable()
+        await self.scheduler.run(self.store.filestore.remove_all_condemned)
+        if not failed:
+            await self.group.begin()
+            self.store.namespace.note_end()
+            await self.group.durable()
+        else:
+            raise failed[0]
 
     def activity(self) -> Activity:
         group = self.group
+        held_files, held_bytes = self.store.filestore.held.amount()
         return Activity(
             open_handles=self.files.handles,
             open_unsealed=self.files.unsealed,
+            resting=len(self.files.resting),
+            held_files=held_files,
+            held_bytes=held_bytes,
             pending_operations=group.operations if group.active else 0,
             unlinked_open=len(self.tree.unlinked),
             cached_inodes=self.inodes.cached,

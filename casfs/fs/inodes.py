@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import logging
 import stat
 import sys
 import time
@@ -20,6 +21,8 @@ from casfs.namespace.namespace import Namespace
 if TYPE_CHECKING:
     from casfs.fs.content import Content
 
+log = logging.getLogger(__name__)
+
 CACHE_SIZE = 20_000
 """Inodes kept in memory besides those that are dirty or open; one takes about 600 bytes."""
 
@@ -28,6 +31,10 @@ EVICT_BATCH = 1000
 
 FLUSH_BATCH = 400
 """Dirty inodes after which their rows are written: about one millisecond of work."""
+
+_NUMBERS = ("mode", "uid", "gid", "rdev", "size", "allocated", "atime", "mtime", "ctime", "btime")
+_LOWEST, _HIGHEST = -(1 << 63), (1 << 63) - 1
+"""Fields of an inode that a program sets, and what SQLite's integers hold."""
 
 NUMBER_BLOCK = 1 << 16
 """Inode numbers and cookies are reserved on disk in blocks of so many (I7)."""
@@ -146,6 +153,7 @@ class InodeTable:
         self._dirty: dict[int, Inode] = {}
         self._deleted: set[int] = set()
         self._refs: dict[int, int] = {}
+        self._put_off = 0
         self._next_ino = self._ino_limit = int(namespace.meta("next_ino"))
         self._next_cookie = self._cookie_limit = int(namespace.meta("next_cookie"))
 
@@ -157,7 +165,7 @@ class InodeTable:
         return inode if inode is not None else self._load(ino)
 
     def _load(self, ino: int) -> Inode:
-        row = self._namespace.inodes.get(ino)
+        row = None if ino > _HIGHEST else self._namespace.inodes.get(ino)
         if row is None or ino in self._deleted:
             raise FsError(errno.ESTALE)
         inode = Inode(*row)  # type: ignore[arg-type]
@@ -219,11 +227,11 @@ class InodeTable:
         return cookie
 
     def mark(self, inode: Inode) -> None:
-        """The row of an inode has to be written."""
+        """The row of an inode has to be written. Raises nothing: a verb is in the middle of its work."""
         self._dirty[inode.ino] = inode
         self._cache[inode.ino] = inode
-        if len(self._dirty) > FLUSH_BATCH:
-            self.flush_rows()
+        if len(self._dirty) > FLUSH_BATCH + self._put_off:
+            self._flush_ahead()
 
     def changed(self, inode: Inode) -> None:
         """Something of an inode has changed: its ctime moves."""
@@ -256,16 +264,17 @@ class InodeTable:
         return True
 
     def remove(self, inode: Inode) -> None:
-        """Delete an inode without names and handles, its attributes and its reference to a blob."""
+        """Delete an inode without names and handles, its attributes and its reference to a blob. Raises
+        DatabaseError; then it is as it was."""
+        if inode.xattrs != {}:
+            self._namespace.xattrs.remove_all(inode.ino)
         self.set_blob(inode, None)
         self._dirty.pop(inode.ino, None)
         self._cache.pop(inode.ino, None)
         if inode.stored:
             self._deleted.add(inode.ino)
-            if len(self._deleted) > FLUSH_BATCH:
-                self.flush_rows()
-        if inode.xattrs != {}:
-            self._namespace.xattrs.remove_all(inode.ino)
+            if len(self._deleted) > FLUSH_BATCH + self._put_off:
+                self._flush_ahead()
 
     def flush_rows(self) -> None:
         """Write the rows of dirty inodes and delete those of removed ones. Raises DatabaseError."""
@@ -274,10 +283,34 @@ class InodeTable:
             self._deleted.clear()
         if self._dirty:
             dirty = list(self._dirty.values())
-            self._namespace.inodes.write([inode.row() for inode in dirty])
+            try:
+                self._namespace.inodes.write([inode.row() for inode in dirty])
+            except OverflowError:
+                self._bound(dirty)
+                self._namespace.inodes.write([inode.row() for inode in dirty])
             for inode in dirty:
                 inode.stored = True
             self._dirty.clear()
+        self._put_off = 0
+
+    def _flush_ahead(self) -> None:
+        """Write rows before the commit does. What goes wrong is for the commit to say."""
+        try:
+            self.flush_rows()
+        except Exception as error:
+            log.debug("rows are written with the commit: %s", error)
+            self._put_off = max(len(self._dirty), len(self._deleted))
+
+    @staticmethod
+    def _bound(inodes: list[Inode]) -> None:
+        """Values that no row can hold must not keep others from being committed. They are bounded where they
+        come in; this is for those that were forgotten there."""
+        for inode in inodes:
+            for field in _NUMBERS:
+                value = getattr(inode, field)
+                if isinstance(value, int) and not _LOWEST <= value <= _HIGHEST:
+                    setattr(inode, field, min(max(value, _LOWEST), _HIGHEST))
+                    log.error("inode %d: its %s was %d, which no row can hold", inode.ino, field, value)
 
     def flush(self) -> None:
         """Bring every row in line with memory, reference counts included (I4): what COMMIT needs."""

@@ -5,12 +5,18 @@ demands of it (fs/fuse/iomode.c, fs/fuse/passthrough.c), and what keeps a blob i
 
 - Once an inode has a backing file, every further open has the same one, until the last handle is gone.
   Whether it has one is decided at the first open, if that only reads.
-- A blob is the backing file of one inode at a time. Another inode with the same content is read through
-  the daemon meanwhile.
+- A blob is the backing file of one inode at a time, as long as a mapping of it lives. Another inode with the
+  same content is read through the daemon meanwhile: whoever has it mapped must not see what is written to
+  that inode later.
 - A blob is never the backing file of a handle that may write: a shared mapping would write to it. When a
   writer comes, the readers' file *becomes* the staged file: a fresh copy takes the name of the blob,
   and is durable, before anything is written; so the readers see the writes, and the blob keeps its bytes.
 - While readers have a staged file it stays one, and is not sealed. A row names it, so nothing is lost.
+- A mapping holds the file below, not the FUSE file, and outlives the last handle, the mount and the daemon
+  (filestore/lease.py). So a staged file that was the backing file of a handle that may write is *lent*: it
+  stays staged, and the backing file of whoever opens the inode, as long as a mapping may write to it; and it
+  never becomes a blob itself, a copy of it does. The blob's inode is then one that no program could ever
+  write to, not even by pages that it had pinned for a read(2) which ends after the mapping has.
 - Nobody can take a backing file from a handle that has it. When it is found to be damaged, there is EIO for
   every further open(2) of the inode until the last of those handles is gone.
 """
@@ -26,6 +32,7 @@ from collections import OrderedDict
 from collections.abc import Collection
 from typing import Protocol
 
+from casfs.filestore.lease import others_have_open
 from casfs.fs.commit import GroupCommit
 from casfs.fs.content import Content, Handle
 from casfs.fs.contents import Contents
@@ -53,15 +60,21 @@ class Passthrough(Contents):
     """Which inodes have a backing file. Owned by the thread that runs the file system.
 
     `backings`: None while nothing is passed through, or no more; `_registrar` has what was. `_idle`: blob ->
-    backing id. `stale_pages`: inodes that were written while the kernel's page cache did not see it; their
-    next open must not keep it. `_damaged`: backing ids of damaged files.
+    (backing id, number of the inode that had it last). `stale_pages`: inodes that were written while the
+    kernel's page cache did not see it; their next open must not keep it. `_damaged`: backing ids of damaged
+    files. `trusts_leases`: do leases tell who has a file mapped? Not on a stacked file system, whose files
+    are not those that are mapped; then a blob is passed through for one inode only, `_only_for`, and what is
+    lent stays staged until `ending`.
     """
 
     def __init__(self, store: Store, inodes: InodeTable, group: GroupCommit, scheduler: Scheduler) -> None:
         super().__init__(store, inodes, group, scheduler)
         self.backings: Backings | None = None
         self._registrar: Backings | None = None
-        self._idle: OrderedDict[int, int] = OrderedDict()
+        self._idle: OrderedDict[int, tuple[int, int]] = OrderedDict()
+        self._only_for: dict[int, int] = {}
+        self.trusts_leases = True
+        self.ending = False
         self._blobs_in_use: set[int] = set()
         self.stale_pages: set[int] = set()
         self._damaged: set[int] = set()
@@ -75,24 +88,30 @@ class Passthrough(Contents):
             if handle.writable:
                 async with content.mutex:
                     await self._make_staged(content, content.inode.size)
-        elif self.backings is None or handle.writable or content.handles > 1 or not self._register(content):
+        elif self.backings is None or content.handles > 1:
+            return
+        elif content.is_lent:
+            if not self._register_lent(content):
+                return
+        elif handle.writable or not self._register(content):
             return
         handle.passthrough = True
 
     def _register(self, content: Content) -> bool:
-        blob = content.inode.blob
-        if blob is None or content.is_staged or content.inode.size < SMALLEST or blob in self._blobs_in_use:
+        inode = content.inode
+        blob = inode.blob
+        if blob is None or content.is_staged or inode.size < SMALLEST or blob in self._blobs_in_use:
             return False
-        assert self.backings is not None
-        backing = self._idle.pop(blob, 0)
+        backing, last = self._idle.pop(blob, (0, 0))
+        if backing and last != inode.ino:
+            self._unregister(backing)
+            backing = 0
         if not backing:
             fd = self._blob_fd(content)
-            try:
-                backing = self.backings.backing_open(fd)
-                self._registrar = self.backings
-            except OSError as error:
-                log.warning("nothing is passed through any more: %s", error)
-                self.backings = None
+            if self._may_be_mapped(blob, fd, content):
+                return False
+            backing = self._open_backing(fd)
+            if not backing:
                 return False
             content.close_blob()
         content.backing = backing
@@ -100,27 +119,89 @@ class Passthrough(Contents):
         self._blobs_in_use.add(blob)
         return True
 
-    def _leave(self, content: Content) -> None:
+    def _may_be_mapped(self, blob: int, fd: int, content: Content) -> bool:
+        """May a program have the file of a blob mapped, for another inode? What is open here is closed."""
+        if not self.trusts_leases:
+            return self._only_for.setdefault(blob, content.inode.ino) != content.inode.ino
+        if not others_have_open(fd):
+            return False
+        for other in self._with_blob_fd:
+            if other is not content and other.inode.blob == blob:
+                other.close_blob()
+        return others_have_open(fd)
+
+    def _register_lent(self, content: Content) -> bool:
+        """A staged file that a mapping of an earlier mount may still write to: readers have to see that."""
+        assert content.staged is not None
+        if content.mutex.busy or not self._staging.others_may_write(content.staged):
+            return False
+        fd = os.open(self._staging.path(content.staged.name), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            content.backing = self._open_backing(fd)
+        finally:
+            os.close(fd)
+        return content.backing != 0
+
+    def _open_backing(self, fd: int) -> int:
+        """Register a file: its backing id, 0 when that cannot be done, and is not tried again."""
+        assert self.backings is not None
+        try:
+            backing = self.backings.backing_open(fd)
+        except OSError as error:
+            log.warning("nothing is passed through any more: %s", error)
+            self.backings = None
+            return 0
+        self._registrar = self.backings
+        return backing
+
+    def _unused(self, content: Content) -> None:
         """The last handle of an inode with a backing file is gone."""
+        if content.backing_blob:
+            self._leave(content)
+            return
+        if not content.mutex.busy:
+            with contextlib.suppress(OSError):
+                self._take_back(content)
+        self._mark_dirty(content)  # a mapping may have written to it
+
+    def _leave(self, content: Content) -> None:
+        """The last handle of an inode whose backing file is a blob is gone."""
         backing, blob = content.backing, content.backing_blob
         content.backing = content.backing_blob = 0
         damaged = backing in self._damaged
         self._damaged.discard(backing)
-        if blob:
-            self._blobs_in_use.discard(blob)
-            if damaged:
-                self._unregister(backing)
-                return
-            self._idle[blob] = backing
-            if len(self._idle) > IDLE_LIMIT:
-                _, backing = self._idle.popitem(last=False)
-                self._unregister(backing)
-        else:
+        self._blobs_in_use.discard(blob)
+        if damaged:
             self._unregister(backing)
-            content.mark_dirty()  # a mapping may have written to it
+            return
+        self._idle[blob] = backing, content.inode.ino
+        if len(self._idle) > IDLE_LIMIT:
+            _, (backing, _) = self._idle.popitem(last=False)
+            self._unregister(backing)
+
+    def _take_back(self, content: Content) -> bool:
+        """Nobody has content open whose staged file is lent: can nobody write to that any more? Then it is no
+        backing file any more. The mutex is held, or free. Raises OSError."""
+        assert content.staged is not None
+        if self.trusts_leases:
+            if self._staging.others_may_write(content.staged):
+                return False
+        elif not self.ending:
+            return False
+        self._give_back(content)
+        return True
+
+    def _give_back(self, content: Content) -> None:
+        """The staged file is no backing file any more."""
+        backing, content.backing = content.backing, 0
+        self._damaged.discard(backing)
+        if backing:
+            self._unregister(backing)
 
     def discard(self, inode: Inode) -> bool:
-        blob = inode.blob
+        blob, content = inode.blob, inode.content
+        if content is not None and not content.handles:
+            self._give_back(content)
         gone = super().discard(inode)
         if gone:
             self._drop_idle(blob)
@@ -128,7 +209,7 @@ class Passthrough(Contents):
 
     def _drop_idle(self, blob: int | None) -> None:
         """An inode has this blob no more: a registered file would keep its space after it was collected."""
-        backing = 0 if blob is None else self._idle.pop(blob, 0)
+        backing, _ = (0, 0) if blob is None else self._idle.pop(blob, (0, 0))
         if backing:
             self._unregister(backing)
 
@@ -147,9 +228,7 @@ class Passthrough(Contents):
         inos: set[int] = set()
         for blob in blobs:
             inos.update(self._damage.inodes_of(blob))
-            backing = self._idle.pop(blob, 0)
-            if backing:
-                self._unregister(backing)
+            self._drop_idle(blob)
         inos.update(inode.ino for inode in self._inodes.in_memory.values() if inode.blob in blobs)
         for content in self._open.values():
             if content.inode.blob in blobs:
@@ -168,15 +247,19 @@ class Passthrough(Contents):
         await self._displace(content)
 
     async def _displace(self, content: Content) -> None:
-        """Let the readers' file become the staged file, a copy of it the blob. The mutex is held."""
+        """Let the readers' file become the staged file, which is lent to them, a copy of it the blob. The
+        mutex is held."""
         inode, blob = content.inode, content.backing_blob
         digest = self._digest(inode)
-        self._filestore.claim(inode.size)
+        self._filestore.claim(inode.size, 1)
         fresh = self._staging.create()
         try:
             content.staged = await self._scheduler.run(self._filestore.displace, digest, fresh, inode.size)
-        except OSError:
-            self._staging.drop(fresh)
+        except OSError as error:
+            if fresh.fd >= 0:
+                self._staging.drop(fresh)
+            else:
+                self._group.stop(error)
             raise
         content.prefix = None
         content.backing_blob = 0
@@ -188,7 +271,7 @@ class Passthrough(Contents):
                 other.close_blob()
         while self._blob_threads.get(blob):
             await self._scheduler.run(time.sleep, 0.001)
-        content.mark_dirty()
+        self._mark_dirty(content)
         await self._group.begin()
         if self._damage.is_known(blob):  # found and taken away meanwhile, of which this is a copy
             with contextlib.suppress(FileNotFoundError):

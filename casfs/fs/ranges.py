@@ -9,9 +9,9 @@ import time
 
 from casfs.errors import FsError
 from casfs.filestore.filestore import copy_range
-from casfs.fs.content import MEMORY_LIMIT, Content, Handle
+from casfs.fs.content import MAX_SIZE, MEMORY_LIMIT, Content, Handle
 from casfs.fs.contents import INLINE_WORK
-from casfs.fs.files import MAX_SIZE, Files
+from casfs.fs.files import Files
 from casfs.syscalls import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, fallocate
 
 ALLOCATIONS = (0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE, ZERO_RANGE | KEEP_SIZE)
@@ -27,12 +27,12 @@ class Ranges(Files):
     # Copying
 
     async def copy_range(
-        self, source: Handle, offset: int, target: Handle, target_offset: int, length: int
+        self, source: Handle, offset: int, target: Handle, target_offset: int, length: int, uid: int = 0
     ) -> int:
         """Copy up to `length` bytes between files, or within one where the ranges do not overlap.
 
-        A whole sealed file onto an empty one takes its blob: one row, no bytes. Gives the bytes copied,
-        fewer only at the end of the source. Raises OSError (ENOSPC, EFBIG, EIO).
+        User `uid` does it. A whole sealed file onto an empty one takes its blob: one row, no bytes. Gives the
+        bytes copied, fewer only at the end of the source. Raises OSError (ENOSPC, EFBIG, EIO).
         """
         if self._group.failed:
             raise FsError(errno.EROFS)
@@ -48,7 +48,7 @@ class Ranges(Files):
             target.inherited = True
         target.wrote = True
         target.inode.mtime = target.inode.ctime = time.time_ns()
-        await self.drop_privileges(target.inode, target.uid)
+        await self.drop_privileges(target.inode, bool(uid))
         return length
 
     async def _share_blob(self, source: Content, target: Content) -> bool:
@@ -97,6 +97,7 @@ class Ranges(Files):
                         await self._scheduler.run(*step)
                 finally:
                     os.close(fd)
+            target.written += length
             target.inode.size = max(target.inode.size, target_offset + length)
             return length
 
@@ -123,8 +124,9 @@ class Ranges(Files):
 
     # Allocating
 
-    async def allocate(self, handle: Handle, offset: int, length: int, mode: int) -> None:
-        """Raises OSError (EOPNOTSUPP for another mode than ALLOCATIONS, ENOSPC, EFBIG)."""
+    async def allocate(self, handle: Handle, offset: int, length: int, mode: int, uid: int = 0) -> None:
+        """fallocate(2) by user `uid`. Raises OSError (EOPNOTSUPP for another mode than ALLOCATIONS, ENOSPC,
+        EFBIG)."""
         content, inode = handle.content, handle.inode
         if mode not in ALLOCATIONS:
             raise FsError(errno.EOPNOTSUPP)
@@ -151,4 +153,4 @@ class Ranges(Files):
         if handle.flushed:
             handle.inherited = True
         inode.mtime = inode.ctime = time.time_ns()
-        await self.drop_privileges(inode, handle.uid)
+        await self.drop_privileges(inode, bool(uid))

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
 
+from casfs.filestore.durable import NO_DESCRIPTOR
 from casfs.filestore.filestore import hash_bytes, hash_descriptor
 from casfs.filestore.staging import StagedFile
+from casfs.fs.commit import GroupCommit
 from casfs.fs.content import Content
 from casfs.fs.contents import INLINE_WORK
-from casfs.fs.inodes import Inode
+from casfs.fs.inodes import Inode, InodeTable
 from casfs.fs.passthrough import Passthrough
+from casfs.fs.resting import REST_SECONDS, Resting
+from casfs.fs.scheduler import Scheduler
+from casfs.store import Store
 from casfs.types import Digest
-
-log = logging.getLogger(__name__)
 
 SPARSE_LIMIT = 1 << 30
 """Bytes of holes from which a file is not hashed but stays a staged file: hashing zeros takes 0.3 s/GiB."""
 
-PAUSE_EVERY = 64
-"""Contents looked at, and maybe sealed, before others are served."""
-
-WRITEBACK_SECONDS = 30.0
-"""Age at which content that is still being written is made durable as it is, as the kernel does."""
-
 
 class Sealing(Passthrough):
-    """What turns dirty content into blobs. Owned by the thread that runs the file system."""
+    """What turns dirty content into blobs. Owned by the thread that runs the file system.
+
+    `resting`: files whose rows name a staged file.
+    """
+
+    def __init__(self, store: Store, inodes: InodeTable, group: GroupCommit, scheduler: Scheduler) -> None:
+        super().__init__(store, inodes, group, scheduler)
+        self.resting = Resting()
 
     async def seal(self, content: Content) -> None:
         """Make dirty content a blob: hash, look whether it is there, publish. Raises OSError."""
@@ -49,32 +51,63 @@ class Sealing(Passthrough):
         return True
 
     async def _seal(self, content: Content) -> None:
+        """As `seal`; the mutex is held."""
         inode = content.inode
+        is_used = content.is_lent and self._is_used(content)
         size = inode.size
         inode.allocated = content.allocated()
         await self._group.enter_publishing()
-        if size == 0 and not content.backing:
+        if size == 0 and not is_used:
             self._drop_staged(content)
             self._sealed(content, None)
             return
         if content.buffer is not None:
-            digest = hash_bytes(content.buffer)
-        else:
-            staged = content.staged
-            assert staged is not None
-            if content.preallocated:  # what fallocate(2) put behind the end goes
-                os.ftruncate(staged.fd, size)
-                content.preallocated = False
-            sparse = size - content.allocated() >= SPARSE_LIMIT
-            if sparse or content.backing:
-                await self._persist(content)
-                if not sparse and not content.backing:  # its last reader has gone meanwhile
-                    await self._seal(content)
+            self._find_or_publish(content, hash_bytes(content.buffer))
+            return
+        assert content.staged is not None
+        if content.preallocated:  # what fallocate(2) put behind the end goes
+            os.ftruncate(content.staged.fd, size)
+            content.preallocated = False
+        if is_used or self._is_sparse(content):
+            handles = content.handles
+            await self._persist(content)
+            if is_used and handles and not content.handles:  # its last reader has gone meanwhile
+                await self._seal(content)
+            elif content.dirty:
                 content.dirty = False
-                return
-            digest = await self._hash(content, staged.fd, size)
-            await self._group.enter_publishing()
+                self._rest_again(inode)
+            return
+        if content.is_lent:
+            await self._take_copy(content)
+        digest = await self._hash(content, content.staged.fd, size)
+        await self._group.enter_publishing()
         self._find_or_publish(content, digest)
+
+    def _is_used(self, content: Content) -> bool:
+        """Is the staged file, which is lent, the backing file of somebody, or may a mapping write to it?"""
+        return bool(content.backing and content.handles) or not self._take_back(content)
+
+    def _is_sparse(self, content: Content) -> bool:
+        return content.inode.size - content.allocated() >= SPARSE_LIMIT
+
+    async def _take_copy(self, content: Content) -> None:
+        """Have a copy of the staged file, which was lent, in its place: that one may become a blob (I2). On a
+        file system with reflinks it shares the bytes. The mutex is held."""
+        lent = content.staged
+        assert lent is not None
+        size = content.inode.size
+        self._filestore.claim(size)
+        fresh = self._staging.create()
+        try:
+            if size <= INLINE_WORK:
+                self._filestore.copy_lent(lent, fresh, size)
+            else:
+                await self._scheduler.run(self._filestore.copy_lent, lent, fresh, size)
+        except BaseException:
+            self._staging.drop(fresh)
+            raise
+        self._drop_staged(content)
+        content.staged = fresh
 
     async def _hash(self, content: Content, fd: int, size: int) -> Digest:
         """The digest of a staged file: what has followed its writer goes on, or it is read whole."""
@@ -128,7 +161,7 @@ class Sealing(Passthrough):
 
     def _publish(self, content: Content, digest: bytes, new: int | None) -> None:
         """Hand the content over to the filestore; `new`: the row that was made for it."""
-        inode, buffer, staged = content.inode, content.buffer, content.staged
+        buffer, staged = content.buffer, content.staged
         if buffer is not None:
             self._filestore.promise(0)
             if self._group.defers_files:
@@ -138,129 +171,67 @@ class Sealing(Passthrough):
             self._let_go(content)
         else:
             assert staged is not None
-            named = inode.staged == staged.name
+            named = content.inode.staged == staged.name
             self._filestore.publish_staged(digest, staged, keep_name=named)
-            if named:
-                self._group.obsolete(staged.name)
-                inode.staged = None
             content.staged = None
             content.prefix = None
         self._group.publish(digest, new)
 
     def _sealed(self, content: Content, blob: int | None) -> None:
-        content.dirty = False
+        inode = content.inode
+        content.dirty = content.changed = content.rewritten = False
+        content.written = 0
+        if self.complaints.open:
+            self.complaints.over(inode.ino)
         content.close_blob()
-        if content.inode.blob != blob:
-            self._drop_idle(content.inode.blob)
-        self._inodes.set_blob(content.inode, blob)
-        self._inodes.mark(content.inode)
+        if inode.blob != blob:
+            self._drop_idle(inode.blob)
+        if inode.staged is not None:
+            self._group.obsolete(inode.staged)
+            inode.staged = None
+        self.resting.forget(inode.ino)
+        self._inodes.set_blob(inode, blob)
+        self._inodes.mark(inode)
         self._group.count()
 
     async def _persist(self, content: Content) -> None:
         """Let the row name the staged file, with its bytes durable first. The mutex is held."""
-        inode = content.inode
         if content.buffer is not None:
             self._spill(content)
         staged = content.staged
         assert staged is not None
-        size = inode.size
-        first = inode.staged != staged.name
+        size = content.inode.size
+        first = content.inode.staged != staged.name
         try:
             await self._scheduler.run(self._make_durable, staged, first)
         except OSError as error:
-            self._group.stop(error)
+            if error.errno not in NO_DESCRIPTOR:  # which only open(2) tells, behind the sync
+                self._group.stop(error)
             raise
         await self._group.begin()
-        if inode.staged is not None and first:
-            self._group.obsolete(inode.staged)
-        inode.staged = staged.name
-        self._drop_idle(inode.blob)
-        self._inodes.set_blob(inode, None)
+        self._named(content)
         content.row_size = size
-        content.dirty_since = self._scheduler.now()
-        self._inodes.mark(inode)
 
     def _make_durable(self, staged: StagedFile, first: bool) -> None:
         self._filestore.durable.fdatasync(staged.fd)
         if first:
             self._filestore.durable.fsync_path(self._staging.root)
 
-    async def seal_due(self) -> None:
-        """Seal what close(2) has left for later: before anybody is told that all that came before is durable.
-        Raises OSError, which its close did not know."""
-        await self._seal_due(self.seal)
+    def _named(self, content: Content) -> None:
+        """The row names the staged file as it is now. Inside a transaction."""
+        inode, staged = content.inode, content.staged
+        assert staged is not None
+        if inode.staged is not None and inode.staged != staged.name:
+            self._group.obsolete(inode.staged)
+        inode.staged = staged.name
+        self._drop_idle(inode.blob)
+        self._inodes.set_blob(inode, None)
+        content.row_size = inode.size
+        content.changed = False
+        content.dirty_since = self._scheduler.now()
+        self._inodes.mark(inode)
+        self._group.count()
 
-    async def _seal_due(self, seal: Callable[[Content], Awaitable[None]]) -> None:
-        for number, content in enumerate(list(self.seals_due)):
-            if number % PAUSE_EVERY == PAUSE_EVERY - 1:
-                await self._scheduler.pause()
-            if content.dirty and content.inode.nlink:
-                await seal(content)
-            self.seals_due.discard(content)
-            self._close_if_idle(content)
-
-    @property
-    def keeps_order(self) -> bool:
-        """Would `begin_in_order` return without waiting?"""
-        group = self._group
-        return group.active and not (self.seals_due and (group.is_gathering or group.is_closing))
-
-    async def begin_in_order(self) -> None:
-        """As `GroupCommit.begin`, for what takes something away, gives a name, or seals: not in a group whose
-        commit leaves out what was closed before (I5). A crash would keep the removal of a file, and lose the
-        other one that its content was written to before. No mutex may be held: others are taken."""
-        group = self._group
-        while not self.keeps_order:
-            if not group.active:
-                await group.begin()
-            elif group.is_closing:
-                await group.enter_publishing()
-            else:
-                await self._seal_due(self._seal_late)
-
-    async def seal_closed(self, inode: Inode) -> None:
-        """Seal what nobody writes any more and a commit has kept from being sealed at its close."""
-        content = inode.content
-        if content is not None and content.dirty and not content.writers:
-            await self.seal(content)
-            self._close_if_idle(content)
-
-    async def persist_inode(self, inode: Inode) -> None:
-        """Before an unsealed file takes the name of another one: its content must not be lost (I6)."""
-        await self.seal_closed(inode)
-        content = inode.content
-        if content is not None and content.dirty and inode.nlink:
-            async with content.mutex:
-                if content.dirty:
-                    await self._persist(content)
-
-    async def write_back(self) -> None:
-        """Before a commit: long-dirty content becomes durable, what could not be sealed is tried again."""
-        now = self._scheduler.now()
-        for number, content in enumerate(list(self._open.values())):
-            if number % PAUSE_EVERY == PAUSE_EVERY - 1:
-                await self._scheduler.pause()
-            closed = content in self.seals_due
-            if not content.dirty or not content.inode.nlink or (content.mutex.busy and not closed):
-                continue
-            if closed or content.writers == 0:
-                await self._seal_late(content)
-            elif now - content.dirty_since > WRITEBACK_SECONDS:
-                async with content.mutex:
-                    if content.dirty:
-                        await self._persist(content)
-        self.seals_due = {due for due in self.seals_due if due.dirty and due.inode.nlink}
-
-    async def _seal_late(self, content: Content) -> None:
-        """Its close has told of the error already; the rest must not wait for it."""
-        try:
-            await self.seal(content)
-        except OSError as error:
-            log.info("inode %d is still not sealed: %s", content.inode.ino, error)
-        self._close_if_idle(content)
-
-    async def settle(self) -> None:
-        """Seal everything, at unmount. Raises OSError for the first that cannot be."""
-        for content in list(self._open.values()):
-            if content.dirty and content.inode.nlink:
-                await self.seal(content)
+    def _rest_again(self, inode: Inode) -> None:
+        """It could not be sealed, but may be later."""
+        self.resting.put_off(inode.ino, self._scheduler.now() + REST_SECONDS)

@@ -172,8 +172,9 @@ class Trash:
                 return
             size = content.row_size  # what was sealed before
         now = time.time_ns()
-        since = inode.btime if reason != Reason.TRUNCATED else max(inode.btime, inode.mtime)
-        if now - since < self.minimal_age_ns:
+        if not self.is_old_enough(
+            inode.btime if reason != Reason.TRUNCATED else max(inode.btime, inode.mtime)
+        ):
             return
         place = self._places.get(parent) or self._place(parent)
         if not place.keeps or (place.excluded and place.excluded(os.fsdecode(place.path + name))):
@@ -205,6 +206,10 @@ class Trash:
                 inode.btime,
             )
         )
+
+    def is_old_enough(self, since_ns: int) -> bool:
+        """May what is there since then be kept?"""
+        return not self.off and time.time_ns() - since_ns >= self.minimal_age_ns
 
     def keep_truncated(self, inode: Inode, uid: int) -> None:
         """As `keep`, for a file that is cut to nothing: under the oldest of its names."""

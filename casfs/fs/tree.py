@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable
 
 from casfs.errors import FsError
 from casfs.fs.commit import GroupCommit
 from casfs.fs.files import Files
 from casfs.fs.inodes import Inode, InodeTable
+from casfs.fs.listing import Listing
 from casfs.fs.trash import CASFS, Reason, Trash
 from casfs.fs.xattrs import ExtendedAttributes
 from casfs.store import Store
@@ -22,32 +23,29 @@ NAME_LIMIT = 255
 TARGET_LIMIT = 4095
 LINK_LIMIT = (1 << 31) - 1
 
-DT_DIR = stat.S_IFDIR >> 12
-"""Type of a directory's entry for a directory, readdir(3)."""
-
 ABSENT_LIMIT = 1000
 """Names that are remembered for not being there."""
-
-LIST_CHUNK = 128
-"""Entries read from the directory at a time; about one READDIRPLUS reply."""
 
 ROW_BYTES = 1024
 """What one more name may take on disk, rows and indexes, roughly and rather more."""
 
-Rows = list[tuple[Any, ...]]
-"""Entries of a directory; how each begins: cookie, name, inode number."""
-
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
+RENAME_WHITEOUT = 4
+
+WHITEOUT_MODE = stat.S_IFCHR
+"""What RENAME_WHITEOUT leaves: a character device 0:0 without permissions, as ext4 does it. To an overlayfs
+whose upper layer has it the name is removed (Documentation/filesystems/overlayfs.rst)."""
 
 
-class Tree:
+class Tree(Listing):
     """The namespace verbs. Owned by the thread that runs the file system.
 
     `answer` is called with a verb's result (None where it has none) as soon as nothing can refuse it any
     more: who waits may go on while the rows are written. When that fails the group has failed, as if at its
     COMMIT.
-    `_absent`: names looked up in vain that were not given since.
+    `unlinked`: inodes without a name that the kernel still knows; `_linkable`: those of them that never had
+    one, and may get one. `_absent`: names looked up in vain that were not given since.
     """
 
     def __init__(
@@ -59,23 +57,24 @@ class Tree:
         xattrs: ExtendedAttributes,
         trash: Trash,
     ) -> None:
+        super().__init__(store, inodes, trash)
         self._filestore = store.filestore
         self._namespace = store.namespace
-        self._dentries = store.namespace.dentries
-        self._inodes = inodes
         self._group = group
         self._files = files
         self._xattrs = xattrs
-        self._trash = trash
-        self._in_trash = trash.known
         self.answer: Callable[[object], object] = lambda _: None
         self.unlinked: set[int] = set()
+        self._linkable: set[int] = set()
         self._absent: set[tuple[int, bytes]] = set()
         self._forgotten: set[int] = set()
 
     def lookup(self, parent: int, name: bytes) -> Inode | None:
-        """The inode under a name, or None. Raises FsError ENAMETOOLONG."""
-        ino = self._dentries.find(parent, name)
+        """The inode under a name, or None. Raises FsError ENAMETOOLONG, ESTALE."""
+        try:
+            ino = self._dentries.find(parent, name)
+        except OverflowError:  # a number of 2^63 or more, which open_by_handle_at(2) lets anybody ask for
+            raise FsError(errno.ESTALE) from None
         if ino is not None:
             if parent in self._in_trash:
                 self._in_trash.add(ino)
@@ -95,16 +94,12 @@ class Tree:
         """May a name that is not there come without a request for it? Others do not."""
         return parent in self._in_trash or (parent == ROOT_INO and name == CASFS)
 
-    def _dot(self, ino: int, name: bytes) -> Inode:
-        above = None if name == b"." else self._dentries.parent_of(ino)
-        return self._inodes.get(ino if above is None else above)
-
     # Making
 
     async def make(
         self,
         parent: int,
-        name: bytes,
+        name: bytes | None,
         mode: int,
         uid: int,
         gid: int,
@@ -116,14 +111,15 @@ class Tree:
     ) -> Inode:
         """A new inode of any type under a new name. A default list of the directory goes before `umask`.
 
-        `made` is called instead of `answer`, and always.
+        With None for a name it is a file that has none, O_TMPFILE of open(2): it goes with its last handle,
+        or in a crash, unless `link` gives it one. `made` is called instead of `answer`, and always.
 
         Raises FsError EEXIST, ENAMETOOLONG, ENOENT (the directory was removed), EINVAL, ENOSPC.
         """
         group = self._group
         if not group.active:
             await group.begin()
-        directory = self._directory(parent, name)
+        directory = self._directory(parent, b"unnamed" if name is None else name)
         if target is not None and not 0 < len(target) <= TARGET_LIMIT:
             raise FsError(errno.ENAMETOOLONG if target else errno.ENOENT)
         self._filestore.claim_rows(ROW_BYTES + len(target or b""))
@@ -140,25 +136,32 @@ class Tree:
         if stat.S_ISDIR(mode):
             inode.nlink = 2
         made = made or self.answer
-        certain = self._takes_absent(parent, name)
+        certain = name is not None and self._takes_absent(parent, name)
         if certain:
             made(inode)
         named = False
         try:
-            named = self._dentries.insert(parent, self._inodes.next_cookie(), name, inode.ino, mode >> 12)
-            if not named:
-                raise FsError(errno.EEXIST)
+            if name is not None:
+                cookie = self._inodes.next_cookie()
+                named = self._dentries.insert(parent, cookie, name, inode.ino, mode >> 12)
+                if not named:
+                    raise FsError(errno.EEXIST)
             if target is None and directory.xattrs:
                 self._xattrs.inherit(directory, inode, requested)
         except BaseException:
-            if named:
+            if name is not None and named:
                 self._dentries.delete(parent, name)
             self._inodes.remove(inode)
             raise
         if stat.S_ISDIR(mode):
             directory.nlink += 1
-        directory.mtime = directory.ctime = inode.ctime
-        self._inodes.mark(directory)
+        if name is None:
+            inode.nlink = 0
+            self.unlinked.add(inode.ino)
+            self._linkable.add(inode.ino)
+        else:
+            directory.mtime = directory.ctime = inode.ctime
+            self._inodes.mark(directory)
         group.count()
         if not certain:
             made(inode)
@@ -204,16 +207,22 @@ class Tree:
 
     async def link(self, ino: int, parent: int, name: bytes) -> Inode:
         """link(2). Raises FsError EEXIST, EPERM (a directory), EMLINK, ENOENT (no name is left), and as
-        sealing does."""
+        sealing does.
+
+        The first name of a file that has none: its content is durable by then, so that a crash does not
+        leave the name of a file that is empty. The kernel refuses it for O_EXCL (I_LINKABLE, fs/namei.c).
+        """
         inode = self._inodes.get(ino)
-        if inode.content is not None:
-            await self._files.seal_closed(inode)
+        if ino in self._linkable:
+            await self._files.persist_unnamed(inode)
+        elif inode.content is not None:
+            await self._files.settle_closed(inode)
         await self._files.begin_in_order()
         directory = self._directory(parent, name)
         self._trash.check_unchanged(ino)
         if inode.is_directory:
             raise FsError(errno.EPERM)
-        if not inode.nlink:
+        if not inode.nlink and ino not in self._linkable:
             raise FsError(errno.ENOENT)
         if inode.nlink >= LINK_LIMIT:
             raise FsError(errno.EMLINK)
@@ -223,6 +232,8 @@ class Tree:
         if not certain and not self._dentries.insert(*row):
             raise FsError(errno.EEXIST)
         inode.nlink += 1
+        self.unlinked.discard(ino)
+        self._linkable.discard(ino)
         self._inodes.changed(inode)
         self.answer(inode)
         if certain and not self._dentries.insert(*row):
@@ -246,6 +257,9 @@ class Tree:
         inode = self._existing(parent, name)
         if inode.is_directory:
             raise FsError(errno.EISDIR)
+        if self._files.rests(inode):
+            await self._seal_for_trash(inode)
+            inode = self._existing(parent, name)
         self.answer(None)
         self._bring_to_trash(inode, parent, name, uid, Reason.REMOVED)
         self._dentries.delete(parent, name)
@@ -291,6 +305,13 @@ class Tree:
         elif inode.nlink == 1:
             self._trash.keep(inode, parent, name, uid, reason)
 
+    async def _seal_for_trash(self, inode: Inode) -> None:
+        """What rests before it is sealed is kept as well; what cannot be sealed is removed all the same."""
+        if inode.nlink == 1 and self._trash.is_old_enough(inode.btime):
+            with contextlib.suppress(OSError):
+                await self._files.seal_closed(inode)
+            await self._files.begin_in_order()
+
     def _drop_link(self, inode: Inode) -> None:
         inode.nlink -= 1
         if not inode.nlink:
@@ -313,6 +334,7 @@ class Tree:
                 await self._group.begin()
                 if self._files.discard(self._inodes.get(ino)):
                     self.unlinked.discard(ino)
+                    self._linkable.discard(ino)
                     self._forgotten.discard(ino)
                 else:
                     self._forgotten.add(ino)
@@ -325,14 +347,25 @@ class Tree:
     # Renaming
 
     async def rename(
-        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, uid: int = 0
+        self,
+        parent: int,
+        name: bytes,
+        new_parent: int,
+        new_name: bytes,
+        flags: int,
+        uid: int = 0,
+        gid: int = 0,
     ) -> None:
-        """rename(2) and renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE by user `uid`. No bytes move.
+        """rename(2) and renameat2(2) with all its flags by a user and his group. No bytes move.
 
         What was closed has its content by then. Raises FsError ENOENT, EEXIST, EISDIR, ENOTDIR, ENOTEMPTY,
         EINVAL (into itself), ENAMETOOLONG, EPERM (into the trash), and as sealing does.
         """
-        if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
+        leaves_whiteout = bool(flags & RENAME_WHITEOUT)
+        flags &= ~RENAME_WHITEOUT
+        if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE) or (
+            leaves_whiteout and flags & RENAME_EXCHANGE
+        ):
             raise FsError(errno.EINVAL)
         group = self._group
         if not self._files.keeps_order:
@@ -345,13 +378,19 @@ class Tree:
             moved.append(self._inodes.get(target_ino))
         if any(inode.content is not None for inode in moved):
             for inode in moved:
-                await (self._files.persist_inode if replaces else self._files.seal_closed)(inode)
+                await (self._files.persist_inode if replaces else self._files.settle_closed)(inode)
             await self._files.begin_in_order()
             source = self._existing(parent, name)
             target_ino = self._dentries.find(new_parent, new_name)
+        if replaces and not flags and target_ino is not None:
+            replaced = self._inodes.get(target_ino)
+            if self._files.rests(replaced):
+                await self._seal_for_trash(replaced)
+                source = self._existing(parent, name)
+                target_ino = self._dentries.find(new_parent, new_name)
         to = self._directory(new_parent, new_name)
         self._trash.check_own(source.ino)
-        if flags & RENAME_EXCHANGE and parent in self._in_trash:
+        if (flags & RENAME_EXCHANGE or leaves_whiteout) and parent in self._in_trash:
             raise FsError(errno.EPERM)
         target = None if target_ino is None else self._inodes.get(target_ino)
         if target is not None and flags & RENAME_NOREPLACE:
@@ -366,11 +405,15 @@ class Tree:
                 self._check_loop(target, parent)
         if target is not None and not flags:
             self._check_replaceable(source, target)
+        if leaves_whiteout:
+            self._filestore.claim_rows(ROW_BYTES)
         self._takes_absent(new_parent, new_name)
         self.answer(None)
         if target is not None and not flags and not target.is_directory:
             self._bring_to_trash(target, new_parent, new_name, uid, Reason.REPLACED)
-        if target is None:
+        if leaves_whiteout:
+            self._leave_whiteout(parent, name, source, target, new_parent, new_name, uid, gid)
+        elif target is None:
             self._dentries.rename(parent, name, new_parent, self._inodes.next_cookie(), new_name)
         else:
             with self._namespace.savepoint():
@@ -385,6 +428,34 @@ class Tree:
             self._trash.restored(source)
         self._settle_links(source, target, self._inodes.get(parent), to, bool(flags & RENAME_EXCHANGE))
         group.count()
+
+    def _leave_whiteout(
+        self,
+        parent: int,
+        name: bytes,
+        source: Inode,
+        target: Inode | None,
+        new_parent: int,
+        new_name: bytes,
+        uid: int,
+        gid: int,
+    ) -> None:
+        """The names of a rename with RENAME_WHITEOUT: all of them, or with an exception none."""
+        directory = self._inodes.get(parent)
+        if directory.mode & stat.S_ISGID:
+            gid = directory.gid
+        whiteout = self._inodes.create(WHITEOUT_MODE, uid, gid)
+        cookie, type_ = self._inodes.next_cookie(), source.mode >> 12
+        try:
+            with self._namespace.savepoint():
+                self._dentries.point(parent, name, whiteout.ino, WHITEOUT_MODE >> 12)
+                if target is not None:
+                    self._dentries.point(new_parent, new_name, source.ino, type_)
+                elif not self._dentries.insert(new_parent, cookie, new_name, source.ino, type_):
+                    raise FsError(errno.EEXIST)
+        except BaseException:
+            self._inodes.remove(whiteout)
+            raise
 
     def _check_loop(self, moved: Inode, new_parent: int) -> None:
         """A directory must not come below itself."""
@@ -425,58 +496,3 @@ class Tree:
         self._touch(origin)
         if to is not origin:
             self._touch(to)
-
-    # Listing
-
-    def list(self, ino: int, after: int) -> Iterator[tuple[int, bytes, Inode]]:
-        """(cookie, name, inode) of the entries behind the cookie `after`; 0 begins with "." and "..".
-
-        Entries that come and go meanwhile do not make others appear twice or not at all.
-        """
-        if after < 1:
-            yield 1, b".", self._inodes.get(ino)
-        if after < 2:
-            yield 2, b"..", self._dot(ino, b"..")
-        glimpse = self._inodes.glimpse
-        after = max(after, 2)
-        hidden = self._hidden(ino)
-        while True:
-            rows = self._dentries.list_inodes(ino, after, LIST_CHUNK)
-            if ino in self._in_trash:
-                self._in_trash.update(row[2] for row in rows)
-            for row in rows:
-                if row[2] == hidden:
-                    continue
-                yield row[0], row[1], glimpse(row[2], row[3:])
-            if len(rows) < LIST_CHUNK:
-                return
-            after = rows[-1][0]
-
-    def names(self, ino: int, after: int, limit: int) -> Rows:
-        """As `list`, but (cookie, name, inode number, type), up to `limit` rows besides "." and ".."."""
-        hidden = self._hidden(ino)
-        listed = self._dentries.children(ino, max(after, 2), limit + bool(hidden))
-        if hidden:
-            listed = [row for row in listed if row[2] != hidden][:limit]
-        return [*self._dots(ino, after), *listed]
-
-    def rows(self, ino: int, after: int, limit: int) -> Rows:
-        """As `names`, but those besides "." and ".." are rows of `Dentries.list_attributes`: an inode in
-        memory is newer, and one that is only there has NULL for attributes."""
-        hidden = self._hidden(ino)
-        listed = self._dentries.list_attributes(ino, max(after, 2), limit + bool(hidden))
-        if hidden:
-            listed = [row for row in listed if row[2] != hidden][:limit]
-        if ino in self._in_trash:
-            self._in_trash.update(row[2] for row in listed)
-        return [*self._dots(ino, after), *listed]
-
-    def _hidden(self, ino: int) -> int:
-        """The inode number that a listing of that directory leaves out, 0 for none."""
-        return self._trash.base if ino == ROOT_INO else 0
-
-    def _dots(self, ino: int, after: int) -> Rows:
-        if after >= 2:
-            return []
-        dots = (1, b".", self._inodes.get(ino).ino, DT_DIR), (2, b"..", self._dot(ino, b"..").ino, DT_DIR)
-        return [*dots[after:]]

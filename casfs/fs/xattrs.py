@@ -46,7 +46,7 @@ class ExtendedAttributes:
         return inode.xattrs
 
     def get(self, ino: int, name: bytes) -> bytes:
-        """Raises FsError ENODATA; EOPNOTSUPP for a name no file system here keeps."""
+        """Raises FsError ENODATA; EOPNOTSUPP for a name no file system here keeps, EINVAL for half a one."""
         inode = self._inodes.get(ino)
         if name == DIGEST:
             digest = self._files.digest(inode)
@@ -60,6 +60,8 @@ class ExtendedAttributes:
             return computed
         value = self.all(inode).get(name)
         if value is None:
+            if name in _PREFIXES:
+                raise FsError(errno.EINVAL)
             if not name.startswith(_PREFIXES) and name not in (acl.ACCESS, acl.DEFAULT):
                 raise FsError(errno.EOPNOTSUPP)
             raise FsError(errno.ENODATA)
@@ -106,7 +108,9 @@ class ExtendedAttributes:
     def _check_writable(self, inode: Inode, name: bytes) -> None:
         if name.startswith(_OWN):
             raise FsError(errno.EPERM)
-        if not name.startswith(_PREFIXES) or name in _PREFIXES:
+        if name in _PREFIXES:  # as xattr_resolve_name of fs/xattr.c does it for other file systems
+            raise FsError(errno.EINVAL)
+        if not name.startswith(_PREFIXES):
             raise FsError(errno.EOPNOTSUPP)
         if name.startswith(b"user.") and stat.S_IFMT(inode.mode) not in (stat.S_IFREG, stat.S_IFDIR):
             raise FsError(errno.EPERM)

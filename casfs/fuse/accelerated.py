@@ -47,6 +47,9 @@ PASSTHROUGH = 1 << 7
 """FOPEN_* of linux/fuse.h: reads and writes go past the page cache; pages stay cached from one open to the
 next; close(2) sends no FLUSH; reads and mappings (with DIRECT_IO only mappings) go to the backing file."""
 
+KILL_SUIDGID = 1 << 2
+"""FUSE_WRITE_KILL_SUIDGID of linux/fuse.h: who writes has no CAP_FSETID."""
+
 _SIZE_OUT = struct.Struct("=II")
 
 COHERENT_MINOR = 40
@@ -81,6 +84,7 @@ OPCODES = {
     "readdirplus": (44,),
     "seek": (46,),
     "copy_range": (47, 53),
+    "tmpfile": (51,),
 }
 """Handler -> opcodes (enum fuse_opcode of linux/fuse.h)."""
 
@@ -99,8 +103,11 @@ class Accelerated:
         self._leases: dict[int, int] = {}
         self.passthrough = "off: the kernel has not said yet what it offers"
         self._negotiated = False
+        self.ended = False
         self._writes_past_cache = False
         self._names = {opcode: name for name, opcodes in OPCODES.items() for opcode in opcodes}
+        depth = native.stack_depth(verbs.fs.store.path)
+        verbs.files.trusts_leases = depth == 1
         shown = (presentation.uid, presentation.gid, presentation.umask)
         native.prepare(
             self._handlers(),
@@ -112,7 +119,7 @@ class Accelerated:
             tuple(-1 if value is None else value for value in shown),
             scheduler.wake_fd,
             scheduler.runnable,
-            native.stack_depth(verbs.fs.store.path),
+            depth,
         )
 
         if not verbs.durable_each:
@@ -136,6 +143,7 @@ class Accelerated:
             "setattr": self._setattr,
             "open": self._open,
             "create": self._create,
+            "tmpfile": self._tmpfile,
             "write": self._write,
         }
         return {opcode: handlers[name] for name, opcodes in OPCODES.items() for opcode in opcodes}
@@ -156,7 +164,7 @@ class Accelerated:
         """
         native, scheduler = self._native, self._scheduler
         turns = 0
-        while True:
+        while not self.ended:
             patience = 0 if scheduler.others_wait else PATIENCE_MS
             scheduler.direct = True
             try:
@@ -175,6 +183,7 @@ class Accelerated:
             elif state == native.BURST or turns >= BURST:
                 turns = 0
                 await trio.lowlevel.checkpoint()
+        raise trio.ClosedResourceError  # as pyfuse3.terminate, of which a loop that is busy does not hear
 
     def _negotiate(self) -> None:
         """Find out, once INIT has come, whether backing files can be registered."""
@@ -272,7 +281,7 @@ class Accelerated:
         return self._verbs.forget(inos)
 
     async def _create(
-        self, parent: int, name: bytes, mode: int, umask: int, flags: int, uid: int, gid: int
+        self, parent: int, name: bytes | None, mode: int, umask: int, flags: int, uid: int, gid: int
     ) -> tuple[Inode, int, int, int]:
         reply = None
 
@@ -284,6 +293,11 @@ class Accelerated:
         await self._verbs.create(parent, name, mode, umask, flags, uid, gid, opened)
         assert reply is not None
         return reply
+
+    def _tmpfile(
+        self, parent: int, mode: int, umask: int, flags: int, uid: int, gid: int
+    ) -> Coroutine[Any, Any, tuple[Inode, int, int, int]]:
+        return self._create(parent, None, mode, umask, flags, uid, gid)
 
     def _leased(self, handle: Handle, how: int) -> int:
         """The number of a handle that the accelerator may give to others who only read; 0 when it may not.
@@ -328,9 +342,11 @@ class Accelerated:
         how = 0 if handle.writable else NOFLUSH
         if handle.passthrough:
             how |= PASSTHROUGH | (DIRECT_IO if handle.writable else 0)
+            handle.direct = handle.writable
             return self._verbs.opened(handle), how, handle.content.backing
         if flags & os.O_ACCMODE == os.O_WRONLY and self._writes_past_cache:
             how |= DIRECT_IO
+            handle.direct = True
         stale = self._verbs.files.stale_pages
         if handle.inode.ino in stale:
             stale.discard(handle.inode.ino)
@@ -339,5 +355,8 @@ class Accelerated:
         fh = 0 if handle.writable else self._leased(handle, how)
         return fh or self._verbs.opened(handle), how, 0
 
-    def _write(self, fh: int, offset: int, data: bytes, _flags: int) -> Coroutine[Any, Any, int]:
-        return self._verbs.write(fh, offset, data)
+    def _write(
+        self, fh: int, offset: int, data: bytes, write_flags: int, flags: int
+    ) -> Coroutine[Any, Any, int]:
+        write = self._verbs.write_synced if flags & os.O_DSYNC else self._verbs.write
+        return write(fh, offset, data, write_flags & KILL_SUIDGID != 0)

@@ -25,6 +25,19 @@ async def forget(names: Iterable[tuple[int, bytes]], inos: Iterable[int]) -> set
     return unknown
 
 
+def write_back(ino: int) -> None:
+    """Have the kernel write back what mappings have left in its page cache, and return when that is here. In
+    a thread: it comes by requests. Not in a request that changes the size: writes wait for its end
+    (fuse_set_nowrite, fs/fuse/dir.c)."""
+    _unless_unknown(pyfuse3.invalidate_inode, ino, False)
+
+
+def forget_attributes(ino: int) -> None:
+    """Drop the attributes of an inode that a request is under way for, at once: without its pages the kernel
+    waits for nothing (fuse_reverse_inval_inode, fs/fuse/inode.c)."""
+    _unless_unknown(pyfuse3.invalidate_inode, ino, True)
+
+
 def _unless_unknown(invalidate: Callable[..., None], *args: Any) -> bool:
     """False when the kernel knows nothing of it."""
     try:

@@ -33,6 +33,12 @@ class Committer:
     def _woken(self) -> None:
         self._wake.set()
 
+    async def seal_resting(self) -> None:
+        """Seal what has rested, until cancelled."""
+        while True:
+            await trio.sleep(TICK)
+            await self._fs.files.seal_resting()
+
     async def run(self) -> None:
         """Until cancelled. A failure is logged by the group itself and tried again."""
         group = self._fs.group

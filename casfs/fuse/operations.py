@@ -91,12 +91,15 @@ class Operations(pyfuse3.Operations):
         entry.st_uid = inode.uid
         entry.st_gid = inode.gid
         entry.st_rdev = inode.rdev
+        content, lasting = inode.content, True
         if stat.S_ISDIR(mode):
             entry.st_size, entry.st_blocks = 4096, 0
+        elif content is None:
+            entry.st_size, entry.st_blocks = inode.size, inode.allocated >> 9
         else:
-            content = inode.content
-            entry.st_size = inode.size
-            entry.st_blocks = (inode.allocated if content is None else content.allocated()) >> 9
+            allocated, lasting = content.observe()
+            entry.st_size, entry.st_blocks = inode.size, allocated >> 9
+        entry.attr_timeout = FOREVER if lasting else 0.0
         entry.st_blksize = BLOCK_SIZE
         entry.st_atime_ns = inode.atime
         entry.st_mtime_ns = inode.mtime
@@ -154,7 +157,7 @@ class Operations(pyfuse3.Operations):
         flags: int,
         ctx: pyfuse3.RequestContext,
     ) -> None:
-        await self._verbs.rename(parent, name, new_parent, new_name, flags, ctx.uid)
+        await self._verbs.rename(parent, name, new_parent, new_name, flags, ctx.uid, ctx.gid)
 
     @translated
     async def readlink(self, ino: int, ctx: pyfuse3.RequestContext) -> bytes:
@@ -203,10 +206,16 @@ class Operations(pyfuse3.Operations):
 
     @translated
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        """What the store's file system says, less what is spoken for: what may be written has to fit."""
         below = os.statvfs(self._fs.store.path)
         data = pyfuse3.StatvfsData()
-        for field in ("bsize", "frsize", "blocks", "bfree", "bavail", "files", "ffree", "favail"):
+        for field in ("bsize", "frsize", "blocks", "files"):
             setattr(data, f"f_{field}", getattr(below, f"f_{field}"))
+        left = self._fs.store.filestore.left()
+        data.f_bavail = max(0, left.bytes) // below.f_frsize
+        data.f_bfree = max(data.f_bavail, below.f_bfree - (below.f_bavail - data.f_bavail))
+        data.f_favail = max(0, left.files) if below.f_files else 0
+        data.f_ffree = max(data.f_favail, below.f_ffree - (below.f_favail - data.f_favail))
         data.f_namemax = 255
         return data
 
@@ -256,7 +265,7 @@ class Operations(pyfuse3.Operations):
 
     @translated
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        return await self._verbs.write(fh, off, buf)
+        return await self._verbs.write(fh, off, buf, True)  # pyfuse3 does not say who writes
 
     @translated
     async def flush(self, fh: int) -> None:
@@ -289,4 +298,4 @@ class Operations(pyfuse3.Operations):
 
     @translated
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        await self._verbs.group.durable()
+        await self._verbs.sync()

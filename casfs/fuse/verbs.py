@@ -9,7 +9,7 @@ import errno
 import functools
 import os
 import stat
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from casfs.errors import FsError
@@ -22,6 +22,36 @@ from casfs.fs.xattrs import DIGEST
 P = ParamSpec("P")
 R = TypeVar("R")
 Verb = Callable[Concatenate["Verbs", P], Coroutine[Any, Any, R]]
+
+PATIENCE_SECONDS = 10.0
+"""So long what was refused is tried again."""
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""What the disk, and a quota on it, say when there is no room."""
+
+
+def patient(method: Verb[P, R]) -> Verb[P, R]:
+    """For what takes room: refused for want of it, it is tried again when room could be made, for some time:
+    others may be faster to take it.
+
+    Each such verb is refused before it has changed anything, or does the same when it is done twice. An
+    FsError ENOSPC is a limit of another kind (xattrs).
+    """
+
+    async def verb(self: Verbs, *args: P.args, **kwargs: P.kwargs) -> R:
+        deadline = 0.0
+        while True:
+            try:
+                return await method(self, *args, **kwargs)
+            except OSError as error:
+                if error.errno not in NO_ROOM or isinstance(error, FsError):
+                    raise
+                now = self.fs.scheduler.now()
+                deadline = deadline or now + PATIENCE_SECONDS
+                if now > deadline or not await self.fs.relieve():
+                    raise
+
+    return functools.wraps(method)(verb)  # type: ignore[return-value]
 
 
 def mutating(method: Verb[P, R]) -> Verb[P, R]:
@@ -43,8 +73,15 @@ def mutating(method: Verb[P, R]) -> Verb[P, R]:
     return functools.wraps(method)(verb)  # type: ignore[return-value]
 
 
+async def _nothing_to_write(_ino: int) -> None:
+    """Without a kernel there is no page cache."""
+
+
 class Verbs:
-    """Runs on the event loop's thread. Each raises OSError with the errno the program gets."""
+    """Runs on the event loop's thread. Each raises OSError with the errno the program gets.
+
+    `write_pages_back(ino)`: have what mappings have written come in by `write`.
+    """
 
     def __init__(self, fs: FileSystem, *, durable_each: bool) -> None:
         self.fs = fs
@@ -55,6 +92,7 @@ class Verbs:
         self.readdir = fs.tree.names
         self.readdirplus = fs.tree.rows
         self.durable_each = durable_each
+        self.write_pages_back: Callable[[int], Awaitable[object]] = _nothing_to_write
         self.handles: dict[int, Handle] = {}
         fs.files.seals_at_close = durable_each
         self._next_handle = 1
@@ -67,20 +105,24 @@ class Verbs:
             raise FsError(errno.ENOENT)  # which the kernel does not remember
         return inode
 
+    @patient
     @mutating
     async def mknod(
         self, parent: int, name: bytes, mode: int, rdev: int, umask: int, uid: int, gid: int
     ) -> Inode:
         return await self.tree.make(parent, name, mode, uid, gid, rdev=rdev, umask=umask)
 
+    @patient
     @mutating
     async def mkdir(self, parent: int, name: bytes, mode: int, umask: int, uid: int, gid: int) -> Inode:
         return await self.tree.make(parent, name, stat.S_IFDIR | mode & 0o7777, uid, gid, umask=umask)
 
+    @patient
     @mutating
     async def symlink(self, parent: int, name: bytes, target: bytes, uid: int, gid: int) -> Inode:
         return await self.tree.make(parent, name, stat.S_IFLNK | 0o777, uid, gid, target=target)
 
+    @patient
     @mutating
     async def link(self, ino: int, parent: int, name: bytes) -> Inode:
         return await self.tree.link(ino, parent, name)
@@ -93,11 +135,12 @@ class Verbs:
     async def rmdir(self, parent: int, name: bytes, _uid: int) -> None:
         await self.tree.rmdir(parent, name)
 
+    @patient
     @mutating
     async def rename(
-        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, uid: int
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, uid: int, gid: int
     ) -> None:
-        await self.tree.rename(parent, name, new_parent, new_name, flags, uid)
+        await self.tree.rename(parent, name, new_parent, new_name, flags, uid, gid)
 
     def readlink(self, ino: int) -> bytes:
         target = self.inode(ino).target
@@ -111,9 +154,12 @@ class Verbs:
 
     # Attributes
 
+    @patient
     @mutating
     async def setattr(self, ino: int, changes: Changes, fh: int | None, uid: int) -> Inode:
         handle = None if fh is None else self.handles.get(fh)
+        if changes.mtime is not None and changes.size is None:
+            await self._see_mappings(self.inode(ino))  # their being written back later would move the time
         return await self.fs.attributes.set(ino, changes, handle, uid)
 
     # Extended attributes
@@ -123,6 +169,7 @@ class Verbs:
             await self.files.seal_closed(self.inode(ino))
         return self.fs.xattrs.get(ino, name)
 
+    @patient
     @mutating
     async def setxattr(self, ino: int, name: bytes, value: bytes, in_group: Callable[[int], bool]) -> None:
         await self.fs.xattrs.set(ino, name, value, in_group)
@@ -140,23 +187,28 @@ class Verbs:
         self.handles[fh] = handle
         return fh
 
+    @patient
     async def open(self, ino: int, flags: int, uid: int) -> Handle:
         """A handle; its `passthrough` says that it has to be opened with `content.backing`."""
         handle = self.files.open(self.inode(ino), flags & os.O_ACCMODE != os.O_RDONLY, uid)
+        handle.syncs = bool(flags & os.O_DSYNC)
         try:
-            await self.files.join(handle)
-            if flags & os.O_TRUNC:
+            if flags & os.O_TRUNC:  # first: what was emptied has no backing file
                 await self.files.truncate_at_open(handle)
+            await self.files.join(handle)
+            if flags & os.O_ACCMODE == os.O_RDWR:
+                self.files.may_map(handle)
         except BaseException:
             await self.files.release(handle)
             raise
         return handle
 
+    @patient
     @mutating
     async def create(
         self,
         parent: int,
-        name: bytes,
+        name: bytes | None,
         mode: int,
         umask: int,
         flags: int,
@@ -164,11 +216,15 @@ class Verbs:
         gid: int,
         opened: Callable[[Handle], object] = lambda _: None,
     ) -> Handle:
-        """A handle, with which `opened` is called as soon as it is certain (Tree.answer)."""
+        """A handle, with which `opened` is called as soon as it is certain (Tree.answer). The file has no
+        name when that is None: O_TMPFILE."""
         handles = []
 
         def made(inode: Inode) -> None:
             handles.append(self.files.open(inode, flags & os.O_ACCMODE != os.O_RDONLY, uid))
+            handles[0].syncs = bool(flags & os.O_DSYNC)
+            if flags & os.O_ACCMODE == os.O_RDWR:
+                self.files.may_map(handles[0])
             opened(handles[0])
 
         mode = stat.S_IFREG | mode & 0o7777
@@ -178,9 +234,22 @@ class Verbs:
     def read(self, fh: int, offset: int, size: int) -> Coroutine[Any, Any, bytes | bytearray]:
         return self.files.read(self.handles[fh], offset, size)
 
-    def write(self, fh: int, offset: int, data: bytes) -> Coroutine[Any, Any, int]:
-        return self.files.write(self.handles[fh], offset, data)
+    @patient
+    def write(self, fh: int, offset: int, data: bytes, kills: bool) -> Coroutine[Any, Any, int]:
+        """`kills`: set-id bits go (`Files.write`)."""
+        return self.files.write(self.handles[fh], offset, data, kills)
 
+    @patient
+    async def write_synced(self, fh: int, offset: int, data: bytes, kills: bool) -> int:
+        """As `write`, with O_SYNC, O_DSYNC or their like: durable, where the kernel does not ask for that by
+        an FSYNC (generic_write_sync, which fuse_direct_write_iter of fs/fuse/file.c does not call)."""
+        handle = self.handles[fh]
+        written = await self.files.write(handle, offset, data, kills)
+        if handle.direct:
+            await self.files.fsync(handle)
+        return written
+
+    @patient
     async def flush(self, fh: int) -> None:
         handle = self.handles[fh]
         if handle.wrote:
@@ -194,18 +263,42 @@ class Verbs:
         if not handle.inode.nlink:
             await self.tree.released(handle.inode)
 
+    @patient
     def fsync(self, fh: int) -> Coroutine[Any, Any, None]:
         return self.files.fsync(self.handles[fh])
 
+    @patient
+    def sync(self) -> Coroutine[Any, Any, None]:
+        """fsync(2) of a directory: all that was done until now."""
+        return self.group.durable()
+
     # Ranges
 
+    @patient
     @mutating
-    async def copy_range(self, source: int, offset: int, target: int, target_offset: int, length: int) -> int:
-        handles = self.handles
-        return await self.files.copy_range(handles[source], offset, handles[target], target_offset, length)
+    async def copy_range(
+        self, source: int, offset: int, target: int, target_offset: int, length: int, uid: int
+    ) -> int:
+        origin, to = self.handles[source], self.handles[target]
+        copied = await self.files.copy_range(origin, offset, to, target_offset, length, uid)
+        if to.syncs:
+            await self.files.fsync(to)
+        return copied
 
     async def seek(self, fh: int, offset: int, whence: int) -> int:
-        return await self.files.seek(self.handles[fh], offset, whence)
+        handle = self.handles[fh]
+        await self._see_mappings(handle.inode)  # which may have filled a hole
+        return await self.files.seek(handle, offset, whence)
 
-    async def allocate(self, fh: int, offset: int, length: int, mode: int) -> None:
-        await self.files.allocate(self.handles[fh], offset, length, mode)
+    async def _see_mappings(self, inode: Inode) -> None:
+        """Have what was stored through mappings come in, if it may have been."""
+        if inode.content is not None and inode.content.mappers:
+            await self.fs.scheduler.pause()
+            await self.write_pages_back(inode.ino)
+
+    @patient
+    async def allocate(self, fh: int, offset: int, length: int, mode: int, uid: int) -> None:
+        handle = self.handles[fh]
+        await self.files.allocate(handle, offset, length, mode, uid)
+        if handle.syncs:
+            await self.files.fsync(handle)

@@ -160,7 +160,7 @@ def unlink_files(
         try:
             if not condemned:
                 filestore.remove(orphan.digest)
-            elif not filestore.remove_condemned(orphan.digest):
+            elif not filestore.remove_condemned(orphan.digest, orphan.size):
                 continue
             size += orphan.size
         except FileNotFoundError:

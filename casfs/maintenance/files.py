@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from casfs.filestore.filestore import BLOB_MODE, FileStore
+from casfs.filestore.staging import LENT
 from casfs.maintenance.problems import Kind
 from casfs.namespace.checks import Checks
 from casfs.store import database_path
@@ -30,7 +31,7 @@ Tell = Callable[[str, int, int], None]
 """Called with (what is being done, units done, units in all)."""
 
 
-_STAGED_NAME = re.compile("[0-9a-f]+")
+_STAGED_NAME = re.compile(f"[0-9a-f]+({LENT})?")
 
 
 class FileFault(NamedTuple):

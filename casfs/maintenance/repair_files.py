@@ -155,7 +155,7 @@ class FileRepair:
     def sync(self) -> None:
         """Before COMMIT. Raises OSError."""
         if self._placed:
-            self._filestore.sync_all(self._placed)
+            self._filestore.sync_all()
 
     def finish(self) -> None:
         """After COMMIT. Raises OSError."""

@@ -337,7 +337,8 @@ class Checks:
     def content_faults(self) -> Iterator[ContentFault]:
         for row in self._rows(
             f"""SELECT i.ino, CASE
-                WHEN i.staged = '' OR i.staged GLOB '*[^0-9a-f]*' THEN 'staged'
+                WHEN i.staged IN ('', '-lent') OR substr(i.staged, 1, length(i.staged)
+                    - 5 * (substr(i.staged, -5) = '-lent')) GLOB '*[^0-9a-f]*' THEN 'staged'
                 WHEN i.mode >> 12 NOT IN {TYPES} THEN 'mode'
                 WHEN i.mode >> 12 = 10 AND coalesce(length(i.target), 0) = 0 THEN 'target'
                 WHEN i.mode >> 12 <> 8 AND (i.blob_id IS NOT NULL OR i.staged IS NOT NULL) THEN 'stray'

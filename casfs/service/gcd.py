@@ -26,7 +26,7 @@ from casfs.maintenance.gc import NO_LIMITS, Limits, Outcome
 from casfs.maintenance.scrub import PERIOD, ScrubReport, scrub_slice
 from casfs.namespace.collecting import Collecting
 from casfs.service.notify import notify
-from casfs.store import Store, collector_daemon_lock, read_config
+from casfs.store import Lock, Store, collector_daemon_lock, read_config
 
 log = logging.getLogger(__name__)
 
@@ -78,13 +78,22 @@ def serve(store: str, settings: Settings) -> None:
     lock = collector_daemon_lock(store)
     # From the moment the lock is held `casfs gc --now` may send it, which would end who does not expect it.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-    if not lock.acquire():
+    if not _acquired(lock):
         raise StoreLocked(f"{store} has a collector already, {lock.holder()}", "stop that one first")
     logging.basicConfig(level=logging.INFO, format="casfs: %(levelname)s: %(message)s")
     try:
         trio.run(Daemon(store, settings).run)
     finally:
         lock.release()
+
+
+def _acquired(lock: Lock) -> bool:
+    """Take it; a mount that looks who has it holds it for a moment."""
+    for _ in range(3):
+        if lock.acquire():
+            return True
+        time.sleep(0.05)
+    return False
 
 
 class Daemon:
@@ -195,8 +204,12 @@ class Daemon:
     def _collect(self) -> Outcome:
         settings = self._settings
         with gc.opened(self._store, stop=self._stop.is_set) as store:
-            runs = Collecting(store.namespace).runs_since_full() + 1
-            full = bool(settings.full_every) and runs >= settings.full_every
+            rows = Collecting(store.namespace)
+            due = rows.runs_since_full() + 1 >= settings.full_every
+            # A mount that did not end cleanly has maybe left files without a row.
+            full = bool(settings.full_every) and (
+                due or rows.strays_before(time.time_ns() - settings.grace_ns)
+            )
             plan = gc.plan(store, grace_ns=settings.grace_ns, full=full)
             ask = functools.partial(collect_in_mount, self._store)
             return gc.execute(store, plan, limits=settings.limits, stop=self._stop.is_set, ask=ask)

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import asdict
 from typing import Any
 
+from casfs.control.protocol import Nanoseconds, Natural, path_of
 from casfs.fs import copy
 from casfs.fs.filesystem import FileSystem
 from casfs.fuse import caches
 from casfs.fuse.session import Session
 from casfs.maintenance import collect_mounted
 from casfs.namespace.collecting import Record
+from casfs.service.collector import Collector
+from casfs.service.pressure import Pressure
 from casfs.service.trash import TrashService
 
 
 class Requests:
     """The operations of the control socket. Runs on the event loop's thread."""
 
-    def __init__(self, fs: FileSystem, mountpoint: str, session: Session, trash: TrashService) -> None:
+    def __init__(
+        self,
+        fs: FileSystem,
+        mountpoint: str,
+        session: Session,
+        trash: TrashService,
+        pressure: Pressure,
+        collector: Collector,
+    ) -> None:
         self._fs = fs
         self._mountpoint = mountpoint
         self._session = session
         self._trash = trash
+        self._pressure = pressure
+        self._collector = collector
         self._since = time.time()
 
     def operations(self) -> dict[str, Any]:
@@ -47,25 +59,35 @@ class Requests:
             "seconds_mounted": int(time.time() - self._since),
             "log_bytes": store.namespace.log_pages * 4096,
             "activity": activity,
+            "start": asdict(self._fs.recovery),
+            "room": self._pressure.state(),
+            "collection": self._collector.state(),
             "features": self._session.features() | {"trash": self._trash.state},
         }
 
     async def sync(self) -> dict[str, Any]:
         await self._fs.files.write_back()
         await self._fs.group.durable()
+        self._fs.files.check_kept()
         return {}
 
     async def cp(self, src: str, dst: str, recursive: bool) -> dict[str, Any]:
-        moved = await copy.copy(self._fs, os.fsencode(src), os.fsencode(dst), recursive=recursive)
+        moved = await copy.copy(self._fs, path_of(src), path_of(dst), recursive=recursive)
         await caches.forget(moved.names, moved.inos)
         return {}
 
     async def mv(self, src: str, dst: str) -> dict[str, Any]:
-        moved = await copy.move(self._fs, os.fsencode(src), os.fsencode(dst))
+        moved = await copy.move(self._fs, path_of(src), path_of(dst))
         await caches.forget(moved.names, moved.inos)
         return {}
 
-    async def collect(self, ids: list[int], cutoff_ns: int, now_ns: int, record: list[int]) -> dict[str, Any]:
+    async def collect(
+        self,
+        ids: list[Natural],
+        cutoff_ns: Nanoseconds,
+        now_ns: Nanoseconds,
+        record: tuple[Natural, Natural, Natural, Natural, Natural],
+    ) -> dict[str, Any]:
         done = await collect_mounted.collect(self._fs, ids, cutoff_ns, now_ns, Record(*record))
         failures = [(digest.hex(), size, reason) for digest, size, reason in done.failures]
         return {
@@ -77,6 +99,6 @@ class Requests:
             "busy": done.busy,
         }
 
-    async def damaged(self, blobs: list[int]) -> dict[str, Any]:
+    async def damaged(self, blobs: list[Natural]) -> dict[str, Any]:
         await self._session.damaged(frozenset(blobs))
         return {}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import trio
 
+from casfs.control.protocol import Nanoseconds, path_of
+from casfs.errors import UsageError
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.undelete import Changed, change_rule, expire, undelete
 from casfs.fuse import caches
@@ -18,6 +20,12 @@ log = logging.getLogger(__name__)
 
 EMPTY_SECONDS = 3600.0
 """Time from one emptying by age to the next; the first comes with the mount."""
+
+
+Days = Annotated[int, msgspec.Meta(ge=0, le=36_500)]
+Seconds = Annotated[int, msgspec.Meta(ge=0, le=36_500 * 86_400)]
+Age = Annotated[float, msgspec.Meta(ge=0, le=36_500 * 86_400)]
+"""What `casfs trash` takes (cli/trash.py, cli/arguments.py): up to a hundred years; an age in seconds."""
 
 
 class TrashService:
@@ -51,15 +59,23 @@ class TrashService:
                 log.warning("the trash could not be looked after: %s", error)
 
     async def _empty(self, older_ns: int | None) -> Changed:
+        changed = await self._expire(older_ns, None)
+        if changed.files:
+            log.info("%d files, %d bytes left the trash for good", changed.files, changed.size)
+        return changed
+
+    async def give_up(self, files: int) -> Changed:
+        """Remove the oldest so many files, however long the rules keep them."""
+        return await self._expire(0, files)
+
+    async def _expire(self, older_ns: int | None, limit: int | None) -> Changed:
         if self._fs.group.failed:
             return Changed()
         changed = Changed()
         try:
-            await expire(self._fs, time.time_ns(), older_ns, changed)
+            await expire(self._fs, time.time_ns(), older_ns, changed, limit)
         finally:
             await self._tell(changed)
-        if changed.files:
-            log.info("%d files, %d bytes left the trash for good", changed.files, changed.size)
         return changed
 
     async def _tell(self, changed: Changed) -> None:
@@ -79,22 +95,32 @@ class TrashService:
         """For `casfs status`."""
         return f"off: {self._fs.trash.off}" if self._fs.trash.off else "on"
 
-    async def empty(self, older_seconds: float | None) -> dict[str, Any]:
+    async def empty(self, older_seconds: Age | None) -> dict[str, Any]:
         """By age, or everything that was removed so many seconds ago."""
         changed = await self._empty(None if older_seconds is None else int(older_seconds * 1e9))
         await self._fs.group.durable()
         return {"files": changed.files, "bytes": changed.size}
 
     async def set(
-        self, directory: str, days: int | None, exclude: list[str] | None, minimal_age: int | None
+        self, directory: str, days: Days | None, exclude: list[str] | None, minimal_age: Seconds | None
     ) -> dict[str, Any]:
-        await change_rule(self._fs, os.fsencode(directory), days, exclude, minimal_age)
+        if any("\n" in pattern or not _is_text(pattern) for pattern in exclude or ()):
+            raise UsageError("bad arguments: a pattern with a line break, or that is not UTF-8")
+        await change_rule(self._fs, path_of(directory), days, exclude, minimal_age)
         return {}
 
-    async def undelete(self, path: str, since_ns: int, before_ns: int) -> dict[str, Any]:
+    async def undelete(self, path: str, since_ns: Nanoseconds, before_ns: Nanoseconds) -> dict[str, Any]:
         changed = Changed()
         try:
-            await undelete(self._fs, os.fsencode(path), since_ns, before_ns, changed)
+            await undelete(self._fs, path_of(path), since_ns, before_ns, changed)
         finally:
             await self._tell(changed)
         return {"files": changed.files, "skipped": changed.skipped}
+
+
+def _is_text(pattern: str) -> bool:
+    try:
+        pattern.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -83,7 +83,7 @@ def mounted(stand_in):
             raise NotMounted(f"{path} is in no casfs mount")
 
         class Client:
-            def __init__(self, store: str) -> None:
+            def __init__(self, store: str, patience: float = 0.0) -> None:
                 self.store = store
 
             def call(self, op: str, **params: object) -> object:
@@ -96,7 +96,7 @@ def mounted(stand_in):
             "casfs.service.mounts",
             list_mounts=lambda: list(mounts),
             find_mount=find_mount,
-            unmount=lambda mountpoint: calls.append((mountpoint, "unmount", {})),
+            unmount=lambda mountpoint, **_: calls.append((mountpoint, "unmount", {})),
         )
         stand_in("casfs.control.client", Client=Client)
         return calls

@@ -8,6 +8,7 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -109,3 +110,28 @@ def test_syncs(durable: Durable, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic links") as raised:
         durable.fsync_path(str(tmp_path / "link"))
     assert raised.value.errno == errno.ELOOP
+
+
+def test_what_has_to_be_synced_waits_for_a_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is synced is written already: to give up for EMFILE would lose it."""
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    refused = [errno.EMFILE, errno.ENFILE]
+    real = os.open
+
+    def scarce(*args: Any) -> int:
+        if refused:
+            raise OSError(refused[0], os.strerror(refused.pop(0)))
+        return real(*args)
+
+    monkeypatch.setattr("casfs.filestore.durable.RETRY_SECONDS", 0)
+    monkeypatch.setattr(os, "open", scarce)
+    Durable().fsync_path(str(path))
+    refused[:] = [errno.EMFILE] * 3
+    Durable().syncfs(str(tmp_path))
+    monkeypatch.setattr("casfs.filestore.durable.PATIENCE_SECONDS", -1)
+    refused[:] = [errno.EMFILE]
+    with pytest.raises(OSError, match="Too many"):
+        Durable().fsync_path(str(path))

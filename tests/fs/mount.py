@@ -88,16 +88,16 @@ class Mount:
             return
         await self.fs.tree.forget([inode.ino])
 
-    def committed(self) -> dict[bytes, tuple[int, bytes | None]]:
-        """What a crash now would leave: name -> (size, digest of the blob)."""
+    def committed(self) -> dict[bytes, tuple[int, bytes | None, str | None]]:
+        """What a crash now would leave: name -> (size, digest of the blob, name of the staged file)."""
         # With APSW: another SQLite in this process would not see its locks, and remove the log at the end.
         path = database_path(self.fs.store.path)
         with closing(apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)) as other:
             rows = other.execute(
-                """SELECT d.name, i.size, b.blake3 FROM dentry AS d JOIN inode AS i USING (ino)
+                """SELECT d.name, i.size, b.blake3, i.staged FROM dentry AS d JOIN inode AS i USING (ino)
                    LEFT JOIN blob AS b ON b.id = i.blob_id"""
             ).fetchall()
-        return {name: (size, digest) for name, size, digest in rows}
+        return {name: (size, digest, staged) for name, size, digest, staged in rows}
 
     @contextmanager
     def held(self, call: str) -> Iterator[Gate]:

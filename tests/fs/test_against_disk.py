@@ -263,6 +263,12 @@ class Both(RuleBasedStateMachine):
     def commit(self) -> None:
         self.kernel.sync()
 
+    @rule()
+    def rest(self) -> None:
+        """Everything has been quiet for so long that it is sealed."""
+        self.session.rest()
+        self.compare()
+
     @rule(closed=st.booleans())
     def remount(self, closed: bool) -> None:
         """Nothing is lost, even when the mount ends below open files."""

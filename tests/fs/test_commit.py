@@ -254,3 +254,114 @@ def test_readonly_stores_have_no_groups(store_path: Path) -> None:
     assert raised.value.errno == errno.EROFS
     run_inline(fs.group.durable())
     store.close()
+
+
+# What fails again and again, and what passes
+
+
+def test_a_commit_that_always_fails_stops_the_acceptance_of_writes(
+    session: Session, kernel: Kernel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Writes went on being acknowledged, and none of them could be committed."""
+
+    def bug() -> None:
+        raise OverflowError("int too big to convert")
+
+    monkeypatch.setattr(kernel.fs.inodes, "flush", bug)
+    kernel.mkdir("a")
+    for failed in (0, errno.EIO):
+        with pytest.raises(OSError, match="too big") as raised:
+            kernel.sync()
+        assert raised.value.errno == errno.EIO
+        assert kernel.fs.activity().failed == failed
+    for change in (
+        lambda: kernel.mkdir("b"),
+        lambda: kernel.write_file("c", b"x"),
+        lambda: kernel.unlink("a"),
+    ):
+        with pytest.raises(FsError) as refused:
+            change()
+        assert refused.value.errno == errno.EROFS
+    assert caplog.text.count("reading only") == 1
+    session.abandon()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE, errno.EBUSY])
+def test_a_commit_that_fails_for_what_passes_is_tried_again(
+    kernel: Kernel, group: GroupCommit, seam: FaultyDurable, number: int
+) -> None:
+    def refuse(_: int, name: str) -> None:
+        if name == "reserve_log":
+            raise OSError(number, os.strerror(number))
+
+    seam.before = refuse
+    kernel.mkdir("a")
+    for _ in range(5):
+        with pytest.raises(OSError, match=os.strerror(number)):
+            kernel.sync()
+    seam.before = lambda number, name: None
+    kernel.mkdir("b")
+    kernel.sync()
+    assert group.failed == 0
+
+
+def test_a_number_that_no_row_can_hold_does_not_keep_others_from_being_committed(
+    session: Session, kernel: Kernel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One `touch -d 2300-01-01` failed every commit of everybody from then on."""
+    kernel.write_file("bad", b"content")
+    kernel.write_file("good", b"other")
+    for name, value in (("bad", 1 << 64), ("good", 5)):
+        inode = kernel.inode(name)
+        inode.mtime = value
+        kernel.fs.inodes.mark(inode)
+    kernel.sync()
+    again = session.reopen()
+    assert again.inode("good").mtime == 5
+    assert again.inode("bad").mtime == (1 << 63) - 1
+    assert "its mtime was 18446744073709551616" in caplog.text
+
+
+def test_marking_an_inode_never_fails_a_verb(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, session: Session
+) -> None:
+    """Rows were written ahead in the middle of a verb, and another inode's row stopped it half way."""
+    set_limits(monkeypatch, FLUSH_BATCH=2)
+    with monkeypatch.context() as patch:
+
+        def full(_: object) -> None:
+            raise apsw.FullError("full")
+
+        patch.setattr(session.store.namespace.inodes, "write", full)
+        for number in range(20):
+            kernel.write_file(f"{number}", b"%d" % number)
+        with pytest.raises(OSError, match="full"):
+            kernel.sync()
+    kernel.sync()
+    assert len(session.reopen().names()) == 20
+
+
+@pytest.mark.parametrize("call", ["fsync_path", "syncfs"])
+def test_a_want_of_descriptors_does_not_end_writing(
+    kernel: Kernel, group: GroupCommit, seam: FaultyDurable, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """EMFILE for a moment, and 236 open files were lost."""
+    set_limits(monkeypatch, FEW_BLOBS=100 if call == "fsync_path" else 0)
+
+    def refuse(_: int, name: str) -> None:
+        if name == call:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    file = kernel.open("synced", os.O_RDWR | os.O_CREAT)
+    file.write(b"x")
+    kernel.write_file("closed", b"content")
+    seam.before = refuse
+    for act in (kernel.sync, file.fsync):
+        with pytest.raises(OSError, match="Too many open files"):
+            act()
+    seam.before = lambda number, name: None
+    file.fsync()
+    file.close()
+    kernel.sync()
+    assert group.failed == 0
+    assert kernel.read_file("closed") == b"content"

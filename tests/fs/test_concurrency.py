@@ -462,7 +462,7 @@ def test_fsync_of_a_directory_covers_what_was_closed_while_a_commit_let_nobody_p
 
     async def durable_with_content(mount: Mount) -> None:
         await mount.fs.group.durable()
-        size, digest = mount.committed()[b"second"]
+        size, digest, _ = mount.committed()[b"second"]
         assert size == len(b"second content")
         assert digest is not None
 

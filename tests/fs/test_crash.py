@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from casfs.fs.tree import RENAME_EXCHANGE
+from casfs.fs.tree import RENAME_EXCHANGE, RENAME_WHITEOUT
 from tests.faults import PowerLoss
 from tests.images import copy_store
 from tests.invariants import assert_clean
@@ -226,6 +226,31 @@ def test_replacing_by_an_unsealed_file_shows_old_or_new(crashing: Crashing, cont
     crashing.sync()
 
 
+@pytest.mark.parametrize("content", [NEW, LARGER], ids=["small", "large"])
+def test_a_file_that_gets_its_first_name_has_its_content(crashing: Crashing, content: bytes) -> None:
+    """Without a name it goes in a crash, fsynced or not; with one it is whole."""
+    file = crashing.step(crashing.kernel.open_unnamed)
+    crashing.step(lambda: file.write(content))
+    crashing.step(file.fsync, durable=True)
+    lost = crashing.step(crashing.kernel.open_unnamed)
+    crashing.step(lambda: lost.write(OTHER))
+    crashing.step(lambda: crashing.kernel.link_file(file, "file"), file=content)
+    crashing.sync()
+    crashing.step(file.close)
+    crashing.sync()
+    crashing.step(lost.close)
+
+
+def test_a_whiteout_and_what_was_moved_come_together(crashing: Crashing) -> None:
+    crashing.write("file", OLD)
+    crashing.write("target", NEW)
+    crashing.sync()
+    # A whiteout is shown as b"" here.
+    crashing.step(lambda: crashing.kernel.rename("file", "target", RENAME_WHITEOUT), file=b"", target=OLD)
+    crashing.step(lambda: crashing.kernel.rename("target", "new", RENAME_WHITEOUT), target=b"", new=OLD)
+    crashing.sync()
+
+
 def test_exchanging_with_a_file_still_open_shows_old_or_new(crashing: Crashing) -> None:
     crashing.write("file", OLD)
     crashing.sync()
@@ -279,7 +304,7 @@ def test_truncating_after_fsync_leaves_no_zeros(crashing: Crashing) -> None:
 def test_emptying_after_fsync(crashing: Crashing) -> None:
     file = crashing.create("file", LARGE)
     crashing.step(file.fsync, durable=True, file=LARGE)
-    crashing.step(lambda: file.truncate(0), file=b"")
+    crashing.step(lambda: file.truncate(0), file=(LARGE, b""))
     crashing.step(lambda: file.write(NEW))
     crashing.sync()
     crashing.step(file.close, file=NEW)

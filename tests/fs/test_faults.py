@@ -51,7 +51,7 @@ PROGRAMS: list[tuple[Callable[[Kernel], None], dict[str, bytes | None]]] = [
     (replace, {"file": NEW, "temporary": None}),
     (lambda kernel: kernel.truncate("cut", 5), {"cut": LARGER[:5]}),
     (lambda kernel: kernel.sync(), {}),
-    (lambda kernel: kernel.write_file("fsynced", LARGER, sync=True), {"fsynced": LARGER}),
+    (lambda kernel: kernel.write_file("fsynced", LARGER + NEW, sync=True), {"fsynced": LARGER + NEW}),
     (overwrite, {"large": LARGE[:1000] + OTHER + LARGE[1000 + len(OTHER) :]}),
     (lambda kernel: kernel.mkdir("directory"), {}),
     (lambda kernel: kernel.unlink("removed"), {"removed": None}),

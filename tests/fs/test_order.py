@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from typing import Any
@@ -25,12 +26,13 @@ SIZES = (20, 3_000, 300_000)
 
 SEED = time.time_ns() % 1_000_000
 
-State = dict[bytes, bytes]
-"""Name -> what the file begins with."""
+State = dict[bytes, tuple[bytes, int]]
+"""Name -> what the file begins with, and its size."""
 
 
 class Program:
-    """Does one thing after the other: writes a file and closes it, renames, links, removes, copies."""
+    """Does one thing after the other: writes a file and closes it, appends to it, renames, links, removes,
+    copies."""
 
     def __init__(self, mount: Mount, dice: random.Random) -> None:
         self._mount = mount
@@ -43,13 +45,18 @@ class Program:
         tree, dice = self._mount.fs.tree, self._dice
         source = dice.choice(sorted(self.state)) if self.state else b""
         name = b"name %d" % dice.randrange(NAMES)
-        verb = dice.choice(["write", "write", "rename", "rename", "link", "unlink", "clone", "copy"])
+        verb = dice.choice(
+            ["write", "write", "append", "append", "rename", "rename", "link", "unlink", "clone", "copy"]
+        )
         if verb == "write" or not source:
             self._number += 1
             head = b"%08d" % self._number
             name = b"new %d" % self._number
-            await self._mount.write_file(name, head + bytes(dice.choice(SIZES)))
-            self.state[name] = head
+            size = dice.choice(SIZES)
+            await self._mount.write_file(name, head + bytes(size - len(head)))
+            self.state[name] = head, size
+        elif verb == "append":
+            await self._append(source, dice.choice(SIZES))
         elif verb == "rename" and source != name:
             links = tree.lookup(ROOT_INO, source) is tree.lookup(ROOT_INO, name)
             await tree.rename(ROOT_INO, source, ROOT_INO, name, 0)
@@ -73,6 +80,18 @@ class Program:
             del self.state[source]
         self.states.append(dict(self.state))
 
+    async def _append(self, name: bytes, size: int) -> None:
+        """To the file under that name and all its others; after its close it is as one thing."""
+        inode = self._mount.fs.tree.lookup(ROOT_INO, name)
+        assert inode is not None
+        head, before = self.state[name]
+        handle = self._mount.open(inode)
+        await self._mount.fs.files.write(handle, before, bytes(size))
+        await self._mount.close(handle)
+        for other in self.state:
+            if self._mount.fs.tree.lookup(ROOT_INO, other) is inode:
+                self.state[other] = head, before + size
+
     async def _clone(self, source: bytes, name: bytes) -> None:
         """As cp(1) does: copy_file_range(2) of the whole file into a new one."""
         files = self._mount.fs.files
@@ -87,12 +106,14 @@ class Program:
 def committed(mount: Mount) -> tuple[State, set[bytes]]:
     """What a crash now would leave: the files with content, and the names of empty ones."""
     rows = mount.committed()
-    paths = mount.fs.store.filestore.paths
+    filestore = mount.fs.store.filestore
     files: State = {}
-    for name, (_, digest) in rows.items():
-        if digest is not None:
-            with open(paths.blob(digest), "rb") as blob:
-                files[name] = blob.read(8)
+    for name, (size, digest, staged) in rows.items():
+        if digest is not None or staged is not None:
+            path = filestore.paths.blob(digest) if digest else filestore.staging.path(staged or "")
+            with open(path, "rb") as file:
+                files[name] = file.read(8), size
+                assert os.fstat(file.fileno()).st_size >= size
     return files, rows.keys() - files.keys()
 
 
@@ -104,7 +125,7 @@ def test_a_commit_is_what_a_program_has_done_up_to_a_moment(
     set_limits(monkeypatch, FEW_BLOBS=2, OPEN_ROUNDS=rounds)
     dice = random.Random(SEED)
     left_out = 0
-    seals_later = Files._seals_later
+    seals_later = Files._settles_later
 
     def count(files: Files, content: Any) -> bool:
         nonlocal left_out
@@ -112,7 +133,7 @@ def test_a_commit_is_what_a_program_has_done_up_to_a_moment(
         left_out += later and (files._group.is_gathering or files._group.is_closing)
         return later
 
-    monkeypatch.setattr(Files, "_seals_later", count)
+    monkeypatch.setattr(Files, "_settles_later", count)
 
     async def body(mount: Mount) -> None:
         program = Program(mount, dice)
@@ -129,9 +150,18 @@ def test_a_commit_is_what_a_program_has_done_up_to_a_moment(
                 await mount.fs.group.durable()
                 await trio.sleep(dice.choice([0, 0.001, 0.005]))
 
+        async def seal() -> None:
+            files = mount.fs.files
+            while True:
+                await trio.sleep(0.002)
+                for ino in files.resting.everything():
+                    files.resting.put_off(ino, 0)
+                await files.seal_resting()
+
         async with trio.open_nursery() as nursery:
             mount.seam.before = look
             nursery.start_soon(commit)
+            nursery.start_soon(seal)
             while len(seen) < COMMITS or left_out < LEFT_OUT:
                 await program.step()
                 await trio.sleep(dice.choice([0, 0, 0.001]))

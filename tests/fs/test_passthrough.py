@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ import trio.testing
 
 from casfs.errors import FsError
 from casfs.filestore.staging import StagedFile
-from casfs.fs.content import Handle
+from casfs.fs.content import Content, Handle
 from casfs.fs.inodes import Inode
+from casfs.fuse.verbs import Verbs
 from casfs.types import ROOT_INO
-from tests.fs.mount import Mount, Run
+from tests.fs.mount import Mount, Run, mounted
 
 CONTENT = os.urandom(300_000)
 
@@ -53,9 +55,10 @@ async def opened(mount: Mount, name: bytes, *, write: bool = False) -> Handle:
 
 async def persisted_while_the_reader_goes(mount: Mount, writer: Handle, reader: Handle) -> Inode:
     """The writer has gone, and what it wrote is being made durable when the last reader goes."""
+    await mount.release(writer)
     async with trio.open_nursery() as nursery:
         with mount.held("fdatasync") as gate:
-            nursery.start_soon(mount.release, writer)
+            nursery.start_soon(mount.fs.files.seal_closed, writer.inode)
             await gate.arrived()
             nursery.start_soon(mount.release, reader)
             await trio.testing.wait_all_tasks_blocked()
@@ -170,7 +173,7 @@ def test_a_writer_who_finds_no_room_for_the_copy_is_refused_and_the_readers_keep
         await mount.write_file(b"one", CONTENT)
         reader = await opened(mount, b"one")
 
-        def full(_size: int) -> None:
+        def full(_size: int, _files: int = 0) -> None:
             raise FsError(28)
 
         with monkeypatch.context() as patch:
@@ -348,5 +351,224 @@ def test_what_is_registered_is_given_back_when_no_more_can_be(run: Run, registry
         for name in (b"used", b"idle"):
             await mount.unlink(name)
         assert registry.files == {}
+
+    run(body)
+
+
+# Mappings that outlive their handles
+
+
+def below(mount: Mount, content: Content) -> str:
+    """The staged file of content that is lent."""
+    assert content.staged is not None
+    assert content.staged.is_lent
+    return mount.fs.store.filestore.staging.path(content.staged.name)
+
+
+def mapped(path: str, *, write: bool = True) -> mmap.mmap:
+    """As the kernel maps a backing file: the descriptor is gone, the mapping lives."""
+    fd = os.open(path, os.O_RDWR if write else os.O_RDONLY)
+    try:
+        return mmap.mmap(fd, 4096, prot=mmap.PROT_READ | (mmap.PROT_WRITE if write else 0))
+    finally:
+        os.close(fd)
+
+
+async def outlived(mount: Mount) -> tuple[Inode, mmap.mmap]:
+    """A file whose handles are gone, and that a program may still write to by a mapping."""
+    await mount.write_file(b"file", CONTENT)
+    reader, writer = await opened(mount, b"file"), await opened(mount, b"file", write=True)
+    mapping = mapped(below(mount, writer.content))
+    await mount.close(writer)
+    await mount.release(reader)
+    await mount.fs.group.durable()
+    return writer.inode, mapping
+
+
+async def rest(mount: Mount, inode: Inode) -> None:
+    mount.fs.files.rest(inode)
+    await mount.fs.files.seal_resting()
+
+
+def test_what_a_mapping_may_still_write_to_does_not_become_a_blob(run: Run, registry: Registry) -> None:
+    """Whoever stored through it changed the file of everybody with the same content."""
+
+    async def body(mount: Mount) -> None:
+        mount.fs.files.backings = registry
+        inode, mapping = await outlived(mount)
+        await mount.write_file(b"copy of another user", CONTENT)
+        await rest(mount, inode)
+        assert inode.staged is not None
+        assert len(registry.files) == 1, "it stays the backing file of whoever opens it"
+        lent = inode.staged
+        mapping[0:3] = b"new"
+        reader = await opened(mount, b"file")
+        assert reader.passthrough
+        assert registry.read(reader) == b"new" + CONTENT[3:]
+        await mount.release(reader)
+        assert await mount.read_file(b"copy of another user") == CONTENT
+        mapping.close()
+        await rest(mount, inode)
+        await mount.fs.group.durable()
+        assert (inode.staged, registry.files) == (None, {})
+        assert await mount.read_file(b"file") == b"new" + CONTENT[3:]
+        assert lent not in mount.fs.store.filestore.staging.names()
+
+    run(body)
+
+
+def test_a_blob_has_never_been_the_file_that_was_mapped(run: Run, registry: Registry) -> None:
+    """Pages that a program has pinned may be written to after its mapping has gone."""
+
+    async def body(mount: Mount) -> None:
+        mount.fs.files.backings = registry
+        inode, mapping = await outlived(mount)
+        mapping[0:3] = b"new"
+        lent = os.stat(below(mount, content_of(inode))).st_ino
+        mapping.close()
+        await rest(mount, inode)
+        digest = mount.fs.files.digest(inode)
+        assert digest is not None
+        assert os.stat(mount.fs.store.filestore.paths.blob(digest)).st_ino != lent
+
+    run(body)
+
+
+def blob_bytes(mount: Mount, inode: Inode) -> bytes:
+    digest = mount.fs.files.digest(inode)
+    assert digest is not None
+    return Path(mount.fs.store.filestore.paths.blob(digest)).read_bytes()
+
+
+def content_of(inode: Inode) -> Content:
+    assert inode.content is not None
+    return inode.content
+
+
+def test_where_leases_say_nothing_what_is_lent_stays_staged_until_the_end(
+    run: Run, registry: Registry
+) -> None:
+    async def body(mount: Mount) -> None:
+        mount.fs.files.backings = registry
+        mount.fs.files.trusts_leases = False
+        inode, mapping = await outlived(mount)
+        mapping.close()
+        await rest(mount, inode)
+        assert inode.staged is not None
+        assert await mount.fs.files.settle_all() == []
+        assert (inode.staged, registry.files) == (None, {})
+
+    run(body)
+
+
+def test_a_mapping_of_an_earlier_mount_is_seen_by_the_readers_of_the_next(
+    store_path: Path, scratch: Path, registry: Registry
+) -> None:
+    """The mapping holds the file below, and outlives the daemon, too."""
+    held: list[mmap.mmap] = []
+
+    async def before() -> None:
+        async with mounted(store_path) as mount:
+            mount.fs.files.backings = registry
+            inode, mapping = await outlived(mount)
+            held.append(mapping)
+            assert inode.staged is not None
+
+    async def after() -> None:
+        async with mounted(store_path) as mount:
+            mount.fs.files.backings = again = Registry()
+            held[0][0:3] = b"new"
+            reader = await opened(mount, b"file")
+            assert reader.passthrough
+            assert again.read(reader) == b"new" + CONTENT[3:]
+            await mount.release(reader)
+            held.pop().close()
+            await rest(mount, reader.inode)
+            assert (reader.inode.staged, again.files) == (None, {})
+            assert await mount.read_file(b"file") == b"new" + CONTENT[3:]
+
+    trio.run(before)
+    trio.run(after)
+    finish(registry)
+
+
+def test_who_has_a_blob_mapped_does_not_see_what_another_file_becomes(run: Run, registry: Registry) -> None:
+    """The blob's file became the staged file of the other one."""
+
+    async def body(mount: Mount) -> None:
+        mount.fs.files.backings = registry
+        for name in (b"one", b"two"):
+            await mount.write_file(name, CONTENT)
+        reader = await opened(mount, b"one")
+        digest = mount.fs.files.digest(reader.inode)
+        assert digest is not None
+        mapping = mapped(mount.fs.store.filestore.paths.blob(digest), write=False)
+        await mount.release(reader)
+        other = await opened(mount, b"two")
+        assert not other.passthrough
+        writer = await opened(mount, b"two", write=True)
+        await mount.fs.files.write(writer, 0, b"another content")
+        assert mapping[:15] == CONTENT[:15]
+        mapping.close()
+        for handle in (other, writer):
+            await mount.release(handle)
+
+    run(body)
+    finish(registry)
+
+
+@pytest.mark.parametrize("call", ["link", "rename", "fsync_path"])
+def test_a_blob_whose_file_cannot_be_lent_keeps_its_bytes(run: Run, registry: Registry, call: str) -> None:
+    """What failed after the copy had taken the place of the blob emptied it."""
+
+    async def body(mount: Mount) -> None:
+        mount.fs.files.backings = registry
+        await mount.write_file(b"file", CONTENT)
+        await mount.fs.group.durable()
+        reader = await opened(mount, b"file")
+        before = mount.seam.before
+
+        def fail(number: int, name: str) -> None:
+            if name == call:
+                raise OSError(errno.EIO, "the disk does not answer")
+
+        mount.seam.before = fail
+        writer = mount.fs.files.open(reader.inode, True, 0)
+        with pytest.raises(OSError, match="does not answer"):
+            await mount.fs.files.join(writer)
+        mount.seam.before = before
+        assert blob_bytes(mount, reader.inode) == CONTENT
+        assert not [name for name in mount.fs.store.filestore.staging.names() if name.endswith("-lent")]
+        for handle in (writer, reader):
+            await mount.release(handle)
+        mount.fs.group.failed = 0  # or it could not be stopped
+
+    run(body)
+    finish(registry)
+
+
+def test_a_file_that_is_emptied_by_an_open_for_reading_is_empty(run: Run, registry: Registry) -> None:
+    """open(O_RDONLY | O_TRUNC) of a file that is passed through failed each commit from then on."""
+
+    async def body(mount: Mount) -> None:
+        mount.fs.files.backings = registry
+        verbs = Verbs(mount.fs, durable_each=False)
+        await mount.write_file(b"file", CONTENT)
+        inode = mount.fs.tree.lookup(ROOT_INO, b"file")
+        assert inode is not None
+        for readers in (0, 1):
+            held = [await verbs.open(inode.ino, os.O_RDONLY, 0) for _ in range(readers)]
+            emptied = await verbs.open(inode.ino, os.O_RDONLY | os.O_TRUNC, 0)
+            assert inode.size == 0
+            for reader in held:
+                assert registry.read(reader) == b""
+            for handle in (*held, emptied):
+                await mount.release(handle)
+            await mount.fs.group.durable()
+            assert await mount.read_file(b"file") == b""
+            writer = mount.open(inode)
+            await mount.fs.files.write(writer, 0, CONTENT)
+            await mount.close(writer)
+            await mount.fs.files.seal_closed(inode)
 
     run(body)

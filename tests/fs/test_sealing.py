@@ -110,6 +110,7 @@ def test_a_blob_that_is_written_to_stays_as_it_is(session: Session, kernel: Kern
         file.write(b"new", size // 2)
         assert file.read(size) == content[: size // 2] + b"new" + content[size // 2 + 3 :]
     assert kernel.read_file("same") == content
+    session.rest()
     kernel.sync()
     assert session.blobs == 2
 
@@ -226,7 +227,7 @@ def test_no_room_to_spill_keeps_what_was_written(
     assert kernel.read_file("file") == b"content" + LARGE
 
 
-def full(_: int) -> None:
+def full(_: int, _files: int = 0) -> None:
     raise OSError(errno.ENOSPC, "full")
 
 

@@ -16,7 +16,7 @@ from casfs.fs.copy import copy
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.inodes import Inode
 from casfs.fs.scheduler import run_inline
-from casfs.fs.tree import RENAME_EXCHANGE, RENAME_NOREPLACE
+from casfs.fs.tree import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT
 from casfs.types import ROOT_INO
 from tests.kernel import Kernel
 from tests.limits import set_limits
@@ -298,10 +298,86 @@ def test_errors_of_renaming(kernel: Kernel) -> None:
     fails(errno.EINVAL, lambda: rename("a/b/c", "a", RENAME_EXCHANGE))
     fails(errno.ENAMETOOLONG, lambda: rename("file", "x" * 256))
     fails(errno.EINVAL, lambda: rename("file", "x", RENAME_EXCHANGE | RENAME_NOREPLACE))
-    fails(errno.EINVAL, lambda: rename("file", "x", 4))
+    fails(errno.EINVAL, lambda: rename("file", "x", 8))
+    fails(errno.EINVAL, lambda: rename("file", "a", RENAME_EXCHANGE | RENAME_WHITEOUT))
+    fails(errno.EEXIST, lambda: rename("file", "a", RENAME_NOREPLACE | RENAME_WHITEOUT))
     assert kernel.names() == [b"a", b"empty", b"file", b"full"]
     rename("a", "empty")
     assert kernel.names("empty") == [b"b"]
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+def test_a_whiteout_takes_the_place_of_what_was_moved(
+    session: Session, kernel: Kernel, replaces: bool
+) -> None:
+    for path in ("from", "to"):
+        kernel.mkdir(path)
+        kernel.chmod(path, 0o2755)
+        kernel.chown(path, 7, 70 + len(path))
+    kernel.write_file("from/file", b"content")
+    moved = kernel.inode("from/file").ino
+    if replaces:
+        kernel.write_file("to/file", b"replaced")
+    kernel.uid, kernel.gid = 5, 6
+    kernel.rename("from/file", "to/file", RENAME_WHITEOUT)
+    kernel = session.reopen()
+    left = kernel.inode("from/file")
+    assert (left.mode, left.rdev, left.nlink, left.gid) == (stat.S_IFCHR, 0, 1, 74)
+    assert (kernel.inode("to/file").ino, kernel.read_file("to/file")) == (moved, b"content")
+    assert links(kernel, "from", "to") == [2, 2]
+    kernel.mkdir("from/folder")
+    kernel.rename("from/folder", "to/folder", RENAME_WHITEOUT)
+    assert links(kernel, "from", "to") == [2, 3]
+    assert kernel.inode("from/folder").mode == stat.S_IFCHR
+
+
+def test_a_file_without_a_name_gets_one(session: Session, kernel: Kernel) -> None:
+    kernel.mkdir("folder")
+    before = kernel.inode("folder").mtime
+    file = kernel.open_unnamed("folder")
+    file.write(b"content")
+    assert (file.stat().nlink, kernel.names("folder"), kernel.inode("folder").mtime) == (0, [], before)
+    kernel.link_file(file, "folder/file")
+    assert (file.stat().nlink, kernel.read_file("folder/file")) == (1, b"content")
+    kernel.link_file(file, "other")
+    file.write(b"more", 7)
+    file.close()
+    kernel = session.reopen()
+    assert links(kernel, "folder/file", "other") == [2, 2]
+    assert kernel.read_file("other") == b"contentmore"
+
+
+@pytest.mark.parametrize("content", [b"", b"content", bytes(400_000)], ids=["empty", "small", "large"])
+def test_a_file_that_never_had_a_name_leaves_nothing(
+    session: Session, kernel: Kernel, content: bytes
+) -> None:
+    with kernel.open_unnamed() as file:
+        file.write(content)
+        file.fsync()
+        ino = file.ino
+    fails(errno.ESTALE, lambda: session.fs.inodes.get(ino))
+    session.stop()
+    assert not list((session.path / "blobs").glob("*/*"))
+    assert not list((session.path / "staging").iterdir())
+
+
+def test_only_a_file_that_never_had_a_name_gets_one(kernel: Kernel) -> None:
+    with kernel.open_unnamed() as file:
+        kernel.link_file(file, "file")
+        kernel.unlink("file")
+        fails(errno.ENOENT, lambda: kernel.link_file(file, "again"))
+
+
+def test_a_refused_name_leaves_a_file_without_one_as_it_was(kernel: Kernel) -> None:
+    kernel.write_file("taken", b"")
+    root = kernel.inode(b"").ino
+    with kernel.open_unnamed() as file:
+        file.write(b"content")
+        fails(errno.EEXIST, lambda: run_inline(kernel.fs.tree.link(file.ino, root, b"taken")))
+        fails(errno.ENAMETOOLONG, lambda: run_inline(kernel.fs.tree.link(file.ino, root, b"x" * 256)))
+        assert file.stat().nlink == 0
+        kernel.link_file(file, "file")
+    assert kernel.read_file("file") == b"content"
 
 
 def test_renaming_one_link_to_another_does_nothing(kernel: Kernel) -> None:

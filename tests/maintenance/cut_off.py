@@ -10,7 +10,7 @@ from casfs.filestore.durable import Durable
 from casfs.namespace.namespace import Namespace
 
 
-class CutOff(Exception):
+class CutOff(BaseException):
     """The process ends here."""
 
 

@@ -176,7 +176,7 @@ def test_a_repair_that_fails_changes_no_row(store: Damaged, monkeypatch: pytest.
     store.add_links("/a", 5)
     rows = [store.sql(f"SELECT * FROM {table}") for table in ("meta", "inode", "dentry", "blob")]
 
-    def fail(filestore: FileStore, digests: list[bytes]) -> None:
+    def fail(filestore: FileStore) -> None:
         raise OSError(errno.EIO, "the disk does not answer")
 
     report = check(str(store), exclusive=True)

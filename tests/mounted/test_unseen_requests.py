@@ -426,3 +426,22 @@ def test_backing_files_are_given_back(sides: Sides) -> None:
     for _ in range(20):
         use_all()
     assert sides.mount.descriptors <= before + 20
+
+
+# Attributes
+
+
+@pytest.mark.parametrize("prefix", ["user.", "trusted.", "security."])
+def test_half_a_name_of_an_attribute_is_refused_as_on_the_disk(sides: Sides, prefix: str) -> None:
+    sides.make("file", SMALL)
+
+    def use(side: Path) -> list[object]:
+        path = side / "file"
+        return [
+            outcome(lambda: os.getxattr(path, prefix)),
+            outcome(lambda: os.setxattr(path, prefix, b"value")),
+            outcome(lambda: os.removexattr(path, prefix)),
+            outcome(lambda: os.getxattr(path, prefix + "absent")),
+        ]
+
+    assert sides.both("half a name", use) == ["EINVAL"] * 3 + ["ENODATA"]

@@ -38,9 +38,14 @@ static void call(const struct fuse_in_header *in, uint32_t opcode, PyObject **ar
 
 /* Requests */
 
-static int64_t nanoseconds(uint64_t seconds, uint32_t rest)
+/* The seconds sent are signed. What does not fit becomes the first or last whole second that does, as Linux does it
+ * for what a file system cannot keep (timestamp_truncate, fs/inode.c). */
+static int64_t nanoseconds(uint64_t sent, uint32_t rest)
 {
-	return (int64_t)seconds * 1000000000 + rest;
+	const int64_t second = 1000000000, last = INT64_MAX / second, seconds = (int64_t)sent;
+	if (seconds >= last)
+		return last * second;
+	return seconds <= -last ? -last * second : seconds * second + rest;
 }
 
 static PyObject *handler_for(uint32_t opcode)
@@ -93,7 +98,8 @@ static bool get_xattr(const struct fuse_in_header *in, const struct fuse_getxatt
 {
 	const char *name = (const char *)(arg + 1);
 	if (length <= sizeof *arg || strncmp(name, "user.casfs.", 11) == 0 ||
-	    (strncmp(name, "security.", 9) && strncmp(name, "user.", 5) && strncmp(name, "system.posix_acl_", 17)))
+	    (strncmp(name, "security.", 9) && strncmp(name, "user.", 5) && strncmp(name, "system.posix_acl_", 17)) ||
+	    name[strlen(name) - 1] == '.') /* half a name is no absent one */
 		return false;
 	PyObject *ino = U(in->nodeid), *key = S(name), *value = NULL;
 	PyObject *inode = ino ? PyDict_GetItemWithError(python.inodes, ino) : NULL;
@@ -245,7 +251,7 @@ bool casfs_dispatch(const struct fuse_in_header *in, size_t size)
 							  : (const char *)body + sizeof(struct fuse_rename_in);
 		uint32_t flags = opcode == FUSE_RENAME2 ? arg->flags : 0;
 		CALL(opcode, U(node), S(old), U(arg->newdir), S(old + strlen(old) + 1), U(flags),
-		     U(in->uid));
+		     U(in->uid), U(in->gid));
 		return true;
 	}
 	case FUSE_LINK: {
@@ -266,6 +272,11 @@ bool casfs_dispatch(const struct fuse_in_header *in, size_t size)
 		     U(in->uid), U(in->gid));
 		return true;
 	}
+	case CASFS_TMPFILE: { /* as CREATE, with a name that means nothing */
+		const struct fuse_create_in *arg = body;
+		CALL(opcode, U(node), U(arg->mode), U(arg->umask), U(arg->flags), U(in->uid), U(in->gid));
+		return true;
+	}
 	case FUSE_READ: {
 		const struct fuse_read_in *arg = body;
 		CALL(opcode, U(arg->fh), U(arg->offset), U(arg->size));
@@ -276,7 +287,7 @@ bool casfs_dispatch(const struct fuse_in_header *in, size_t size)
 		if (length < sizeof *arg + arg->size)
 			return false;
 		CALL(opcode, U(arg->fh), U(arg->offset), payload((const char *)(arg + 1), arg->size),
-		     U(arg->write_flags));
+		     U(arg->write_flags), U(arg->flags));
 		return true;
 	}
 	case FUSE_FLUSH:
@@ -300,12 +311,14 @@ bool casfs_dispatch(const struct fuse_in_header *in, size_t size)
 	}
 	case FUSE_FALLOCATE: {
 		const struct fuse_fallocate_in *arg = body;
-		CALL(opcode, U(arg->fh), U(arg->offset), U(arg->length), U(arg->mode));
+		CALL(opcode, U(arg->fh), U(arg->offset), U(arg->length), U(arg->mode),
+		     U(in->uid));
 		return true;
 	}
 	case FUSE_COPY_FILE_RANGE: {
 		const struct fuse_copy_file_range_in *arg = body;
-		CALL(opcode, U(arg->fh_in), U(arg->off_in), U(arg->fh_out), U(arg->off_out), U(arg->len));
+		CALL(opcode, U(arg->fh_in), U(arg->off_in), U(arg->fh_out), U(arg->off_out), U(arg->len),
+		     U(in->uid));
 		return true;
 	}
 	default:

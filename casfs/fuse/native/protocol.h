@@ -41,6 +41,9 @@ struct casfs_backing_map {
 /* 7.45: copy_file_range with a reply of 64 bits; the request is that of FUSE_COPY_FILE_RANGE. */
 #define CASFS_COPY_FILE_RANGE_64 53
 
+/* Linux 6.1. */
+#define CASFS_TMPFILE 51
+
 struct casfs_copy_file_range_out {
 	uint64_t bytes_copied;
 };

@@ -119,6 +119,7 @@ void casfs_answer(uint32_t opcode, uint64_t unique, PyObject *result)
 			size = sizeof out.open;
 			break;
 		case FUSE_CREATE:
+		case CASFS_TMPFILE:
 			failed = fill_open(&out.create.open, result, 1) < 0 ||
 				 casfs_fill_entry(&out.create.entry, PyTuple_GET_ITEM(result, 0)) < 0;
 			size = sizeof out.create;
@@ -156,7 +157,7 @@ void casfs_answer(uint32_t opcode, uint64_t unique, PyObject *result)
 				     : casfs_send_reply(unique, 0, data, size);
 		if (refused == ENOENT && !failed && opcode == FUSE_OPEN)
 			casfs_release_unanswered(out.open.fh);
-		else if (refused == ENOENT && !failed && opcode == FUSE_CREATE)
+		else if (refused == ENOENT && !failed && (opcode == FUSE_CREATE || opcode == CASFS_TMPFILE))
 			casfs_release_unanswered(out.create.open.fh);
 	} else if (failed) {
 		take_error(opcode, false);

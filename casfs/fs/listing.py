@@ -1,0 +1,88 @@
+"""What is in a directory: the part of the namespace verbs that only looks."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from typing import Any
+
+from casfs.fs.inodes import Inode, InodeTable
+from casfs.fs.trash import Trash
+from casfs.store import Store
+from casfs.types import ROOT_INO
+
+DT_DIR = stat.S_IFDIR >> 12
+"""Type of a directory's entry for a directory, readdir(3)."""
+
+LIST_CHUNK = 128
+"""Entries read from the directory at a time; about one READDIRPLUS reply."""
+
+Rows = list[tuple[Any, ...]]
+"""Entries of a directory; how each begins: cookie, name, inode number."""
+
+
+class Listing:
+    """Owned by the thread that runs the file system."""
+
+    def __init__(self, store: Store, inodes: InodeTable, trash: Trash) -> None:
+        self._dentries = store.namespace.dentries
+        self._inodes = inodes
+        self._trash = trash
+        self._in_trash = trash.known
+
+    def list(self, ino: int, after: int) -> Iterator[tuple[int, bytes, Inode]]:
+        """(cookie, name, inode) of the entries behind the cookie `after`; 0 begins with "." and "..".
+
+        Entries that come and go meanwhile do not make others appear twice or not at all.
+        """
+        if after < 1:
+            yield 1, b".", self._inodes.get(ino)
+        if after < 2:
+            yield 2, b"..", self._dot(ino, b"..")
+        glimpse = self._inodes.glimpse
+        after = max(after, 2)
+        hidden = self._hidden(ino)
+        while True:
+            rows = self._dentries.list_inodes(ino, after, LIST_CHUNK)
+            if ino in self._in_trash:
+                self._in_trash.update(row[2] for row in rows)
+            for row in rows:
+                if row[2] == hidden:
+                    continue
+                yield row[0], row[1], glimpse(row[2], row[3:])
+            if len(rows) < LIST_CHUNK:
+                return
+            after = rows[-1][0]
+
+    def names(self, ino: int, after: int, limit: int) -> Rows:
+        """As `list`, but (cookie, name, inode number, type), up to `limit` rows besides "." and ".."."""
+        hidden = self._hidden(ino)
+        listed = self._dentries.children(ino, max(after, 2), limit + bool(hidden))
+        if hidden:
+            listed = [row for row in listed if row[2] != hidden][:limit]
+        return [*self._dots(ino, after), *listed]
+
+    def rows(self, ino: int, after: int, limit: int) -> Rows:
+        """As `names`, but those besides "." and ".." are rows of `Dentries.list_attributes`: an inode in
+        memory is newer, and one that is only there has NULL for attributes."""
+        hidden = self._hidden(ino)
+        listed = self._dentries.list_attributes(ino, max(after, 2), limit + bool(hidden))
+        if hidden:
+            listed = [row for row in listed if row[2] != hidden][:limit]
+        if ino in self._in_trash:
+            self._in_trash.update(row[2] for row in listed)
+        return [*self._dots(ino, after), *listed]
+
+    def _hidden(self, ino: int) -> int:
+        """The inode number that a listing of that directory leaves out, 0 for none."""
+        return self._trash.base if ino == ROOT_INO else 0
+
+    def _dots(self, ino: int, after: int) -> Rows:
+        if after >= 2:
+            return []
+        dots = (1, b".", self._inodes.get(ino).ino, DT_DIR), (2, b"..", self._dot(ino, b"..").ino, DT_DIR)
+        return [*dots[after:]]
+
+    def _dot(self, ino: int, name: bytes) -> Inode:
+        above = None if name == b"." else self._dentries.parent_of(ino)
+        return self._inodes.get(ino if above is None else above)

@@ -1,0 +1,299 @@
+"""What close(2) and a commit owe to dirty content, and what becomes of it later.
+
+`settle` is what a close(2) owes, itself or by the next commit: a new file is sealed; one that is written
+again after it was sealed has its staged file named by its row, and is sealed when it rests (resting.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+
+from casfs.errors import FsError
+from casfs.fs.commit import PASSING, TRIES
+from casfs.fs.content import Content
+from casfs.fs.inodes import Inode
+from casfs.fs.sealing import Sealing
+from casfs.namespace.connection import DatabaseError, database_errno
+
+log = logging.getLogger(__name__)
+
+PAUSE_EVERY = 64
+"""Contents looked at, and maybe settled, before others are served."""
+
+WRITEBACK_SECONDS = 30.0
+"""Age at which content that is still being written is made durable as it is, as the kernel does."""
+
+
+class Settling(Sealing):
+    """When content becomes durable. Owned by the thread that runs the file system."""
+
+    async def settle(self, content: Content) -> None:
+        """Do for dirty content what its close owes. Raises OSError. What fails again for another reason than
+        a want of room or descriptors is set apart, so that it fails nobody else."""
+        if content.broken:
+            raise OSError(content.broken, os.strerror(content.broken))
+        try:
+            if not content.rewritten:
+                await self.seal(content)
+            elif not self._name_at_once(content):
+                async with content.mutex:
+                    await self._group.enter_publishing()
+                    self._name(content)
+        except Exception as error:
+            number = error.errno if isinstance(error, OSError) else None
+            if number in PASSING or self._group.failed or isinstance(error, DatabaseError):
+                raise
+            content.failures += 1
+            if database_errno(error) is None and content.failures >= TRIES:
+                self._set_apart(content, error)
+            raise OSError(number or database_errno(error) or errno.EIO, str(error)) from error
+        content.failures = 0
+
+    def _name_at_once(self, content: Content) -> bool:
+        """As `_name`, if there is nothing to wait for; False when there is."""
+        if content.mutex.busy or not self._group.can_publish:
+            return False
+        self._name(content)
+        return True
+
+    def _name(self, content: Content) -> None:
+        """Have the row name the staged file, which the commit makes durable first. The gate is open."""
+        inode = content.inode
+        if not content.dirty or not inode.nlink:
+            return
+        if content.buffer is not None:
+            self._spill(content)
+        staged = content.staged
+        assert staged is not None
+        inode.allocated = content.allocated()
+        named = inode.staged == staged.name and content.row_size == inode.size
+        if content.changed or content.is_lent or not named:
+            self._group.name(staged.name)
+            self._named(content)
+        content.dirty = False
+        self.resting.wrote(inode.ino, inode.size, content.written, self._scheduler.now())
+        content.written = 0
+
+    async def settle_due(self) -> None:
+        """Settle what close(2) has left for later: before anybody is told that all that came before is
+        durable. Raises OSError when there is no room for some of it, which its close did not know; the others
+        are settled all the same. What fails for another reason is told by its own fsync(2) only."""
+        failed: OSError | None = None
+        for number, content in enumerate(list(self.seals_due)):
+            if number % PAUSE_EVERY == PAUSE_EVERY - 1:
+                await self._scheduler.pause()
+            try:
+                await self._settle_closed(content)
+            except OSError as error:
+                self._tell_once(content.inode, error)
+                failed = error if error.errno in PASSING else failed
+        if failed is not None:
+            raise failed
+
+    async def _settle_closed(self, content: Content) -> None:
+        """Settle what is due. It is until that is done, for `begin_in_order`. Raises OSError; then it is not
+        due any more either."""
+        try:
+            if content.dirty and content.inode.nlink:
+                await self.settle(content)
+        finally:
+            self.seals_due.discard(content)
+            self._close_if_idle(content)
+
+    @property
+    def keeps_order(self) -> bool:
+        """Would `begin_in_order` return without waiting?"""
+        group = self._group
+        return group.active and not (self.seals_due and (group.is_gathering or group.is_closing))
+
+    async def begin_in_order(self) -> None:
+        """As `GroupCommit.begin`, for what takes something away, gives a name, or seals: not in a group whose
+        commit leaves out what was closed before (I5). A crash would keep the removal of a file, and lose the
+        other one that its content was written to before. No mutex may be held: others are taken."""
+        group = self._group
+        while not self.keeps_order:
+            if not group.active:
+                await group.begin()
+            elif group.is_closing:
+                await group.enter_publishing()
+            else:
+                for number, content in enumerate(list(self.seals_due)):
+                    if number % PAUSE_EVERY == PAUSE_EVERY - 1:
+                        await self._scheduler.pause()
+                    if content.dirty and content.inode.nlink:
+                        await self._settle_late(content)
+                    self.seals_due.discard(content)
+
+    async def settle_closed(self, inode: Inode) -> None:
+        """Settle what nobody writes any more and a commit has kept from being settled at its close."""
+        content = inode.content
+        if content is not None and content.dirty and not content.writers:
+            await self.settle(content)
+            self._close_if_idle(content)
+
+    async def persist_inode(self, inode: Inode) -> None:
+        """Before an unsealed file takes the name of another one: its content must not be lost (I6)."""
+        await self.settle_closed(inode)
+        content = inode.content
+        if content is not None and content.dirty and inode.nlink:
+            async with content.mutex:
+                if content.dirty:
+                    await self._persist(content)
+
+    async def persist_unnamed(self, inode: Inode) -> None:
+        """Before a file without a name gets one."""
+        content = inode.content
+        if content is not None and content.dirty:
+            async with content.mutex:
+                if content.dirty:
+                    await self._persist(content)
+
+    async def seal_closed(self, inode: Inode) -> None:
+        """Seal what nobody writes any more, whether it has rested or not: somebody wants its digest, or a
+        copy of it. Raises OSError."""
+        content = inode.content
+        if content is None and inode.staged is not None and inode.nlink:
+            content = self._content(inode)
+        if content is not None and not content.writers:
+            try:
+                await self.seal_unwritten(content)
+            finally:
+                self._close_if_idle(content)
+
+    async def seal_unwritten(self, content: Content) -> None:
+        """Seal content that is dirty, or of which the row names the staged file. Raises OSError."""
+        inode = content.inode
+        if inode.staged is not None and inode.nlink and not content.dirty and not self._is_sparse(content):
+            content.mark_dirty()
+            content.rewritten = True  # so it stays, when this cannot be done
+        if content.dirty:
+            await self.seal(content)
+
+    def rests(self, inode: Inode) -> bool:
+        """Does nobody write the file, whose content has to rest before it is sealed?"""
+        content = inode.content
+        if content is None:
+            return inode.staged is not None
+        return not content.writers and (inode.staged is not None or (content.dirty and content.rewritten))
+
+    def rest(self, inode: Inode) -> None:
+        """Have a file, whose staged file its row names, sealed soon."""
+        self.resting.put_off(inode.ino, self._scheduler.now())
+
+    async def seal_resting(self) -> None:
+        """Seal what has rested long enough, one after the other. What cannot be is told once, and tried again
+        later."""
+        while not self._group.failed:
+            ino = self.resting.next_due(self._scheduler.now())
+            if ino is None:
+                return
+            try:
+                inode = self._inodes.get(ino)
+            except FsError:
+                self.resting.forget(ino)
+                continue
+            if not inode.staged:
+                continue
+            try:
+                await self.seal_closed(inode)
+            except Exception as error:
+                self._tell_once(inode, error)
+            if inode.staged and ino not in self.resting:
+                self._rest_again(inode)
+
+    async def write_back(self) -> None:
+        """Before a commit: long-dirty content becomes durable, what could not be sealed is tried again."""
+        now = self._scheduler.now()
+        for number, content in enumerate(list(self._open.values())):
+            if number % PAUSE_EVERY == PAUSE_EVERY - 1:
+                await self._scheduler.pause()
+            closed = content in self.seals_due
+            if not content.dirty or not content.inode.nlink or content.broken:
+                continue
+            if content.mutex.busy and not closed:
+                continue
+            if closed or content.writers == 0:
+                await self._settle_late(content)
+            elif now - content.dirty_since > WRITEBACK_SECONDS:
+                await self._persist_late(content)
+        self.seals_due = {due for due in self.seals_due if due.dirty and due.inode.nlink and not due.broken}
+
+    async def _settle_late(self, content: Content) -> None:
+        """Its close has told of the error already; the rest must not wait for it."""
+        try:
+            await self.settle(content)
+        except Exception as error:
+            self._tell_once(content.inode, error)
+        self._close_if_idle(content)
+
+    async def _persist_late(self, content: Content) -> None:
+        """Make what is written for long durable as it is; the rest must not wait for what cannot be."""
+        try:
+            async with content.mutex:
+                if content.dirty:
+                    await self._persist(content)
+        except Exception as error:
+            self._tell_once(content.inode, error)
+
+    async def settle_all(self) -> list[OSError]:
+        """Seal everything, at unmount. What cannot be, of which the errors are given, keeps nobody else."""
+        self.ending = True
+        failed: list[OSError] = []
+        for ino in self.resting.everything():
+            with contextlib.suppress(FsError):
+                await self._settle_last(self._inodes.get(ino), failed)
+        for content in list(self._open.values()):
+            await self._settle_last(content.inode, failed)
+        return failed
+
+    async def _settle_last(self, inode: Inode, failed: list[OSError]) -> None:
+        try:
+            content = inode.content
+            if content is not None and content.broken and inode.nlink:
+                raise OSError(content.broken, f"{self._path(inode)}: {os.strerror(content.broken)}")
+            await self.seal_closed(inode)
+            content = inode.content
+            if content is not None and inode.nlink:  # by force, before it was closed
+                await self.seal_unwritten(content)
+                if (
+                    content.is_lent and not content.handles
+                ):  # it is the backing file of nobody after this mount
+                    self._give_back(content)
+                self._close_if_idle(content)
+        except Exception as error:
+            self._tell_once(inode, error)
+            failed.append(error if isinstance(error, OSError) else OSError(errno.EIO, str(error)))
+
+    def discard(self, inode: Inode) -> bool:
+        gone = super().discard(inode)
+        if gone:
+            self.resting.forget(inode.ino)
+        return gone
+
+    def _set_apart(self, content: Content, error: Exception) -> None:
+        """Content that can be neither sealed nor written: a crash, or an unmount, leaves the file as it was
+        before."""
+        content.broken = (error.errno if isinstance(error, OSError) else None) or errno.EIO
+        unexpected = None if isinstance(error, OSError) else error
+        log.error(
+            "%s: what was written cannot be kept, copy it before this mount ends: %s",
+            self._path(content.inode),
+            error,
+            exc_info=unexpected,
+        )
+
+    def check_kept(self) -> None:
+        """Raises OSError when something was written that cannot be kept."""
+        for content in self._open.values():
+            if content.broken and content.inode.nlink:
+                raise OSError(
+                    content.broken, f"what was written to {self._path(content.inode)} cannot be kept"
+                )
+
+    def _tell_once(self, inode: Inode, error: Exception) -> None:
+        content = inode.content
+        if content is None or not content.broken:
+            self.complaints.stays_staged(inode.ino, error, lambda: self._path(inode))
