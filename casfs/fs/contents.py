@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 from casfs.filestore.filestore import FILE_ROOM, hash_bytes
 from casfs.fs.commit import GroupCommit
+from casfs.fs.complaints import Complaints
 from casfs.fs.content import MEMORY_LIMIT, Content, Handle
 from casfs.fs.inodes import Inode, InodeTable
 from casfs.fs.prefix import PrefixHash
@@ -53,6 +54,7 @@ class Contents:
         self.attributes_changed: Callable[[int], object] = lambda _: None
         self.seals_at_close = False
         self.seals_due: set[Content] = set()
+        self.complaints = Complaints()
 
     def open(self, inode: Inode, writable: bool, uid: int) -> Handle:
         """A handle of a regular file. Raises OSError EIO when its staged file is gone, and for who wants to
@@ -119,6 +121,8 @@ class Contents:
                 return False
         if inode.staged is not None:
             self._group.obsolete(inode.staged)
+        if self.complaints.open:
+            self.complaints.over(inode.ino)
         self._inodes.remove(inode)
         return True
 

@@ -25,6 +25,7 @@ from casfs.service.collector import Collector
 from casfs.service.mounts import HELD_SECONDS, detach, holders, is_dead, read_ahead, write_back
 from casfs.service.notify import notify
 from casfs.service.pressure import Pressure
+from casfs.service.repeats import Repeats
 from casfs.service.requests import Requests
 from casfs.service.trash import TrashService
 from casfs.store import Store, control_path, read_config
@@ -81,6 +82,7 @@ def _log_to_file(store: str) -> None:
     handler = logging.handlers.RotatingFileHandler(
         f"{store}/run/mount.log", maxBytes=LOG_BYTES, backupCount=1
     )
+    handler.addFilter(Repeats())
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[handler]
     )
