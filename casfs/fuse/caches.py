@@ -25,10 +25,11 @@ async def forget(names: Iterable[tuple[int, bytes]], inos: Iterable[int]) -> set
     return unknown
 
 
-async def write_back(ino: int) -> None:
+def write_back(ino: int) -> None:
     """Have the kernel write back what mappings have left in its page cache, and return when that is here. Not
-    in a request that changes the size: writes wait for its end (fuse_set_nowrite, fs/fuse/dir.c)."""
-    await trio.to_thread.run_sync(_unless_unknown, pyfuse3.invalidate_inode, ino, False)
+    on the event loop's thread, which serves the writes, nor in a request that changes the size: they wait for
+    its end (fuse_set_nowrite, fs/fuse/dir.c)."""
+    _unless_unknown(pyfuse3.invalidate_inode, ino, False)
 
 
 def forget_attributes(ino: int) -> None:
