@@ -6,7 +6,8 @@ STORE/
   blobs/ab/abcdef…      the filestore (filestore/paths.py); files 0400
   staging/              files being written (filestore/staging.py)
   quarantine/           damaged files that fsck or scrub took out of the way; only there if they had to
-  run/                  lock, turnstile, control socket: nothing in it outlives a reboot
+  run/                  lock, turnstile, control socket: nothing in it outlives a reboot; and a little room
+                        that is given up on a full disk (filestore/spare.py)
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from casfs.errors import FormatError, FormatTooNew, StoreExists, StoreLocked, St
 from casfs.filestore.durable import Durable
 from casfs.filestore.filestore import FileStore
 from casfs.filestore.paths import FAN_OUTS
+from casfs.filestore.spare import Spare
 from casfs.namespace import connection
 from casfs.namespace.namespace import Namespace
 
@@ -61,9 +63,24 @@ class Lock:
             return False
         self._fd = fd
         if not shared:
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()} {_command_line()}\n".encode(errors="replace"), 0)
+            # Cut off only then: the block stays, on a disk that has no other.
+            text = f"{os.getpid()} {_command_line()}\n".encode(errors="replace")
+            os.ftruncate(fd, os.pwrite(fd, text, 0))
         return True
+
+    def held_by(self) -> str:
+        """Who holds the lock; "" when nobody does, or that cannot be seen. Nothing is made or changed."""
+        try:
+            fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return ""
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return self.holder()
+        finally:
+            os.close(fd)
+        return ""
 
     def holder(self) -> str:
         """Who wrote itself down last, as `process 123 (casfs mount …)`."""
@@ -148,6 +165,7 @@ class Store:
         self.config = read_config(self.path)
         self.readonly = readonly
         self._shared = shared
+        self.spare = make_way(self.path, alone=not readonly and not shared)
         os.makedirs(f"{self.path}/run", mode=0o700, exist_ok=True) if not readonly else None
         self._lock = Lock(f"{self.path}/run/lock")
         if not readonly and not shared:
@@ -202,6 +220,18 @@ def config_path(store: str) -> str:
 
 def database_path(store: str) -> str:
     return f"{store}/casfs.db"
+
+
+def make_way(store: str, *, alone: bool = False) -> Spare:
+    """Give up what is held for a full disk, if it is so full that the store could not be opened.
+
+    Not if the database is open, or was when its user died: then it takes no more files, and a mount may need
+    what is held. `alone`: there is no other user.
+    """
+    spare = Spare(store)
+    if (alone or not os.path.exists(f"{database_path(store)}-wal")) and spare.is_needed():
+        spare.give_up()
+    return spare
 
 
 def collector_lock(store: str) -> Lock:
@@ -273,6 +303,8 @@ def create_store(path: str, *, fan_out: int = 2) -> None:
     durable = Durable()
     FileStore(path, fan_out, durable).create()
     os.mkdir(f"{path}/run", 0o700)
+    for name in ("lock", "turnstile", "gc.lock", "gcd.lock", "scrub.lock"):
+        os.close(os.open(f"{path}/run/{name}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     connection.create(database_path(path), time.time_ns(), os.getuid(), os.getgid())
     text = (
         "# A casfs store. Written once by `casfs init`; do not edit.\n"
@@ -288,6 +320,7 @@ def create_store(path: str, *, fan_out: int = 2) -> None:
     durable.rename(temporary, config_path(path))
     durable.fsync_path(path)
     durable.fsync_path(os.path.dirname(path))
+    Spare(path).hold()
 
 
 def _command_line() -> str:

@@ -17,8 +17,13 @@ ROOT_INO = 1
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Space on the file system that holds the store, in bytes (statvfs(3))."""
+    """Space on the file system that holds the store, in bytes, and its inodes (statvfs(3)).
+
+    `files_total` is 0 where there is no limit to them.
+    """
 
     total: int
     free: int
     available: int
+    files_total: int = 0
+    files_available: int = 1 << 62

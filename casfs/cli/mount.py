@@ -21,7 +21,8 @@ def add(commands: Commands) -> None:
         metavar="OPTION[,OPTION…]",
         action="append",
         default=[],
-        help="mount options: ro, allow_other, uid=, gid=, umask=, commit_interval=SECONDS, no_native, …",
+        help="mount options: ro, allow_other, uid=, gid=, umask=, commit_interval=SECONDS, "
+        "low_room=PERCENT, orphan_share=PERCENT, no_native, …",
     )
     parser.add_argument(
         "--no-native",

@@ -5,33 +5,23 @@ from __future__ import annotations
 import errno
 import os
 import threading
-import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from blake3 import blake3
 
+from casfs.filestore.claims import Claims, Left
 from casfs.filestore.durable import Durable
 from casfs.filestore.held import HeldFiles
 from casfs.filestore.paths import BlobPaths
 from casfs.filestore.staging import StagedFile, Staging
-from casfs.types import Digest, Room
+from casfs.types import Digest
 
 BLOB_MODE = 0o400
 """Blobs are private to the store's owner and never written again (I2)."""
 
 HASH_CHUNK = 1 << 20
-
-RESERVE = 16 << 20
-"""Bytes (at most 1/32 of the file system) that new data leaves free, so that there is always room for
-the log: what is acknowledged can be committed, and files can be deleted, on a full disk."""
-
-CLAIM_CHECK = 16 << 20
-"""Bytes that may be claimed before the free space is looked at again."""
-
-CLAIM_SECONDS = 0.01
-"""And how old that look may be for a file that is only made after its close(2)."""
 
 FILE_ROOM = 4096
 """Bytes that a file takes on disk besides its content, at the most: the rest of its last block."""
@@ -55,30 +45,22 @@ class BlobFile:
     size: int
 
 
-class FileStore:
-    """The blobs below `root`. Every method may be called from any thread, except those of `staging`.
-
-    `promised`: bytes that staged content in memory will take on disk; owned by the file system's thread.
-    """
+class FileStore(Claims):
+    """The blobs below `root`. Every method may be called from any thread, except those of `staging` and
+    `Claims`."""
 
     def __init__(self, root: str, fan_out: int, durable: Durable | None = None) -> None:
+        super().__init__(root)
         self.durable = durable or Durable()
-        self.root = root
         self.paths = BlobPaths(f"{root}/blobs", fan_out)
         self.staging = Staging(f"{root}/staging", self.durable)
-        self._claimable = 0
-        self._looked = 0.0
-        self._pending_rows = 0
         self._pending: dict[bytes, bytes | bytearray] = {}
         self._pending_room = 0
-        self.promised = 0
         self._writing: set[bytes] = set()
         self._written = threading.Condition(threading.Lock())
         self._condemned: set[bytes] = set()
         self._condemning = threading.Lock()
         self.held = HeldFiles(self.paths.root)
-        room = self.room()
-        self._reserve = min(RESERVE, room.total // 32)
 
     def create(self) -> None:
         """Make the folders of a new store, durable."""
@@ -116,6 +98,10 @@ class FileStore:
         with self._written:
             self._pending[digest] = data
             self._pending_room += len(data) + FILE_ROOM
+
+    @property
+    def waiting(self) -> Left:
+        return Left(self._pending_room, len(self._pending))
 
     @property
     def pending_are_many(self) -> bool:
@@ -314,61 +300,6 @@ class FileStore:
                 for entry in entries:
                     size = entry.stat(follow_symlinks=False).st_size
                     yield BlobFile(entry.path, self.paths.digest_of(entry.path), size)
-
-    # Room
-
-    def claim(self, size: int) -> None:
-        """Say that `size` bytes of new data or rows are coming. Raises OSError ENOSPC near a full disk."""
-        if size > self._claimable:
-            self._looked = time.monotonic()
-            free = self.room().available - self._reserve - self._pending_rows
-            free -= self._pending_room + self.promised
-            if size > free:
-                raise OSError(errno.ENOSPC, "the file system of the store is full")
-            self._claimable = max(size, min(free, CLAIM_CHECK))
-        self._claimable -= size
-
-    def promise(self, size: int) -> None:
-        """As `claim`, for `size` more bytes (or fewer) of files that are made later; 0 for having a look
-        whether there is room for all that is promised.
-
-        Does not rest on an old look at the disk: what others have taken of it would come out only after
-        close(2). Raises OSError ENOSPC.
-        """
-        if size >= 0:
-            if time.monotonic() - self._looked > CLAIM_SECONDS:
-                self._claimable = -1
-            self.claim(size)
-        self.promised += size
-
-    def claim_rows(self, size: int) -> None:
-        """As `claim`, for rows, which take no room on disk before the commit. Raises OSError ENOSPC."""
-        self.claim(size)
-        self._pending_rows += size
-
-    def rows_committed(self) -> None:
-        """The rows claimed so far have taken their room."""
-        self._pending_rows = 0
-
-    def rows_refused(self) -> None:
-        """There was no room to commit them: the next claim looks again."""
-        self._claimable = 0
-
-    @property
-    def rows_are_many(self) -> bool:
-        """Should what is pending be committed before more comes? The reserve must hold it."""
-        return self._pending_rows > self._reserve // 2
-
-    def log_room(self) -> int:
-        """Bytes that one COMMIT may take: half of what new data leaves free, or more on a disk with room."""
-        return max(self._reserve // 2, self.room().available // 4)
-
-    def room(self) -> Room:
-        """Space on the store's file system."""
-        stat = os.statvfs(self.root)
-        return Room(
-            stat.f_blocks * stat.f_frsize, stat.f_bfree * stat.f_frsize, stat.f_bavail * stat.f_frsize
-        )
 
 
 def open_copy(data: bytes | bytearray) -> int:

@@ -173,7 +173,7 @@ class Contents:
             self._will_hold(content, keep)
             content.buffer = bytearray(data)
         else:
-            self._filestore.claim(keep)
+            self._filestore.claim(keep, 1)
             staged = self._staging.create()
             try:
                 if keep <= INLINE_WORK:
@@ -207,9 +207,10 @@ class Contents:
     def _will_hold(self, content: Content, size: int) -> None:
         """Content in memory is going to be of that size. What it will take on disk is promised to it, so that
         nothing is left for close(2) to complain of. Raises OSError ENOSPC."""
-        grown = _room(size) - _room(len(content.buffer or b""))
+        held = len(content.buffer or b"")
+        grown = _room(size) - _room(held)
         if grown:
-            self._filestore.promise(grown)
+            self._filestore.promise(grown, bool(size) - bool(held))
 
     def _let_go(self, content: Content) -> None:
         """The staged content is in memory no more."""
@@ -221,6 +222,7 @@ class Contents:
         buffer = content.buffer
         assert buffer is not None
         self._filestore.promise(0)
+        self._filestore.claim(0, int(not buffer))  # else the file it would become is promised
         try:
             staged = self._staging.create()
             try:

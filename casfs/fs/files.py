@@ -201,8 +201,8 @@ class Files(Settling):
         if content.staged is None:
             return self._write(content, offset, data)
         self._mark_dirty(content)
-        self._filestore.claim(len(data))
-        return await self._scheduler.run(_write_large, content, offset, data)
+        room = self._filestore.claim_some(len(data))
+        return await self._scheduler.run(_write_large, content, offset, data[:room])
 
     def _write(self, content: Content, offset: int, data: bytes | memoryview) -> int:
         end = offset + len(data)
@@ -216,7 +216,9 @@ class Files(Settling):
             else:
                 self._spill(content)
         if content.staged is not None:
-            self._filestore.claim(len(data))
+            room = self._filestore.claim_some(len(data))
+            if room < len(data):
+                data = data[:room]
         return content.write(offset, data)
 
     async def truncate(self, inode: Inode, size: int, handle: Handle | None, uid: int = 0) -> None:

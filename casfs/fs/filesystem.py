@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from casfs.fs.attributes import Attributes
@@ -34,10 +35,16 @@ class Activity:
     failed: int
 
 
+async def _no_relief() -> bool:
+    return False
+
+
 class FileSystem:
     """POSIX verbs by subject: `tree`, `files`, `attributes`, `xattrs`; durability in `group`.
 
     `collecting` is held by a batch of orphans that is being removed (maintenance/collect_mounted.py).
+    `relieve` makes room on a full disk, if it can: what was refused for want of it may be tried again when it
+    says True. Set by who knows what is not needed (service/pressure.py).
     """
 
     def __init__(self, store: Store, scheduler: Scheduler) -> None:
@@ -49,6 +56,7 @@ class FileSystem:
         self.files = Ranges(store, self.inodes, self.group, scheduler)
         self.files.trash = self.trash
         self.collecting = Mutex(scheduler)
+        self.relieve: Callable[[], Awaitable[bool]] = _no_relief
         self.group.before_commit = self._before_commit
         self.group.before_rows = self.trash.flush
         self.group.before_durable = self.files.settle_due

@@ -251,7 +251,7 @@ class Passthrough(Contents):
         mutex is held."""
         inode, blob = content.inode, content.backing_blob
         digest = self._digest(inode)
-        self._filestore.claim(inode.size)
+        self._filestore.claim(inode.size, 1)
         fresh = self._staging.create()
         try:
             content.staged = await self._scheduler.run(self._filestore.displace, digest, fresh, inode.size)

@@ -206,10 +206,16 @@ class Operations(pyfuse3.Operations):
 
     @translated
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        """What the store's file system says, less what is spoken for: what may be written has to fit."""
         below = os.statvfs(self._fs.store.path)
         data = pyfuse3.StatvfsData()
-        for field in ("bsize", "frsize", "blocks", "bfree", "bavail", "files", "ffree", "favail"):
+        for field in ("bsize", "frsize", "blocks", "files"):
             setattr(data, f"f_{field}", getattr(below, f"f_{field}"))
+        left = self._fs.store.filestore.left()
+        data.f_bavail = max(0, left.bytes) // below.f_frsize
+        data.f_bfree = max(data.f_bavail, below.f_bfree - (below.f_bavail - data.f_bavail))
+        data.f_favail = max(0, left.files) if below.f_files else 0
+        data.f_ffree = max(data.f_favail, below.f_ffree - (below.f_favail - data.f_favail))
         data.f_namemax = 255
         return data
 
@@ -292,4 +298,4 @@ class Operations(pyfuse3.Operations):
 
     @translated
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        await self._verbs.group.durable()
+        await self._verbs.sync()

@@ -65,14 +65,24 @@ _ACCEPTED = (
 )
 """What mount(8) and fstab(5) pass on and that changes nothing here; `x-…` and `comment=…` too."""
 
-_VALUES = ("uid", "gid", "umask", "commit_interval")
+_VALUES = ("uid", "gid", "umask", "commit_interval", "low_room", "orphan_share")
 
 MAX_INTERVAL = 300.0
+
+MAX_LOW = 50.0
+"""Percent of the disk: who wants to have more than half of it free at all times has another need."""
+
+_MOST = {"commit_interval": MAX_INTERVAL, "low_room": MAX_LOW, "orphan_share": 100.0}
 
 
 @dataclass(frozen=True, slots=True)
 class MountOptions:
-    """-o of `casfs mount`. `commit_interval` in seconds; 0 makes each operation durable before it returns."""
+    """-o of `casfs mount`. `commit_interval` in seconds; 0 makes each operation durable before it returns.
+
+    `low_room`: percent of the disk; with less of it free, what nobody needs goes at once
+    (service/pressure.py). `orphan_share`: percent of the store that orphans may take before they are
+    collected early (service/collector.py); 0: any.
+    """
 
     read_only: bool = False
     allow_other: bool = False
@@ -85,6 +95,8 @@ class MountOptions:
     gid: int | None = None
     umask: int | None = None
     commit_interval: float = 1.0
+    low_room: float = 5.0
+    orphan_share: float = 10.0
 
     @classmethod
     def parse(cls, words: list[str]) -> MountOptions:
@@ -109,11 +121,11 @@ class MountOptions:
 
 def _number(key: str, value: str) -> int | float:
     try:
-        if key == "commit_interval":
-            seconds = float(value)
-            if not 0 <= seconds <= MAX_INTERVAL:
+        if key in _MOST:
+            figure = float(value)
+            if not 0 <= figure <= _MOST[key]:
                 raise ValueError
-            return seconds
+            return figure
         number = int(value, 8 if key == "umask" else 10)
         if not 0 <= number <= (0o777 if key == "umask" else (1 << 32) - 2):
             raise ValueError
@@ -122,5 +134,7 @@ def _number(key: str, value: str) -> int | float:
         wanted = {
             "umask": "an octal number from 0 to 777",
             "commit_interval": f"a number of seconds from 0 to {MAX_INTERVAL:.0f}",
+            "low_room": f"a percentage from 0 to {MAX_LOW:.0f}",
+            "orphan_share": "a percentage from 0 to 100",
         }.get(key, "a numeric id")
         raise UsageError(f"mount option {key}={value} is not valid", f"{key} takes {wanted}") from None

@@ -24,6 +24,27 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Verb = Callable[Concatenate["Verbs", P], Coroutine[Any, Any, R]]
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""What the disk, and a quota on it, say when there is no room."""
+
+
+def patient(method: Verb[P, R]) -> Verb[P, R]:
+    """For what takes room: refused for want of it, it is tried once more when room could be made.
+
+    Each such verb is refused before it has changed anything, or does the same when it is done twice. An
+    FsError ENOSPC is a limit of another kind (xattrs).
+    """
+
+    async def verb(self: Verbs, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await method(self, *args, **kwargs)
+        except OSError as error:
+            if error.errno not in NO_ROOM or isinstance(error, FsError) or not await self.fs.relieve():
+                raise
+        return await method(self, *args, **kwargs)
+
+    return functools.wraps(method)(verb)  # type: ignore[return-value]
+
 
 def mutating(method: Verb[P, R]) -> Verb[P, R]:
     """For what changes the namespace: waits for the commit where that is asked for."""
@@ -74,20 +95,24 @@ class Verbs:
             raise FsError(errno.ENOENT)  # which the kernel does not remember
         return inode
 
+    @patient
     @mutating
     async def mknod(
         self, parent: int, name: bytes, mode: int, rdev: int, umask: int, uid: int, gid: int
     ) -> Inode:
         return await self.tree.make(parent, name, mode, uid, gid, rdev=rdev, umask=umask)
 
+    @patient
     @mutating
     async def mkdir(self, parent: int, name: bytes, mode: int, umask: int, uid: int, gid: int) -> Inode:
         return await self.tree.make(parent, name, stat.S_IFDIR | mode & 0o7777, uid, gid, umask=umask)
 
+    @patient
     @mutating
     async def symlink(self, parent: int, name: bytes, target: bytes, uid: int, gid: int) -> Inode:
         return await self.tree.make(parent, name, stat.S_IFLNK | 0o777, uid, gid, target=target)
 
+    @patient
     @mutating
     async def link(self, ino: int, parent: int, name: bytes) -> Inode:
         return await self.tree.link(ino, parent, name)
@@ -100,6 +125,7 @@ class Verbs:
     async def rmdir(self, parent: int, name: bytes, _uid: int) -> None:
         await self.tree.rmdir(parent, name)
 
+    @patient
     @mutating
     async def rename(
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, uid: int, gid: int
@@ -118,6 +144,7 @@ class Verbs:
 
     # Attributes
 
+    @patient
     @mutating
     async def setattr(self, ino: int, changes: Changes, fh: int | None, uid: int) -> Inode:
         handle = None if fh is None else self.handles.get(fh)
@@ -132,6 +159,7 @@ class Verbs:
             await self.files.seal_closed(self.inode(ino))
         return self.fs.xattrs.get(ino, name)
 
+    @patient
     @mutating
     async def setxattr(self, ino: int, name: bytes, value: bytes, in_group: Callable[[int], bool]) -> None:
         await self.fs.xattrs.set(ino, name, value, in_group)
@@ -149,6 +177,7 @@ class Verbs:
         self.handles[fh] = handle
         return fh
 
+    @patient
     async def open(self, ino: int, flags: int, uid: int) -> Handle:
         """A handle; its `passthrough` says that it has to be opened with `content.backing`."""
         handle = self.files.open(self.inode(ino), flags & os.O_ACCMODE != os.O_RDONLY, uid)
@@ -164,6 +193,7 @@ class Verbs:
             raise
         return handle
 
+    @patient
     @mutating
     async def create(
         self,
@@ -194,10 +224,12 @@ class Verbs:
     def read(self, fh: int, offset: int, size: int) -> Coroutine[Any, Any, bytes | bytearray]:
         return self.files.read(self.handles[fh], offset, size)
 
+    @patient
     def write(self, fh: int, offset: int, data: bytes, kills: bool) -> Coroutine[Any, Any, int]:
         """`kills`: set-id bits go (`Files.write`)."""
         return self.files.write(self.handles[fh], offset, data, kills)
 
+    @patient
     async def write_synced(self, fh: int, offset: int, data: bytes, kills: bool) -> int:
         """As `write`, with O_SYNC, O_DSYNC or their like: durable, where the kernel does not ask for that by
         an FSYNC (generic_write_sync, which fuse_direct_write_iter of fs/fuse/file.c does not call)."""
@@ -207,6 +239,7 @@ class Verbs:
             await self.files.fsync(handle)
         return written
 
+    @patient
     async def flush(self, fh: int) -> None:
         handle = self.handles[fh]
         if handle.wrote:
@@ -220,11 +253,18 @@ class Verbs:
         if not handle.inode.nlink:
             await self.tree.released(handle.inode)
 
+    @patient
     def fsync(self, fh: int) -> Coroutine[Any, Any, None]:
         return self.files.fsync(self.handles[fh])
 
+    @patient
+    def sync(self) -> Coroutine[Any, Any, None]:
+        """fsync(2) of a directory: all that was done until now."""
+        return self.group.durable()
+
     # Ranges
 
+    @patient
     @mutating
     async def copy_range(
         self, source: int, offset: int, target: int, target_offset: int, length: int, uid: int
@@ -246,6 +286,7 @@ class Verbs:
             async with self._writing_back:
                 await self.fs.scheduler.run(self.write_pages_back, inode.ino)
 
+    @patient
     async def allocate(self, fh: int, offset: int, length: int, mode: int, uid: int) -> None:
         handle = self.handles[fh]
         await self.files.allocate(handle, offset, length, mode, uid)

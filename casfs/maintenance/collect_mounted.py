@@ -16,7 +16,10 @@ the collector finds.
 
 from __future__ import annotations
 
+import errno
+import itertools
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from casfs.fs.filesystem import FileSystem
@@ -26,9 +29,17 @@ from casfs.namespace.collecting import Amount, Collecting, Orphan, Record
 STEP = 16
 """Orphans whose rows are deleted before other requests are served again, about half a millisecond."""
 
+BUSY_BATCH = 200
+IDLE_BATCH = 1_000
+"""Orphans removed with one commit when others write too, and when nobody does."""
+
 COMMIT_SECONDS = 2.0
 COMMIT_POLL = 0.05
 """Seconds to wait for a commit that comes by itself, and how often to look."""
+
+
+UNRECORDED = Record(0, 0, 0, 0, 0)
+"""Of a run that is not written down."""
 
 
 class Collected(NamedTuple):
@@ -42,19 +53,23 @@ class Collected(NamedTuple):
     busy: bool
 
 
-async def collect(fs: FileSystem, ids: list[int], cutoff_ns: int, now_ns: int, record: Record) -> Collected:
+async def collect(
+    fs: FileSystem, ids: list[int], cutoff_ns: int, now_ns: int, record: Record, *, urgent: bool = False
+) -> Collected:
     """Remove those of the orphans that are still due. `record`: what the run has done before, to be written
-    down.
+    down. `urgent`: somebody waits for the room, so do not wait for the commit of others.
 
     One batch at a time: the collector may be killed, and another one ask, while one goes on, whose thread
     would take what the next one has condemned and not committed. Raises FsError EROFS, OSError; then rows may
     have gone whose files are left.
     """
     async with fs.collecting:
-        return await _collect(fs, ids, cutoff_ns, now_ns, record)
+        return await _collect(fs, ids, cutoff_ns, now_ns, record, urgent)
 
 
-async def _collect(fs: FileSystem, ids: list[int], cutoff_ns: int, now_ns: int, record: Record) -> Collected:
+async def _collect(
+    fs: FileSystem, ids: list[int], cutoff_ns: int, now_ns: int, record: Record, urgent: bool
+) -> Collected:
     busy = fs.group.active
     taken: list[Orphan] = []
     failures = Failures()
@@ -66,13 +81,48 @@ async def _collect(fs: FileSystem, ids: list[int], cutoff_ns: int, now_ns: int, 
         if fs.group.must_wait:
             await fs.group.durable()
         await fs.scheduler.pause()
-    if busy:
+    if busy and not urgent:
         await _next_commit(fs)
     else:
         await fs.group.durable()
     gone = await fs.scheduler.run(_unlink_condemned, fs, taken, failures)
     told = [(stray.digest, stray.size, reason) for stray, reason in failures.kept]
     return Collected(gone, told, failures.others + failures.untried, failures.too_many, busy)
+
+
+async def collect_oldest(
+    fs: FileSystem,
+    cutoff_ns: int,
+    *,
+    wanted: Callable[[Amount], int],
+    urgent: bool = False,
+    record: Record = UNRECORDED,
+) -> Amount:
+    """Remove orphans, the oldest first, while so many more bytes are `wanted` after what has gone, which it
+    gives.
+
+    Those that came before `cutoff_ns`, in nanoseconds since 1970, and that no pin holds. For the daemon
+    itself, which may do so whenever it likes. Raises as `collect`; what it was cancelled in is done.
+    """
+    rows = Collecting(fs.store.namespace)
+    now_ns = time.time_ns()
+    after, done = (-1, 0), Amount(0, 0)
+    while (more := wanted(done)) > 0:
+        size = BUSY_BATCH if fs.group.active else IDLE_BATCH
+        found = rows.due(cutoff_ns, now_ns, after, size)
+        if not found:
+            break
+        sums = itertools.accumulate(orphan.size for orphan in found)
+        found = found[: 1 + sum(total < more for total in sums)]  # the last one makes it enough
+        after = (found[-1].orphaned_ns, found[-1].id)
+        ids = [orphan.id for orphan in found]
+        collected = await collect(fs, ids, cutoff_ns, now_ns, record, urgent=urgent)
+        done = Amount(done.blobs + collected.gone.blobs, done.bytes + collected.gone.bytes)
+        failed = record.failures + len(collected.failures) + collected.untried
+        record = record._replace(blobs=done.blobs, bytes=done.bytes, failures=failed)
+        if collected.gave_up:
+            raise OSError(errno.EIO, f"files of orphans cannot be removed: {collected.failures[-1][2]}")
+    return done
 
 
 def _take(fs: FileSystem, ids: list[int], cutoff_ns: int, now_ns: int) -> list[Orphan]:

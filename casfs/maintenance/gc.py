@@ -45,7 +45,7 @@ from casfs.maintenance.batch import (
 from casfs.maintenance.collect_mounted import Collected
 from casfs.maintenance.strays import Stray
 from casfs.namespace.collecting import Amount, Collecting, Orphan, Record, Run
-from casfs.store import Store, collector_lock, read_config
+from casfs.store import Store, collector_lock, make_way, read_config
 
 log = logging.getLogger(__name__)
 
@@ -155,6 +155,7 @@ def opened(path: str, durable: Durable | None = None, *, stop: Stop = never) -> 
     Raises StoreLocked when there is one, and as `Store` does.
     """
     read_config(path)
+    make_way(path)
     os.makedirs(f"{path}/run", mode=0o700, exist_ok=True)
     lock = collector_lock(path)
     if not lock.acquire():

@@ -82,6 +82,15 @@ class TrashRows:
         ).fetchall()
         return [TrashRow(*row) for row in rows]
 
+    def oldest_sizes(self, limit: int) -> list[int]:
+        """Sizes of the files that came to the trash first, the oldest first."""
+        rows: Any = self._execute(
+            """SELECT i.size FROM (SELECT ino, deleted_ns FROM trash ORDER BY deleted_ns, ino LIMIT ?) AS t
+               CROSS JOIN inode AS i ON i.ino = t.ino ORDER BY t.deleted_ns, t.ino""",
+            (limit,),
+        ).fetchall()
+        return [row[0] for row in rows]
+
     def matching(
         self, path: bytes, since_ns: int, before_ns: int, after: int, limit: int
     ) -> tuple[list[TrashRow], int]:

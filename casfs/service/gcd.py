@@ -26,7 +26,7 @@ from casfs.maintenance.gc import NO_LIMITS, Limits, Outcome
 from casfs.maintenance.scrub import PERIOD, ScrubReport, scrub_slice
 from casfs.namespace.collecting import Collecting
 from casfs.service.notify import notify
-from casfs.store import Store, collector_daemon_lock, read_config
+from casfs.store import Lock, Store, collector_daemon_lock, read_config
 
 log = logging.getLogger(__name__)
 
@@ -78,13 +78,22 @@ def serve(store: str, settings: Settings) -> None:
     lock = collector_daemon_lock(store)
     # From the moment the lock is held `casfs gc --now` may send it, which would end who does not expect it.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-    if not lock.acquire():
+    if not _acquired(lock):
         raise StoreLocked(f"{store} has a collector already, {lock.holder()}", "stop that one first")
     logging.basicConfig(level=logging.INFO, format="casfs: %(levelname)s: %(message)s")
     try:
         trio.run(Daemon(store, settings).run)
     finally:
         lock.release()
+
+
+def _acquired(lock: Lock) -> bool:
+    """Take it; a mount that looks who has it holds it for a moment."""
+    for _ in range(3):
+        if lock.acquire():
+            return True
+        time.sleep(0.05)
+    return False
 
 
 class Daemon:

@@ -21,8 +21,10 @@ from casfs.fuse.options import MountOptions
 from casfs.fuse.scheduler import TrioScheduler
 from casfs.fuse.session import Session
 from casfs.service import background
+from casfs.service.collector import Collector
 from casfs.service.mounts import detach, is_dead, read_ahead
 from casfs.service.notify import notify
+from casfs.service.pressure import Pressure
 from casfs.service.requests import Requests
 from casfs.service.trash import TrashService
 from casfs.store import Store, control_path, read_config
@@ -90,7 +92,10 @@ async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Call
     await fs.start()
     session = Session(fs, scheduler, mountpoint, options)
     trash = TrashService(fs, empties=not options.read_only)
-    server = Server(control_path(store.path), Requests(fs, mountpoint, session, trash).operations())
+    pressure = Pressure(fs, trash, options.low_room)
+    collector = Collector(fs, options.orphan_share)
+    requests = Requests(fs, mountpoint, session, trash, pressure, collector)
+    server = Server(control_path(store.path), requests.operations())
     _allow_many_files()
     session.mount()
     try:
@@ -100,6 +105,9 @@ async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Call
             nursery.start_soon(session.commit)
             nursery.start_soon(session.seal_resting)
             nursery.start_soon(trash.run)
+            if not options.read_only:
+                nursery.start_soon(pressure.run)
+                nursery.start_soon(collector.run)
             nursery.start_soon(_unmount_on_signal, session, mountpoint)
             log.info("%s is mounted on %s", store.path, mountpoint)
             ready()

@@ -13,17 +13,29 @@ from casfs.fuse import caches
 from casfs.fuse.session import Session
 from casfs.maintenance import collect_mounted
 from casfs.namespace.collecting import Record
+from casfs.service.collector import Collector
+from casfs.service.pressure import Pressure
 from casfs.service.trash import TrashService
 
 
 class Requests:
     """The operations of the control socket. Runs on the event loop's thread."""
 
-    def __init__(self, fs: FileSystem, mountpoint: str, session: Session, trash: TrashService) -> None:
+    def __init__(
+        self,
+        fs: FileSystem,
+        mountpoint: str,
+        session: Session,
+        trash: TrashService,
+        pressure: Pressure,
+        collector: Collector,
+    ) -> None:
         self._fs = fs
         self._mountpoint = mountpoint
         self._session = session
         self._trash = trash
+        self._pressure = pressure
+        self._collector = collector
         self._since = time.time()
 
     def operations(self) -> dict[str, Any]:
@@ -47,6 +59,8 @@ class Requests:
             "seconds_mounted": int(time.time() - self._since),
             "log_bytes": store.namespace.log_pages * 4096,
             "activity": activity,
+            "room": self._pressure.state(),
+            "collection": self._collector.state(),
             "features": self._session.features() | {"trash": self._trash.state},
         }
 

@@ -59,15 +59,23 @@ class TrashService:
                 log.warning("the trash could not be looked after: %s", error)
 
     async def _empty(self, older_ns: int | None) -> Changed:
+        changed = await self._expire(older_ns, None)
+        if changed.files:
+            log.info("%d files, %d bytes left the trash for good", changed.files, changed.size)
+        return changed
+
+    async def give_up(self, files: int) -> Changed:
+        """Remove the oldest so many files, however long the rules keep them."""
+        return await self._expire(0, files)
+
+    async def _expire(self, older_ns: int | None, limit: int | None) -> Changed:
         if self._fs.group.failed:
             return Changed()
         changed = Changed()
         try:
-            await expire(self._fs, time.time_ns(), older_ns, changed)
+            await expire(self._fs, time.time_ns(), older_ns, changed, limit)
         finally:
             await self._tell(changed)
-        if changed.files:
-            log.info("%d files, %d bytes left the trash for good", changed.files, changed.size)
         return changed
 
     async def _tell(self, changed: Changed) -> None:

@@ -181,7 +181,8 @@ def bindfs(work: Path) -> Iterator[Target]:
             if time.monotonic() > deadline:
                 raise SetupError(f"bindfs did not mount within {MOUNT_SECONDS:g} s")
             time.sleep(0.02)
-        yield Target("bindfs", str(mountpoint), str(mountpoint), process.pid)
+        place = str(mountpoint)
+        yield Target("bindfs", place, place, process.pid, contents_in=(str(below),))
     finally:
         with undisturbed():
             unmount(mountpoint, "fusermount3", "-u")
@@ -272,11 +273,19 @@ class Casfs:
         self.init(store)
         with self.mounted(store, mountpoint) as status:
             features = status.get("features", {})
-            yield Target(name, str(mountpoint), str(mountpoint), status.get("pid"), features)
+            yield Target(
+                name,
+                str(mountpoint),
+                str(mountpoint),
+                status.get("pid"),
+                features,
+                contents_in=(f"{store}/blobs", f"{store}/staging"),
+                collector=(self.command, "gc", str(store), "--grace", "0"),
+            )
 
 
 @contextlib.contextmanager
 def plain(work: Path) -> Iterator[Target]:
     """A folder on the disk itself."""
     folder = new_folder(work, "plain")
-    yield Target("plain", str(folder), str(folder))
+    yield Target("plain", str(folder), str(folder), contents_in=(str(folder),))

@@ -85,6 +85,10 @@ def describe(series: Series) -> Summary:
         ]
         if served:
             summary["daemon_cpu_us"] = 1e6 * median(served)
+        summary["figures"] = {
+            figure: median(sample.figures[figure] for sample in series.samples if figure in sample.figures)
+            for figure in dict.fromkeys(figure for sample in series.samples for figure in sample.figures)
+        }
     return summary
 
 
@@ -110,6 +114,7 @@ def summarize(
             "unit": f"{WORKLOADS[name].unit}/s",
             "goal": str(goal) if (goal := WORKLOADS[name].goal) else None,
             "wanted": goal.ratio if goal else None,
+            "limits": dict(WORKLOADS[name].limits),
             "skipped": results.skipped.get(name),
             "targets": {
                 target: describe(one)
@@ -227,6 +232,19 @@ def verdicts(summary: Summary) -> Iterator[str]:
             yield f"{name} met {len(reached) - len(missed)} of {len(reached)} goals by medians{which}."
 
 
+def figures(summary: Summary) -> Iterator[str]:
+    """What workloads measured besides their rates, medians too, and whether that is within their limits."""
+    for workload, one in summary["workloads"].items():
+        for name, target in one["targets"].items():
+            cells = []
+            for figure, value in target.get("figures", {}).items():
+                limit = one["limits"].get(figure) if name not in PEERS else None
+                verdict = f" ({'within' if value <= limit else 'above'} {limit:g})" if limit else ""
+                cells.append(f"{figure} {number(value)}{verdict}")
+            if cells:
+                yield f"{workload} on {name}: {', '.join(cells)}."
+
+
 def notes(summary: Summary, *, cpu: bool, best: bool, goals: bool) -> list[str]:
     """What has to be said beside the table."""
     size = f"{summary['rounds']} interleaved rounds at scale {summary['scale']:g}"
@@ -239,6 +257,7 @@ def notes(summary: Summary, *, cpu: bool, best: bool, goals: bool) -> list[str]:
         ]
     if goals:
         lines += verdicts(summary)
+    lines += figures(summary)
     for name, target in summary["targets"].items():
         if target["features"]:
             stated = ", ".join(f"{feature} {state}" for feature, state in target["features"].items())

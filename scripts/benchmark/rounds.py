@@ -37,6 +37,8 @@ class Target:
     root: str  # the bench's own folder there
     daemon: int | None = None  # pid of the process that serves it, when known
     features: Mapping[str, str] = field(default_factory=dict)  # what the daemon says of itself
+    contents_in: tuple[str, ...] = ()  # as in Trial
+    collector: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Sample:
     seconds: float
     client_cpu: float
     daemon_cpu: float | None
+    figures: Mapping[str, float] = field(default_factory=dict)  # what the workload measured besides
 
     @property
     def rate(self) -> float:
@@ -135,7 +138,7 @@ def time_trial(workload: Workload, trial: Trial, daemon: int | None, round_numbe
         os.chdir(trial.root)
         remove_folder(folder)
     served = daemon_after - daemon_before if daemon_after is not None and daemon_before is not None else None
-    return Sample(round_number, amount, seconds, client_after - client_before, served)
+    return Sample(round_number, amount, seconds, client_after - client_before, served, trial.figures)
 
 
 def in_child(
@@ -214,7 +217,7 @@ def run_rounds(
                         continue
                     progress(f"round {round_number}/{rounds}", f"{workload.name} on {target.name}")
                     seed = f"{run} {target.name} {workload.name} {round_number}"
-                    trial = Trial(target.root, scratch, scale, seed)
+                    trial = Trial(target.root, scratch, scale, seed, target.contents_in, target.collector)
                     outcome = run_trial(workload, target, trial, round_number, timeout)
                     if isinstance(outcome, Sample):
                         series.samples.append(outcome)

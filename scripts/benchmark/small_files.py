@@ -138,6 +138,28 @@ def open_read_close(trial: Trial) -> Steps:
     yield trial.repeated(lambda: open_read_close_all(paths))
 
 
+@workload("files", Drop.ALL, goal=AS_BINDFS)
+def open_read_close_cold(trial: Trial) -> Steps:
+    """open, read and close 2,000 files of 4 KiB, nothing cached"""
+    paths = enter_small_files(trial)
+    yield READY
+    yield open_read_close_all(paths)
+
+
+@workload("files")
+def create_fsync(trial: Trial) -> Steps:
+    """create, write, fsync and close 500 files of 4 KiB, each with new content"""
+    paths, contents = names(trial.count(500)), trial.contents(trial.count(500))
+    yield READY
+    for path, content in zip(paths, contents, strict=True):
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        os.write(fd, content)
+        os.fsync(fd)
+        os.close(fd)
+    yield len(paths)
+    expect_contents(paths, contents)
+
+
 @workload("renames", goal=AS_BINDFS)
 def rename(trial: Trial) -> Steps:
     """rename 2,000 files to new names in the same directory"""

@@ -7,6 +7,7 @@ store beforehand, is made anew for every trial from the trial's own seed.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import random
@@ -16,7 +17,7 @@ import sysconfig
 import tarfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 KIB = 1024
@@ -50,6 +51,9 @@ class Trial:
     scratch: str  # a folder outside every target, for archives and bundles
     scale: float  # 1.0 is the documented size of each workload
     seed: str  # another one for each run, target, workload and round
+    contents_in: tuple[str, ...] = ()  # the folders where the target keeps contents, when known
+    collector: tuple[str, ...] = ()  # the command that removes from there what nobody needs
+    figures: dict[str, float] = field(default_factory=dict)  # what a workload measures besides its rate
 
     def count(self, full: int) -> int:
         """`full` scaled, at least 1."""
@@ -81,6 +85,15 @@ class Trial:
             amount += once()
         return amount
 
+    def stored(self) -> int | None:
+        """Bytes that all contents of the target take on disk; None when it is not known where they are."""
+        return allocated(*self.contents_in) if self.contents_in else None
+
+    def collect(self) -> None:
+        """Have the target give up what nobody needs. Raises WorkloadError."""
+        if self.collector:
+            spawn(*self.collector)
+
     def fixture(self, name: str, build: Callable[[Trial], None]) -> str:
         """The path of a folder on the target that `build` fills, as its working directory, the first time."""
         path = f"{self.root}/fixture-{name}"
@@ -94,6 +107,18 @@ class Trial:
             os.chdir(before)
             os.rename(unfinished, path)
         return path
+
+
+def allocated(*tops: str) -> int:
+    """Bytes that the files below these folders take on disk; one with several names counts once."""
+    blocks = {}
+    for top in tops:
+        for folder, _, files in os.walk(top):
+            for file in files:
+                with contextlib.suppress(FileNotFoundError):
+                    stat = os.lstat(f"{folder}/{file}")
+                    blocks[stat.st_dev, stat.st_ino] = stat.st_blocks
+    return 512 * sum(blocks.values())
 
 
 def names(count: int, prefix: str = "f") -> list[str]:

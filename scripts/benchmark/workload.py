@@ -8,8 +8,8 @@ relative to the working directory, so that the client costs little beside the sy
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 from .trial import Trial
@@ -56,6 +56,8 @@ class Workload:
     at_rest: bool  # what was prepared is on disk before the clock starts, not only in the page cache
     goal: Goal | None
     steps: Body
+    slow: bool = False  # only run when it is named
+    limits: Mapping[str, float] = field(default_factory=dict)  # the most that figures of the trial shall be
 
     @property
     def description(self) -> str:
@@ -66,12 +68,19 @@ WORKLOADS: dict[str, Workload] = {}
 
 
 def workload(
-    unit: str, drop: Drop = Drop.NOTHING, *, at_rest: bool = True, goal: Goal | None = None
+    unit: str,
+    drop: Drop = Drop.NOTHING,
+    *,
+    at_rest: bool = True,
+    goal: Goal | None = None,
+    slow: bool = False,
+    limits: Mapping[str, float] | None = None,
 ) -> Callable[[Body], Body]:
     """Registers a workload under the name of its function."""
 
     def register(steps: Body) -> Body:
-        WORKLOADS[steps.__name__] = Workload(steps.__name__, unit, drop, at_rest, goal, steps)
+        name = steps.__name__
+        WORKLOADS[name] = Workload(name, unit, drop, at_rest, goal, steps, slow, limits or {})
         return steps
 
     return register

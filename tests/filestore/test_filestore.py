@@ -16,6 +16,7 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
+from casfs.filestore import claims
 from casfs.filestore import filestore as module
 from casfs.filestore.filestore import FileStore, copy_range, hash_bytes, hash_descriptor
 from casfs.filestore.staging import StagedFile
@@ -305,20 +306,28 @@ def test_enumerate_passes_over_a_missing_shard(filestore: FileStore) -> None:
 
 
 class Disk:
-    """statvfs(3) of a disk with so many free bytes."""
+    """statvfs(3) of a disk with so many free bytes, and inodes."""
 
     def __init__(self, total: int, free: int) -> None:
         self.total, self.free, self.asked = total, free, 0
+        self.files, self.free_files = 1_000_000, 500_000
 
     def __call__(self, _: str) -> SimpleNamespace:
         self.asked += 1
-        return SimpleNamespace(f_frsize=1, f_blocks=self.total, f_bfree=self.free, f_bavail=self.free)
+        return SimpleNamespace(
+            f_frsize=1,
+            f_blocks=self.total,
+            f_bfree=self.free,
+            f_bavail=self.free,
+            f_files=self.files,
+            f_favail=self.free_files,
+        )
 
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     disk = Disk(100 << 30, 50 << 30)
-    monkeypatch.setattr(module, "os", SimpleNamespace(**{**vars(os), "statvfs": disk}))
+    monkeypatch.setattr(claims, "os", SimpleNamespace(**{**vars(os), "statvfs": disk}))
     return disk
 
 
@@ -346,7 +355,7 @@ def test_a_file_that_is_made_later_is_refused_when_others_have_filled_the_disk(
     filestore: FileStore, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its close was told that all is well, on the ground of a look at the disk long before."""
-    monkeypatch.setattr(module, "CLAIM_SECONDS", -1.0)
+    monkeypatch.setattr(claims, "CLAIM_SECONDS", -1.0)
     filestore.claim(4096)
     disk.free = 10 << 20
     filestore.claim(4096)
@@ -359,6 +368,42 @@ def test_some_room_is_always_kept_for_the_log(filestore: FileStore, disk: Disk) 
     filestore.claim(1 << 20)
     with pytest.raises(OSError, match="full"):
         filestore.claim(10 << 20)
+
+
+def test_inodes_run_out_before_close(filestore: FileStore, disk: Disk) -> None:
+    """1,500 small files were accepted, closed without an error, and lost."""
+    disk.free_files = claims.FILE_RESERVE + 100
+    for _ in range(100):
+        filestore.promise(4096, 1)
+    with pytest.raises(OSError, match="no inodes left") as raised:
+        filestore.promise(4096, 1)
+    assert raised.value.errno == errno.ENOSPC
+    filestore.promise(-4096, -1)
+    filestore.promise(4096, 1)
+
+
+def test_what_is_accepted_keeps_its_inode(filestore: FileStore, disk: Disk) -> None:
+    disk.free_files = claims.FILE_RESERVE + 1
+    filestore.accept(DIGEST, CONTENT)
+    with pytest.raises(OSError, match="no inodes left"):
+        filestore.claim(4096, 1)
+    filestore.claim(4096)
+
+
+def test_a_file_system_that_makes_inodes_as_it_needs_them_has_enough(
+    filestore: FileStore, disk: Disk
+) -> None:
+    disk.files = disk.free_files = 0
+    filestore.promise(4096, 1)
+
+
+def test_a_write_takes_what_is_left(filestore: FileStore, disk: Disk) -> None:
+    disk.free = claims.RESERVE + 10_000
+    assert filestore.claim_some(100_000) == 8192
+    disk.free = claims.RESERVE + 1_000
+    with pytest.raises(OSError, match="full"):
+        filestore.claim_some(100_000)
+    assert filestore.refused == 100_000
 
 
 def test_a_small_disk_keeps_less(scratch: Path, disk: Disk) -> None:

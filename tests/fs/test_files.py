@@ -301,7 +301,7 @@ def test_a_full_disk_is_told_of_at_the_write(
     file = kernel.open("file", CREATE)
     with monkeypatch.context() as patch:
         patch.setattr(filestore, "room", lambda: Room(1 << 30, 0, 0))
-        patch.setattr("casfs.filestore.filestore.CLAIM_SECONDS", -1)
+        patch.setattr("casfs.filestore.claims.CLAIM_SECONDS", -1)
         with pytest.raises(OSError, match="full") as raised:
             file.write(b"content")
     assert raised.value.errno == errno.ENOSPC
@@ -316,8 +316,8 @@ def test_what_is_promised_to_small_files_is_not_promised_again(
 ) -> None:
     """Two looks at the same free space, with a commit to come that would need it twice."""
     filestore = session.store.filestore
-    reserve = filestore._reserve
-    monkeypatch.setattr("casfs.filestore.filestore.CLAIM_SECONDS", -1)
+    reserve = filestore.reserve
+    monkeypatch.setattr("casfs.filestore.claims.CLAIM_SECONDS", -1)
     kernel.write_file("first", b"content")
     needed = filestore.promised + filestore._pending_rows
     monkeypatch.setattr(filestore, "room", lambda: Room(1 << 30, 1 << 20, reserve + needed + FILE_ROOM))

@@ -173,7 +173,7 @@ def test_a_writer_who_finds_no_room_for_the_copy_is_refused_and_the_readers_keep
         await mount.write_file(b"one", CONTENT)
         reader = await opened(mount, b"one")
 
-        def full(_size: int) -> None:
+        def full(_size: int, _files: int = 0) -> None:
             raise FsError(28)
 
         with monkeypatch.context() as patch:

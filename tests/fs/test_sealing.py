@@ -227,7 +227,7 @@ def test_no_room_to_spill_keeps_what_was_written(
     assert kernel.read_file("file") == b"content" + LARGE
 
 
-def full(_: int) -> None:
+def full(_: int, _files: int = 0) -> None:
     raise OSError(errno.ENOSPC, "full")
 
 

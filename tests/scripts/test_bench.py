@@ -35,7 +35,7 @@ def test_every_workload_has_a_rate_on_each_target(tmp_path: Path, folders: tuple
     one, other = folders
     result = tmp_path / "result.json"
     arguments = [f"one={one}", f"plain={other}", "--scale", "0.002", "--rounds", "2", "--work", tmp_path]
-    done = bench(*arguments, "--json", result)
+    done = bench(*arguments, "--workloads", "*", "--json", result)
     assert done.returncode == 0, done.stdout + done.stderr
 
     summary: dict[str, Any] = json.loads(result.read_text())
@@ -89,6 +89,37 @@ def test_goals_are_judged_against_peer_targets_and_workloads(
     assert table["seq_write"].endswith("-")
 
 
+def test_figures_are_shown_with_their_limits_and_kept(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    one, other = folders
+    result = tmp_path / "result.json"
+    arguments = [f"one={one}", f"plain={other}", "--scale", "0.02", "--rounds", "2", "--work", tmp_path]
+    done = bench(*arguments, "--workloads", "append_line", "--json", result)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    measured = json.loads(result.read_text())["workloads"]["append_line"]
+    figure = "ms of 99 % but the first"
+    assert measured["limits"][figure] == 1
+    for name in ("one", "plain"):
+        value = measured["targets"][name]["figures"][figure]
+        samples = [sample["figures"][figure] for sample in measured["targets"][name]["samples"]]
+        assert value == pytest.approx(sum(samples) / 2)
+    lines = {line.split(":")[0]: line for line in done.stdout.splitlines()}
+    within = measured["targets"]["one"]["figures"][figure] <= 1
+    assert f"({'within' if within else 'above'} 1)" in lines["append_line on one"]
+    assert "(" not in lines["append_line on plain"], "a peer is not judged"
+    assert "disk" not in lines["append_line on one"], "nobody knows where a named folder keeps its contents"
+
+
+def test_what_takes_long_is_only_run_when_it_is_named(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    listed = bench("--list").stdout.splitlines()
+    slow = [line.split()[0] for line in listed if line.endswith("(only when named)")]
+    assert {"git_commit", "tar_append", "append_line_1g"} <= set(slow)
+    one, _ = folders
+    arguments = [f"one={one}", "--rounds", "1", "--work", tmp_path, "--timeout", "0.000001", "--json", "-"]
+    run = json.loads(bench(*arguments).stdout)["workloads"]
+    assert list(run) == [name for name in workload_names() if name not in slow]
+
+
 def command(path: Path, script: str) -> Path:
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
@@ -101,7 +132,7 @@ def test_it_mounts_and_removes_its_own_targets(tmp_path: Path) -> None:
     work, result = tmp_path / "work", tmp_path / "result.json"
     work.mkdir()
     arguments = ["--setup", "--casfs", casfs, "--work", work, "--scale", "0.002", "--rounds", "1"]
-    done = bench(*arguments, "--workloads", "create,cp,cp_tree,git_clone", "--json", result)
+    done = bench(*arguments, "--workloads", "create,cp,cp_tree,git_clone,append_log", "--json", result)
     assert done.returncode == 0, done.stdout + done.stderr
     summary: dict[str, Any] = json.loads(result.read_text())
     kinds = {name: target["file_system"] for name, target in summary["targets"].items()}
@@ -110,6 +141,9 @@ def test_it_mounts_and_removes_its_own_targets(tmp_path: Path) -> None:
     assert not kinds["plain"].startswith("fuse")
     assert summary["targets"]["casfs"]["daemon"] is not None
     assert summary["targets"]["casfs"]["features"], "what casfs says of itself is kept with the numbers"
+    for target in summary["workloads"]["append_log"]["targets"].values():
+        assert target["figures"]["disk at rest"] == 1
+        assert "disk while hot" in target["figures"]
     assert list(work.iterdir()) == []
 
 

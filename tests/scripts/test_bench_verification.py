@@ -7,8 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from scripts.benchmark.hot_files import expect_end
 from scripts.benchmark.large_file import expect_written
-from scripts.benchmark.trial import WorkloadError, expect_contents, expect_names, expect_same, write_large
+from scripts.benchmark.trial import (
+    WorkloadError,
+    allocated,
+    expect_contents,
+    expect_names,
+    expect_same,
+    write_large,
+)
 
 SIZE = 1 << 20
 
@@ -62,6 +70,27 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_a_wrong_result_is_an_error(fault: Callable[[Path], None], folder: Path) -> None:
+    with pytest.raises(WorkloadError, match="wrong result"):
+        fault(folder)
+
+
+def test_a_file_with_several_names_takes_its_room_once(folder: Path) -> None:
+    (folder / "a").write_bytes(bytes(SIZE))
+    once = allocated(str(folder))
+    (folder / "second").hardlink_to(folder / "a")
+    assert allocated(str(folder)) == allocated(str(folder), str(folder)) == once >= SIZE
+
+
+def end_cut_off(folder: Path) -> None:
+    expect_end(str(folder / "a"), 2, b"a")
+
+
+def other_end(folder: Path) -> None:
+    expect_end(str(folder / "a"), 1, b"b")
+
+
+@pytest.mark.parametrize("fault", [end_cut_off, other_end], ids=lambda fault: fault.__name__)
+def test_a_log_that_ends_otherwise_is_an_error(fault: Callable[[Path], None], folder: Path) -> None:
     with pytest.raises(WorkloadError, match="wrong result"):
         fault(folder)
 
