@@ -214,7 +214,7 @@ class Passthrough(Contents):
             self._unregister(backing)
 
     def unmounted(self) -> None:
-        """The kernel has forgotten what was registered, and the descriptor that was asked for it is closed."""
+        """The kernel has forgotten what was registered; the descriptor that was asked for it is closed."""
         self.backings = self._registrar = None
 
     def _unregister(self, backing: int) -> None:
