@@ -283,9 +283,7 @@ class InodeTable:
             self._deleted.clear()
         if self._dirty:
             dirty = list(self._dirty.values())
-            for (
-                inode
-            ) in dirty:  # before: what fails half way has left rows, which have to go with their inodes
+            for inode in dirty:  # before: what fails half way leaves rows, which go with their inodes
                 inode.stored = True
             try:
                 self._namespace.inodes.write([inode.row() for inode in dirty])

@@ -1,8 +1,8 @@
 """Whatever a verb meets on its way, a full disk, a broken one, a bug: it has happened wholly or not at all.
 
 Each mutating verb is run on a copy of one store with an error at its n-th call into the namespace or the
-filestore, for each n until it comes through. Then everything that is in memory is committed, and the tree is as
-before or as after the verb, with every count right.
+filestore, for each n until it comes through. Then everything that is in memory is committed, and the tree is
+as before or as after the verb, with every count right.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ ERRORS: dict[str, Callable[[], Exception]] = {
     "the database": lambda: apsw.IOError("injected"),
 }
 
+KINDS = list(ERRORS)
+
 NO_ID = 0xFFFFFFFF
 
 PARTS = ("inodes", "dentries", "blobs", "xattrs", "damage", "trash")
@@ -69,6 +71,8 @@ class Injector:
 
     def _wrapped(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
+            if name == "FileStore.promise" and args[0] < 0:  # room that is given back
+                return method(*args, **kwargs)
             number = self.calls
             self.calls += 1
             if number == self.at:
@@ -283,15 +287,19 @@ def run(built: Path, place: Path, verb: Verb, at: int, error: Callable[[], Excep
     return injector.where, failed, before, now, again
 
 
-@pytest.mark.parametrize("kind", ERRORS)
 @pytest.mark.parametrize("name", VERBS)
-def test_a_verb_happens_wholly_or_not_at_all(built: Path, scratch: Path, name: str, kind: str) -> None:
+def test_a_verb_happens_wholly_or_not_at_all(built: Path, scratch: Path, name: str) -> None:
     place = scratch / "store"
-    where, failed, before, after, again = run(built, place, VERBS[name], -1, ERRORS[kind])
+    where, failed, before, after, again = run(built, place, VERBS[name], -1, AssertionError)
     assert (where, failed) == ("", False)
     assert again == after
     for at in range(1000):
-        where, failed, _, now, again = run(built, place, VERBS[name], at, ERRORS[kind])
+        kind = KINDS[(at + len(name)) % len(KINDS)]
+        try:
+            where, failed, _, now, again = run(built, place, VERBS[name], at, ERRORS[kind])
+        except AssertionError as problem:
+            problem.add_note(f"{kind} at call {at}")
+            raise
         if not where:
             break
         shown = f"{kind} at call {at}, {where}"
