@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from casfs.types import Room
@@ -48,8 +49,9 @@ class Claims:
     """The room of a store at `root`, and what of it is spoken for.
 
     `promised`, `promised_files`: bytes and inodes that staged content in memory will take on disk. `refused`:
-    bytes of the largest claim that found no room since somebody has set it to 0. All owned by the file
-    system's thread, but for `waiting`.
+    bytes of the largest claim that found no room since somebody has set it to 0. `is_low` is called when a
+    look at the disk finds fewer than `low` bytes for new data. All owned by the file system's thread, but for
+    `waiting`.
     """
 
     def __init__(self, root: str) -> None:
@@ -61,6 +63,8 @@ class Claims:
         self.promised = 0
         self.promised_files = 0
         self.refused = 0
+        self.low = 0
+        self.is_low: Callable[[], object] = lambda: None
         room = self.room()
         self.reserve = min(RESERVE, room.total // 32)
         self.file_reserve = min(FILE_RESERVE, room.files_total // 32)
@@ -101,6 +105,8 @@ class Claims:
     def _look(self, size: int, files: int) -> None:
         self._looked = time.monotonic()
         left = self.left()
+        if left.bytes < self.low:
+            self.is_low()
         if size > left.bytes or files > left.files:
             self.refused = max(self.refused, size)
             self._claimable = -1  # also for who only asks

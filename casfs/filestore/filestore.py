@@ -214,6 +214,22 @@ class FileStore(Claims):
                 self._condemned.discard(digest)
         return True
 
+    def remove_all_condemned(self) -> None:
+        """At the end, once their rows are gone for good: the files of batches that were cut off. Blocks.
+
+        Raises OSError for the first that cannot be removed; the others are all the same.
+        """
+        failed: list[OSError] = []
+        for digest in list(self._condemned):
+            try:
+                self.remove_condemned(digest, 0)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                failed.append(error)
+        if failed:
+            raise failed[0]
+
     # Using what is there
 
     def open(self, digest: bytes) -> int:

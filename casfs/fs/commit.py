@@ -259,6 +259,12 @@ class GroupCommit:
                 await self.before_durable()
             except OSError as error:  # the rest is committed all the same
                 left_out = error
+        await self.committed()
+        if left_out is not None:
+            raise left_out
+
+    async def committed(self) -> None:
+        """As `durable`, for rows: without what was closed and cannot be sealed, which stays for later."""
         wanted = self._number
         while self._durable < wanted:
             if self.failed:
@@ -267,8 +273,6 @@ class GroupCommit:
                 await self._running.wait()
             else:
                 await self._commit()
-        if left_out is not None:
-            raise left_out
 
     async def _commit(self) -> None:
         running = self._running = self._scheduler.event()

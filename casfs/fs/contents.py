@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 from casfs.filestore.filestore import FILE_ROOM, hash_bytes
 from casfs.fs.commit import GroupCommit
+from casfs.fs.complaints import Complaints
 from casfs.fs.content import MEMORY_LIMIT, Content, Handle
 from casfs.fs.inodes import Inode, InodeTable
 from casfs.fs.prefix import PrefixHash
@@ -53,6 +54,7 @@ class Contents:
         self.attributes_changed: Callable[[int], object] = lambda _: None
         self.seals_at_close = False
         self.seals_due: set[Content] = set()
+        self.complaints = Complaints()
 
     def open(self, inode: Inode, writable: bool, uid: int) -> Handle:
         """A handle of a regular file. Raises OSError EIO when its staged file is gone, and for who wants to
@@ -110,6 +112,11 @@ class Contents:
         """Has anybody opened it for writing?"""
         return inode.content is not None and inode.content.writers > 0
 
+    def close_all(self, inode: Inode) -> None:
+        """The mount has gone: the kernel does not send each RELEASE that is left to send then."""
+        if inode.content is not None:
+            inode.content.handles = inode.content.writers = 0
+
     def discard(self, inode: Inode) -> bool:
         """An inode without names goes: content, attributes, row. Inside a transaction. False while open."""
         content = inode.content
@@ -119,6 +126,8 @@ class Contents:
                 return False
         if inode.staged is not None:
             self._group.obsolete(inode.staged)
+        if self.complaints.open:
+            self.complaints.over(inode.ino)
         self._inodes.remove(inode)
         return True
 
@@ -259,6 +268,11 @@ class Contents:
         """Where a file is, for the log."""
         paths = self._paths_of(inode.ino)
         return os.fsdecode(paths[0]) if paths else f"inode {inode.ino}, which has no name"
+
+    @property
+    def writable(self) -> list[int]:
+        """The numbers of the inodes that are open for writing."""
+        return [ino for ino, content in self._open.items() if content.writers]
 
     @property
     def unsealed(self) -> int:

@@ -9,7 +9,7 @@ from casfs.fs.attributes import Attributes
 from casfs.fs.commit import GroupCommit
 from casfs.fs.inodes import InodeTable
 from casfs.fs.ranges import Ranges
-from casfs.fs.recovery import recover
+from casfs.fs.recovery import Recovery, recover
 from casfs.fs.scheduler import Mutex, Scheduler
 from casfs.fs.trash import STEP, Trash
 from casfs.fs.tree import Tree
@@ -56,6 +56,7 @@ class FileSystem:
         self.files = Ranges(store, self.inodes, self.group, scheduler)
         self.files.trash = self.trash
         self.collecting = Mutex(scheduler)
+        self.recovery = Recovery(clean=True)
         self.relieve: Callable[[], Awaitable[bool]] = _no_relief
         self.group.before_commit = self._before_commit
         self.group.before_rows = self.trash.flush
@@ -66,7 +67,7 @@ class FileSystem:
 
     async def start(self) -> None:
         """Clean up after a crash. Raises OSError."""
-        await recover(self.store, self.inodes, self.group, self.files)
+        self.recovery = await recover(self.store, self.inodes, self.group, self.files)
 
     async def _before_commit(self) -> None:
         """What can be done while operations go on."""
@@ -80,12 +81,19 @@ class FileSystem:
         """Seal what is open and make everything durable. Raises OSError when that is not possible; what is
         possible is done before."""
         failed = await self.files.settle_all()
+        for ino in self.tree.unlinked:
+            self.files.close_all(self.inodes.get(ino))
         await self.tree.forget(list(self.tree.unlinked))
         await self.group.begin()
         self.trash.flush()
         self.inodes.return_numbers()
         await self.group.durable()
-        if failed:
+        await self.scheduler.run(self.store.filestore.remove_all_condemned)
+        if not failed:
+            await self.group.begin()
+            self.store.namespace.note_end()
+            await self.group.durable()
+        else:
             raise failed[0]
 
     def activity(self) -> Activity:

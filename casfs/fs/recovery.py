@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import logging
 import os
+import time
+from dataclasses import dataclass
 
 from casfs.fs.commit import GroupCommit
 from casfs.fs.files import Files
@@ -24,26 +26,56 @@ SEALED_BYTES = 64 << 20
 """Bytes of staged files that are sealed at the start, a tenth of a second; the rest is sealed later."""
 
 
-async def recover(store: Store, inodes: InodeTable, group: GroupCommit, files: Files) -> None:
+@dataclass(slots=True)
+class Recovery:
+    """What a start has found and done. `clean`: the last user of the store has left nothing to do.
+
+    `staged`: files that rows named; `sealed`: bytes of them that were sealed; `unlinked`: inodes without a
+    name, but for those below a directory; `removed`: staged files that no row named. All in `seconds`, of
+    which `sync_seconds` were for syncfs(2), which waits for other programs' data on that disk, too.
+    """
+
+    clean: bool
+    staged: int = 0
+    sealed: int = 0
+    unlinked: int = 0
+    removed: int = 0
+    sync_seconds: float = 0.0
+    seconds: float = 0.0
+
+
+async def recover(store: Store, inodes: InodeTable, group: GroupCommit, files: Files) -> Recovery:
     """Bring a store whose last user may have died to a clean state, durable."""
+    began = time.monotonic()
     await group.begin()
+    found = Recovery(store.namespace.note_start(time.time_ns()))
     inodes.reserve_numbers()
     # Before anything is published: a commit of our own takes the place of one that a SIGKILL has cut off
     # between its last byte in the log and its being seen, and what was published and never synced cannot be
     # found again as if it were durable (I1).
     await group.durable()
+    syncing = time.monotonic()
     store.filestore.sync_all()
-    left = SEALED_BYTES
+    found.sync_seconds = time.monotonic() - syncing
     for row in list(store.namespace.inodes.with_staged()):
         await group.begin()
-        left -= await _restore_staged(inodes, files, row.ino, row.size, left)
-    await remove_unlinked(store, inodes, group, files, store.namespace.inodes.unlinked())
+        found.staged += 1
+        left = SEALED_BYTES - found.sealed
+        found.sealed += await _restore_staged(inodes, files, row.ino, row.size, left)
+    unlinked = store.namespace.inodes.unlinked()
+    found.unlinked = len(unlinked)
+    await remove_unlinked(store, inodes, group, files, unlinked)
     await group.durable()
     kept = {row.staged for row in store.namespace.inodes.with_staged()}
     staging = store.filestore.staging
     for name in staging.names():
         if name not in kept:
             staging.remove(name)
+            found.removed += 1
+    found.seconds = time.monotonic() - began
+    if not found.clean:
+        log.info("the store was not left cleanly: %s", found)
+    return found
 
 
 async def _restore_staged(inodes: InodeTable, files: Files, ino: int, size: int, left: int) -> int:

@@ -181,6 +181,8 @@ class Sealing(Passthrough):
         inode = content.inode
         content.dirty = content.changed = content.rewritten = False
         content.written = 0
+        if self.complaints.open:
+            self.complaints.over(inode.ino)
         content.close_blob()
         if inode.blob != blob:
             self._drop_idle(inode.blob)

@@ -12,13 +12,11 @@ import logging
 import os
 
 from casfs.errors import FsError
-from casfs.fs.commit import PASSING, TRIES, GroupCommit
+from casfs.fs.commit import PASSING, TRIES
 from casfs.fs.content import Content
-from casfs.fs.inodes import Inode, InodeTable
-from casfs.fs.scheduler import Scheduler
+from casfs.fs.inodes import Inode
 from casfs.fs.sealing import Sealing
 from casfs.namespace.connection import DatabaseError, database_errno
-from casfs.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +28,7 @@ WRITEBACK_SECONDS = 30.0
 
 
 class Settling(Sealing):
-    """When content becomes durable. Owned by the thread that runs the file system.
-
-    `_told`: inodes of which the log says that they stay staged.
-    """
-
-    def __init__(self, store: Store, inodes: InodeTable, group: GroupCommit, scheduler: Scheduler) -> None:
-        super().__init__(store, inodes, group, scheduler)
-        self._told: set[int] = set()
+    """When content becomes durable. Owned by the thread that runs the file system."""
 
     async def settle(self, content: Content) -> None:
         """Do for dirty content what its close owes. Raises OSError. What fails again for another reason than
@@ -276,15 +267,10 @@ class Settling(Sealing):
             self._tell_once(inode, error)
             failed.append(error if isinstance(error, OSError) else OSError(errno.EIO, str(error)))
 
-    def _sealed(self, content: Content, blob: int | None) -> None:
-        super()._sealed(content, blob)
-        self._told.discard(content.inode.ino)
-
     def discard(self, inode: Inode) -> bool:
         gone = super().discard(inode)
         if gone:
             self.resting.forget(inode.ino)
-            self._told.discard(inode.ino)
         return gone
 
     def _set_apart(self, content: Content, error: Exception) -> None:
@@ -309,7 +295,5 @@ class Settling(Sealing):
 
     def _tell_once(self, inode: Inode, error: Exception) -> None:
         content = inode.content
-        if inode.ino not in self._told and not (content is not None and content.broken):
-            self._told.add(inode.ino)
-            unexpected = None if isinstance(error, OSError) else error
-            log.error("%s stays staged: %s", self._path(inode), error, exc_info=unexpected)
+        if content is None or not content.broken:
+            self.complaints.stays_staged(inode.ino, error, lambda: self._path(inode))

@@ -157,7 +157,7 @@ async def expire(
     if not fs.trash.directory:
         return changed
     if fs.trash.pending:
-        await fs.group.durable()
+        await fs.group.committed()
     rules = fs.trash.rules
     kept = min(map(kept_ns, rules)) if older_ns is None else older_ns
     after = (-1, -1)
@@ -177,7 +177,7 @@ async def expire(
         if changed.files == limit:
             return changed
         if fs.group.is_long or fs.group.must_wait:
-            await fs.group.durable()
+            await fs.group.committed()
         await fs.scheduler.pause()
 
 

@@ -103,6 +103,7 @@ class Accelerated:
         self._leases: dict[int, int] = {}
         self.passthrough = "off: the kernel has not said yet what it offers"
         self._negotiated = False
+        self.ended = False
         self._writes_past_cache = False
         self._names = {opcode: name for name, opcodes in OPCODES.items() for opcode in opcodes}
         depth = native.stack_depth(verbs.fs.store.path)
@@ -163,7 +164,7 @@ class Accelerated:
         """
         native, scheduler = self._native, self._scheduler
         turns = 0
-        while True:
+        while not self.ended:
             patience = 0 if scheduler.others_wait else PATIENCE_MS
             scheduler.direct = True
             try:
@@ -183,6 +184,7 @@ class Accelerated:
             elif state == native.BURST or turns >= BURST:
                 turns = 0
                 await trio.lowlevel.checkpoint()
+        raise trio.ClosedResourceError  # as pyfuse3.terminate, of which a loop that is busy does not hear
 
     def _negotiate(self) -> None:
         """Find out, once INIT has come, whether backing files can be registered."""

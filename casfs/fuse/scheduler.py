@@ -135,8 +135,13 @@ class TrioScheduler:
         finally:
             self.direct = before
 
-    def suspend(self, verb: Coroutine[Any, Any, Any], wait: Wait, done: Callable[[Result], object]) -> None:
-        """As `resume`, for a verb that has just yielded `wait`."""
+    def suspend(self, verb: Coroutine[Any, Any, Any], wait: object, done: Callable[[Result], object]) -> None:
+        """As `resume`, for a verb that has just yielded `wait`. One that waits for trio has no task that
+        could go on with it: it fails, and whoever waits for it has an answer."""
+        if not isinstance(wait, Wait):
+            error = RuntimeError(f"a verb without a task waits for {wait!r}")
+            self.resume(verb, outcome.Error(error), done)
+            return
         wait.begin(lambda result: self.resume(verb, result, done))
 
     # Waiting

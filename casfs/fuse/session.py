@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from functools import partial
 
 import pyfuse3
+import trio
 
 from casfs.errors import MountError
 from casfs.fs.filesystem import FileSystem
@@ -16,6 +18,9 @@ from casfs.fuse.operations import Operations
 from casfs.fuse.options import SUBTYPE, MountOptions, Presentation, source_name
 from casfs.fuse.scheduler import TrioScheduler
 from casfs.fuse.verbs import Verbs
+
+TERMINATE_SECONDS = 0.05
+"""How often the loop is told to end, until it has."""
 
 
 class Session:
@@ -31,7 +36,7 @@ class Session:
         fs.files.attributes_changed = caches.forget_attributes
         presentation = Presentation(options.uid, options.gid, options.umask)
         verbs = Verbs(fs, durable_each=options.commit_interval == 0)
-        verbs.write_pages_back = caches.write_back
+        verbs.write_pages_back = partial(scheduler.run, caches.write_back)
         self._operations = Operations(verbs, presentation)
         self._committer = Committer(fs, options.commit_interval)
         self._accelerated: Accelerated | None = None
@@ -123,8 +128,16 @@ class Session:
     async def seal_resting(self) -> None:
         await self._committer.seal_resting()
 
-    def terminate(self) -> None:
-        pyfuse3.terminate()
+    async def terminate(self) -> None:
+        """Have `serve` end, whatever programs ask for. Waits until it is cancelled.
+
+        pyfuse3 wakes who waits for the next request. The loop may be between two waits, and not hear of it.
+        """
+        if self._accelerated is not None:
+            self._accelerated.ended = True
+        while True:
+            pyfuse3.terminate()
+            await trio.sleep(TERMINATE_SECONDS)
 
     def close(self) -> None:
         """Unmount, if the kernel still has the mount."""

@@ -24,24 +24,33 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Verb = Callable[Concatenate["Verbs", P], Coroutine[Any, Any, R]]
 
+PATIENCE_SECONDS = 10.0
+"""So long what was refused is tried again."""
+
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 """What the disk, and a quota on it, say when there is no room."""
 
 
 def patient(method: Verb[P, R]) -> Verb[P, R]:
-    """For what takes room: refused for want of it, it is tried once more when room could be made.
+    """For what takes room: refused for want of it, it is tried again when room could be made, for some time:
+    others may be faster to take it.
 
     Each such verb is refused before it has changed anything, or does the same when it is done twice. An
     FsError ENOSPC is a limit of another kind (xattrs).
     """
 
     async def verb(self: Verbs, *args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return await method(self, *args, **kwargs)
-        except OSError as error:
-            if error.errno not in NO_ROOM or isinstance(error, FsError) or not await self.fs.relieve():
-                raise
-        return await method(self, *args, **kwargs)
+        deadline = 0.0
+        while True:
+            try:
+                return await method(self, *args, **kwargs)
+            except OSError as error:
+                if error.errno not in NO_ROOM or isinstance(error, FsError):
+                    raise
+                now = self.fs.scheduler.now()
+                deadline = deadline or now + PATIENCE_SECONDS
+                if now > deadline or not await self.fs.relieve():
+                    raise
 
     return functools.wraps(method)(verb)  # type: ignore[return-value]
 

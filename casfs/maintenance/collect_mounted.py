@@ -79,12 +79,12 @@ async def _collect(
         await fs.group.begin()
         taken += _take(fs, ids[start : start + STEP], cutoff_ns, now_ns)
         if fs.group.must_wait:
-            await fs.group.durable()
+            await fs.group.committed()
         await fs.scheduler.pause()
     if busy and not urgent:
         await _next_commit(fs)
     else:
-        await fs.group.durable()
+        await fs.group.committed()
     gone = await fs.scheduler.run(_unlink_condemned, fs, taken, failures)
     told = [(stray.digest, stray.size, reason) for stray, reason in failures.kept]
     return Collected(gone, told, failures.others + failures.untried, failures.too_many, busy)
@@ -145,5 +145,5 @@ async def _next_commit(fs: FileSystem) -> None:
     deadline = fs.scheduler.now() + COMMIT_SECONDS
     while not fs.group.is_durable(number):
         if fs.scheduler.now() > deadline:
-            await fs.group.durable()
+            await fs.group.committed()
         await fs.scheduler.run(time.sleep, COMMIT_POLL)

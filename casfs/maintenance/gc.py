@@ -293,6 +293,8 @@ class _Run:
         )
         with transaction(self.store) as rows:
             rows.update_run(self.record, self.outcome.ended_ns, self.outcome.error or None)
+            if self.plan.full and not self.outcome.error and not self.outcome.failures:
+                rows.looked_for_strays(self.plan.cutoff_ns)
 
     @property
     def record(self) -> Record:

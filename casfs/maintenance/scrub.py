@@ -186,6 +186,7 @@ class Scrub:
         self._pass = last if last is not None and not last.ended_ns else Pass(time.time_ns())
         self._read_until = self._pass.read_bytes
         self._saved_at = time.monotonic()
+        self._last: int | None = None  # where the pass ends, once the list of blobs has been read to its end
 
     def run(self, limit: int | None = None) -> ScrubReport:
         """Read to the end of the pass, until about `limit` bytes are read, or a stop; what was read before is
@@ -209,7 +210,7 @@ class Scrub:
                     cleared += self._clear(whole)
                     self._advance(batch)
                     blobs += len(batch)
-            complete = not self._damage.blobs_after(self._pass.cursor, 1)
+            complete = self._is_at_the_end()
         except Interrupted:
             log.debug("stopped while a bad file was read again; the next run goes on before its batch")
         except (CasfsError, OSError) as error:
@@ -247,6 +248,7 @@ class Scrub:
         while limit is None or given < limit:
             blobs = self._damage.blobs_after(cursor, BATCH_BLOBS)
             if not blobs:
+                self._last = cursor
                 return
             batch: Batch = []
             size = 0
@@ -258,6 +260,12 @@ class Scrub:
             cursor = batch[-1].id
             given += size
             yield batch
+
+    def _is_at_the_end(self) -> bool:
+        """Is all read that was there when the blobs were listed last? Newer ones are for the next pass."""
+        if self._last is not None:
+            return self._pass.cursor >= self._last
+        return not self._damage.blobs_after(self._pass.cursor, 1)
 
     def _read(self, count: int) -> None:
         with self._counting:

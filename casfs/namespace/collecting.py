@@ -212,6 +212,15 @@ class Collecting:
         )
         return int(rows[0][0])
 
+    def strays_before(self, cutoff_ns: int) -> bool:
+        """Was the store not left cleanly once, before that time, and not looked through since?"""
+        rows = self._rows("SELECT 1 FROM meta WHERE key = 'strays_since_ns' AND value < ?", (cutoff_ns,))
+        return bool(rows)
+
+    def looked_for_strays(self, cutoff_ns: int) -> None:
+        """What has no row and came before that time has gone. In a write transaction."""
+        self._rows("DELETE FROM meta WHERE key = 'strays_since_ns' AND value < ?", (cutoff_ns,))
+
     # Pins
 
     def add_pin(self, reason: str, *, everything: bool, now_ns: int, expires_ns: int | None) -> int:

@@ -177,6 +177,18 @@ class Namespace:
     def set_meta(self, key: str, value: int | str) -> None:
         self._connection.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
 
+    def note_start(self, now_ns: int) -> bool:
+        """A process takes the file system into use: did the last one end cleanly? Inside a transaction."""
+        clean = self.meta("in_use") is None
+        self._connection.execute("INSERT OR REPLACE INTO meta VALUES ('in_use', 1)")
+        if not clean:
+            self._connection.execute("INSERT OR REPLACE INTO meta VALUES ('strays_since_ns', ?)", (now_ns,))
+        return clean
+
+    def note_end(self) -> None:
+        """It is left, with nothing in it that no row refers to. Inside a transaction."""
+        self._connection.execute("DELETE FROM meta WHERE key = 'in_use'")
+
     def _value(self, sql: str, bindings: tuple[Any, ...] = ()) -> Any:
         return self._connection.execute(sql, bindings).get
 

@@ -204,8 +204,12 @@ class Daemon:
     def _collect(self) -> Outcome:
         settings = self._settings
         with gc.opened(self._store, stop=self._stop.is_set) as store:
-            runs = Collecting(store.namespace).runs_since_full() + 1
-            full = bool(settings.full_every) and runs >= settings.full_every
+            rows = Collecting(store.namespace)
+            due = rows.runs_since_full() + 1 >= settings.full_every
+            # A mount that did not end cleanly has maybe left files without a row.
+            full = bool(settings.full_every) and (
+                due or rows.strays_before(time.time_ns() - settings.grace_ns)
+            )
             plan = gc.plan(store, grace_ns=settings.grace_ns, full=full)
             ask = functools.partial(collect_in_mount, self._store)
             return gc.execute(store, plan, limits=settings.limits, stop=self._stop.is_set, ask=ask)

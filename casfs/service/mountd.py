@@ -22,9 +22,10 @@ from casfs.fuse.scheduler import TrioScheduler
 from casfs.fuse.session import Session
 from casfs.service import background
 from casfs.service.collector import Collector
-from casfs.service.mounts import detach, is_dead, read_ahead
+from casfs.service.mounts import HELD_SECONDS, detach, holders, is_dead, read_ahead, write_back
 from casfs.service.notify import notify
 from casfs.service.pressure import Pressure
+from casfs.service.repeats import Repeats
 from casfs.service.requests import Requests
 from casfs.service.trash import TrashService
 from casfs.store import Store, control_path, read_config
@@ -81,6 +82,7 @@ def _log_to_file(store: str) -> None:
     handler = logging.handlers.RotatingFileHandler(
         f"{store}/run/mount.log", maxBytes=LOG_BYTES, backupCount=1
     )
+    handler.addFilter(Repeats())
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[handler]
     )
@@ -108,7 +110,7 @@ async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Call
             if not options.read_only:
                 nursery.start_soon(pressure.run)
                 nursery.start_soon(collector.run)
-            nursery.start_soon(_unmount_on_signal, session, mountpoint)
+            nursery.start_soon(_unmount_on_signal, session, fs, mountpoint)
             log.info("%s is mounted on %s", store.path, mountpoint)
             ready()
             _collect_rarely()
@@ -137,13 +139,24 @@ def _collect_rarely() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-async def _unmount_on_signal(session: Session, mountpoint: str) -> None:
-    """SIGINT and SIGTERM unmount: with a flush by the kernel if nobody is inside, by force otherwise."""
+async def _unmount_on_signal(session: Session, fs: FileSystem, mountpoint: str) -> None:
+    """SIGINT and SIGTERM unmount: with a flush by the kernel if nobody is inside, by force otherwise.
+
+    What mappings have changed is written back before that. The loop has to serve it: all in threads.
+    """
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for number in signals:
             log.info("%s: unmounting", signal.Signals(number).name)
             try:
                 await trio.to_thread.run_sync(detach, mountpoint)
             except MountError as error:
+                paths = [
+                    path for ino in fs.files.writable for path in fs.store.namespace.dentries.paths_of(ino)
+                ]
+                await trio.to_thread.run_sync(write_back, fs.store.path, paths)
                 log.warning("%s; open files are cut off", error)
-                session.terminate()
+                await session.terminate()
+            else:
+                await trio.sleep(HELD_SECONDS)
+                if held := await trio.to_thread.run_sync(holders, fs.store.path):
+                    log.warning("still served: %s; a second signal cuts them off", held)

@@ -8,13 +8,14 @@ import fcntl
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from casfs.control.client import Client, DaemonError, NoAnswer
 from casfs.errors import MountError, NotMounted
 from casfs.fuse.options import SUBTYPE, store_of_source
 from casfs.store import config_path
+from casfs.syscalls import syncfs
 
 HELD_SECONDS = 2.0
 """How long a daemon that was unmounted may go on before it is asked who holds the mount ..."""
@@ -247,6 +248,29 @@ def detach(mountpoint: str) -> None:
         reason = done.stderr.strip().splitlines()[-1:] or [f"{command[0]} failed"]
         hint = "close the files and leave the directories in it" if "busy" in reason[0] else ""
         raise MountError(reason[0], hint)
+
+
+def write_back(store: str, paths: Iterable[bytes]) -> None:
+    """Have the kernel write the dirty pages of a mount's files. Blocks while the daemon serves it.
+
+    `paths`, below the root: a FUSE daemon is sent dirty pages by syncfs(2), which does not wait for them; for
+    those of one file fsync(2) does.
+    """
+    mount = next((mount for mount in read_mounts("self") if (mount.store, mount.root) == (store, "/")), None)
+    if mount is None:
+        return
+    _sync(os.fsencode(mount.mountpoint), syncfs)
+    for path in paths:
+        _sync(os.path.join(os.fsencode(mount.mountpoint), path), os.fsync)
+
+
+def _sync(path: bytes, sync: Callable[[int], object]) -> None:
+    with contextlib.suppress(OSError):  # it has gone meanwhile, or the daemon has said why it cannot take it
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            sync(fd)
+        finally:
+            os.close(fd)
 
 
 def is_dead(mountpoint: str) -> bool:

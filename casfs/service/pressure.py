@@ -88,6 +88,11 @@ class Pressure:
         self._ending = False
         self.counts = Counts()
         fs.relieve = self.relieve
+        self._filestore.is_low = self._woken
+        self._filestore.low = self._lows()[0] - self._filestore.reserve
+
+    def _woken(self) -> None:
+        self._wake.set()
 
     def state(self) -> dict[str, Any]:
         """For `casfs status`. `left_bytes` is what `df` shows as available."""
@@ -238,11 +243,11 @@ class Pressure:
         if not self._fs.group.active:
             return
         try:
-            await self._fs.group.durable()
+            await self._fs.group.committed()
         except OSError as error:
             if error.errno != errno.ENOSPC or not self._fs.store.spare.give_up():
                 raise
-            await self._fs.group.durable()
+            await self._fs.group.committed()
 
     async def _collect(self) -> None:
         try:
@@ -279,8 +284,7 @@ class Pressure:
         if not self._told:
             self._told = True
             self.counts.times_low += 1
-            left = self._filestore.left().bytes
-            log.info("little room is left (%d bytes): what nobody needs is removed at once", left)
+            log.info("little room is left: what nobody needs is removed at once")
 
 
 def _givable(store: str) -> int:

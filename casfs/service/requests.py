@@ -59,6 +59,7 @@ class Requests:
             "seconds_mounted": int(time.time() - self._since),
             "log_bytes": store.namespace.log_pages * 4096,
             "activity": activity,
+            "start": asdict(self._fs.recovery),
             "room": self._pressure.state(),
             "collection": self._collector.state(),
             "features": self._session.features() | {"trash": self._trash.state},

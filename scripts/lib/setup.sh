@@ -12,7 +12,7 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # mkfs, losetup: not in everybody's P
 unset PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
 # Programs of Debian packages, for the package (build) and for its tests.
-test_programs="bindfs:bindfs rsync:rsync git:git fio:fio stress-ng:stress-ng mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs
+test_programs="bindfs:bindfs rsync:rsync git:git fio:fio stress-ng:stress-ng mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs mkfs.ext4:e2fsprogs
 setfacl:acl getfattr:attr tar:tar gcc:gcc sqlite3:sqlite3 losetup:mount"
 
 say() { printf '%s\n' "$*" >&2; }

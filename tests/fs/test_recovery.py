@@ -44,6 +44,52 @@ def crashed(session: Session, scratch: Path) -> Iterator[Callable[[], Path]]:
 Crash = Callable[[], Path]
 
 
+def test_a_clean_end_leaves_nothing_and_is_known_at_the_next_start(session: Session) -> None:
+    """Some handles are never released: the kernel does not send what is left to send when a mount goes."""
+    kernel = session.kernel
+    assert session.fs.recovery.clean
+    kernel.write_file("sealed", LARGE, sync=True)
+    opened = [kernel.open("sealed")]
+    for name, content in (("small", b"small"), ("large", LARGE), ("synced", LARGE[::-1])):
+        opened.append(kernel.open(name, CREATE))
+        opened[-1].write(content)
+    opened[-1].fsync()
+    unnamed = kernel.open_unnamed()
+    unnamed.write(LARGE)
+    for name in ("sealed", "small", "large", "synced"):
+        kernel.unlink(name)
+    session.stop()
+    assert not list((session.path / "staging").iterdir())
+    with closing(sqlite3.connect(session.path / "casfs.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM inode WHERE nlink = 0").fetchone() == (0,)
+    session.start()
+    assert session.fs.recovery.clean
+    assert (session.fs.recovery.unlinked, session.fs.recovery.removed) == (0, 0)
+
+
+def test_a_start_says_what_a_crash_left(session: Session, crashed: Crash) -> None:
+    kernel = session.kernel
+    synced, unlinked = kernel.open("synced", CREATE), kernel.open("unlinked", CREATE)
+    for file in (synced, unlinked):
+        file.write(LARGE)
+    synced.fsync()
+    kernel.unlink("unlinked")
+    kernel.sync()
+    after = Session(crashed())
+    try:
+        found = after.fs.recovery
+        assert (found.clean, found.staged, found.sealed, found.unlinked) == (False, 1, len(LARGE), 1)
+        assert found.removed >= 1
+        assert found.seconds >= found.sync_seconds
+        after.stop()
+        after.start()
+        assert after.fs.recovery.clean
+    finally:
+        after.abandon()
+    for file in (synced, unlinked):
+        file.close()
+
+
 def test_content_that_was_fsynced_is_sealed(kernel: Kernel, crashed: Crash) -> None:
     file = kernel.open("file", CREATE)
     file.write(LARGE)

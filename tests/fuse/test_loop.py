@@ -215,6 +215,20 @@ def test_an_error_of_a_thread_is_the_requests_own(pipe: tuple[int, int]) -> None
     assert native.answers[2] == "caught"
 
 
+def test_a_verb_that_waits_for_trio_fails_and_hangs_nobody(pipe: tuple[int, int]) -> None:
+    """It has no task: whoever had asked waited for ever."""
+
+    async def body(scheduler: TrioScheduler, native: Native) -> None:
+        async def wrong() -> None:
+            await scheduler.run(str)
+            await trio.lowlevel.checkpoint()
+
+        native.ask(wrong)
+
+    native = serve(body, pipe)
+    assert isinstance(native.answers[1], RuntimeError)
+
+
 def test_no_more_threads_at_a_time_than_there_may_be(pipe: tuple[int, int]) -> None:
     lock = threading.Lock()
     now = most = 0

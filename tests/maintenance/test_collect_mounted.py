@@ -164,6 +164,30 @@ def test_what_is_written_again_meanwhile_is_spared(
     assert_clean(session.path)
 
 
+def test_a_batch_that_is_cut_off_by_the_end_of_the_mount_leaves_no_file(orphaned: Session) -> None:
+    """200 blobs without a row were found after mounts that had all ended cleanly: the rows of a batch were
+    gone, and committed by the unmount, and its files not yet unlinked."""
+    coroutine = collect_mounted.collect(orphaned.fs, orphans(orphaned), NOW, 1, Record(0, 0, 0, 0, 0))
+    pauses = []
+
+    async def pause() -> None:
+        pauses.append(1)
+        raise Cancelled
+
+    orphaned.fs.scheduler.pause = pause  # type: ignore[method-assign]
+    with pytest.raises(Cancelled):
+        run_inline(coroutine)
+    assert pauses
+    assert (orphans(orphaned), orphaned.blobs) == ([], 11)
+    orphaned.stop()
+    assert len(list((orphaned.path / "blobs").glob("*/*"))) == 1
+    assert_clean(orphaned.path)
+
+
+class Cancelled(BaseException):
+    """As the event loop's, which ends what the control socket was asked for."""
+
+
 def test_two_collectors_do_not_take_each_others_files(
     orphaned: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:

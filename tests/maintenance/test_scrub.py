@@ -452,6 +452,29 @@ def test_a_store_in_use_is_scrubbed(store: Damaged) -> None:
     assert_clean(store.path)
 
 
+def test_what_is_written_while_the_last_blobs_are_read_is_for_the_next_pass(
+    store: Damaged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scrub of a store in use is complete all the same: it once said that it had been stopped."""
+    used = Store(str(store))
+    fs = FileSystem(used, InlineScheduler())
+    run_inline(fs.start())
+    advance = scrubbing.Scrub._advance
+
+    def advance_late(run: scrubbing.Scrub, batch: verify.Batch) -> None:
+        make_file(fs, 1, b"new", b"just now" * 1000)
+        run_inline(fs.group.durable())
+        advance(run, batch)
+
+    monkeypatch.setattr(scrubbing.Scrub, "_advance", advance_late)
+    report = run(store)
+    assert (report.blobs, report.complete) == (3, True)
+    monkeypatch.undo()
+    assert (run(store).blobs, run(store).complete) == (4, True)
+    run_inline(fs.stop())
+    used.close()
+
+
 def test_who_writes_all_the_time_makes_a_scrub_wait_and_not_fail(
     store: Damaged, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,12 +8,16 @@ from pathlib import Path
 
 from tests.mounted.mounts import is_mounted, unmount_by_force
 
-SMALLEST = {"ext4": 64 << 20, "xfs": 300 << 20}
+SMALLEST = {"ext4": 64 << 20, "xfs": 300 << 20, "btrfs": 256 << 20}
 """Bytes: what is quick to fill, and for XFS the least that mkfs.xfs makes."""
 
-MKFS = {"ext4": ["mkfs.ext4", "-q", "-F"], "xfs": ["mkfs.xfs", "-q", "-f"]}
+MKFS = {
+    "ext4": ["mkfs.ext4", "-q", "-F"],
+    "xfs": ["mkfs.xfs", "-q", "-f"],
+    "btrfs": ["mkfs.btrfs", "-q", "-f"],
+}
 
-NO_UUID = {"ext4": "loop", "xfs": "loop,nouuid"}
+NO_UUID = {"ext4": "loop", "xfs": "loop,nouuid", "btrfs": "loop"}
 """XFS refuses a second mount of one UUID, which a copy of an image is."""
 
 

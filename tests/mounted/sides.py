@@ -58,6 +58,10 @@ class Fallocate(enum.IntFlag):
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+
+MS_SYNC = 4
+"""msync(2): wait until it is written."""
 
 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
@@ -113,33 +117,44 @@ def opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
 
 
 class Mapping:
-    """mmap(2) of a file, read and written by system calls: a page that is gone is EFAULT, not SIGBUS."""
+    """mmap(2) of a file, read and written by system calls: a page that is gone is EFAULT, not SIGBUS.
+
+    Python's own mmap keeps a duplicate of the descriptor until the end. This one does not: what closes its
+    descriptor has closed it, and the mapping lives on.
+    """
 
     def __init__(self, fd: int, length: int, *, write: bool = False, private: bool = False) -> None:
         flags = mmap.MAP_PRIVATE if private else mmap.MAP_SHARED
         prot = mmap.PROT_READ | (mmap.PROT_WRITE if write else 0)
-        self._map = mmap.mmap(fd, length, flags, prot)
+        address = _libc.mmap(None, ctypes.c_size_t(length), prot, flags, fd, ctypes.c_int64(0))
+        if address in (None, ctypes.c_void_p(-1).value):
+            raise OSError(ctypes.get_errno(), "mmap")
+        self.address: int = address
         self.length = length
+        self._bytes = (ctypes.c_char * length).from_address(address)
         self._through = os.memfd_create("through")
 
     def read(self, offset: int, size: int) -> bytes:
         """Raises OSError EFAULT where the file has no page. Short when that is so for a part."""
-        with memoryview(self._map) as view:
+        with memoryview(self._bytes) as view:
             count = os.pwrite(self._through, view[offset : offset + size], 0)
         return os.pread(self._through, count, 0)
 
     def write(self, offset: int, data: bytes) -> int:
         """As `read`."""
         os.pwrite(self._through, data, 0)
-        with memoryview(self._map) as view:
+        with memoryview(self._bytes).cast("B") as view:
             return os.preadv(self._through, [view[offset : offset + len(data)]], 0)
 
     def sync(self) -> None:
-        self._map.flush()
+        if _libc.msync(ctypes.c_void_p(self.address), ctypes.c_size_t(self.length), MS_SYNC):
+            raise OSError(ctypes.get_errno(), "msync")
 
     def close(self) -> None:
-        self._map.close()
+        """Unmap it. Raises OSError."""
         os.close(self._through)
+        if _libc.munmap(ctypes.c_void_p(self.address), ctypes.c_size_t(self.length)):
+            raise OSError(ctypes.get_errno(), "munmap")
 
     def __enter__(self) -> Mapping:
         return self

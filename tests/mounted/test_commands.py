@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import shutil
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -352,6 +355,70 @@ def test_a_signal_ends_a_mount_in_use(mount: Mount) -> None:
     assert not is_mounted(mount.path)
     mount.start(ROOT_OPTIONS)
     assert (mount.path / "synced").read_text() == "synced"
+
+
+def test_a_signal_to_a_mount_in_use_writes_back_what_was_mapped(mount: Mount) -> None:
+    """No fsync and no msync, and the pages are dirty in the kernel alone."""
+    mount.expect("open files are cut off")
+    mapped = []
+    for number in range(4):
+        file = os.open(mount.path / f"file{number}", os.O_RDWR | os.O_CREAT)
+        os.write(file, bytes(3 << 20))
+        os.fsync(file)
+        mapped.append((file, mmap.mmap(file, 3 << 20)))
+        for offset in range(0, 3 << 20, 8192):
+            mapped[-1][1][offset : offset + 6] = b"mapped"
+    daemon = os.pidfd_open(mount.pid)
+    os.kill(mount.pid, signal.SIGTERM)
+    await_exit(daemon)
+    for file, _ in mapped:
+        with pytest.raises(OSError, match=r"not connected|Input/output error"):
+            os.close(file)
+    mount.start(ROOT_OPTIONS)
+    for number in range(4):
+        content = (mount.path / f"file{number}").read_bytes()
+        assert content == (b"mapped" + bytes(8186)) * 384
+    del mapped
+
+
+def test_a_signal_ends_a_mount_that_is_never_idle(mount: Mount) -> None:
+    """Between two requests of a burst nobody waits who could be told that it is over."""
+    mount.expect("open files are cut off")
+    (mount.path / "folder").mkdir()
+    endless = "import os\nmine = f'folder/{os.getpid()}'\nwhile True:\n os.mkdir(mine)\n os.rmdir(mine)"
+    for _ in range(3):
+        programs = [
+            subprocess.Popen([sys.executable, "-c", endless], cwd=mount.path, stderr=subprocess.DEVNULL)
+            for _ in range(2)
+        ]
+        while mount.status["activity"]["pending_operations"] < 100:
+            time.sleep(0.01)
+        daemon = os.pidfd_open(mount.pid)
+        os.kill(mount.pid, signal.SIGTERM)
+        await_exit(daemon)
+        for program in programs:
+            assert program.wait(60) == 1
+        mount.start(ROOT_OPTIONS)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may bind mount")
+def test_a_signal_that_does_not_end_a_mount_says_who_holds_it(mount: Mount, scratch: Path) -> None:
+    mount.expect("still served: it is mounted at .*bound", "open files are cut off")
+    log = mount.store / "run" / "mount.log"
+    (scratch / "bound").mkdir()
+    subprocess.run(["mount", "--bind", mount.path, scratch / "bound"], check=True)
+    try:
+        daemon = os.pidfd_open(mount.pid)
+        os.kill(mount.pid, signal.SIGTERM)
+        while "still served" not in log.read_text():
+            time.sleep(0.05)
+        (scratch / "bound" / "file").write_text("content")
+        os.kill(mount.pid, signal.SIGTERM)
+        await_exit(daemon)
+    finally:
+        subprocess.run(["umount", scratch / "bound"], check=True)
+    mount.start()
+    assert (mount.path / "file").read_text() == "content"
 
 
 def test_in_the_foreground_it_serves_until_it_is_unmounted(new_mount: Callable[..., Mount]) -> None:

@@ -1,0 +1,1 @@
+"""Random legal requests, of every kind and with every flag, on a mount: nothing may go wrong."""

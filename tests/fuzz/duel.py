@@ -1,0 +1,147 @@
+"""The same steps in a mount and in a directory of the disk, compared one by one."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tests.fuzz.actor import NOTHING, Actor, Step
+from tests.mounted.sides import PAGE, Fallocate, shown
+
+COMPARE_EVERY = 40
+"""Steps, after which the whole tree, and what all handles and mappings show, is compared."""
+
+CLIPPED = ("map_read", "map_write", "poke")
+LAST_SHOWN = 60
+WHITEOUT = 4
+DONE_NATIVELY = (
+    *(0, Fallocate.KEEP_SIZE, Fallocate.PUNCH_HOLE | Fallocate.KEEP_SIZE, Fallocate.ZERO_RANGE),
+    Fallocate.ZERO_RANGE | Fallocate.KEEP_SIZE,
+)
+ALL = 1 << 22
+"""Bytes of which a handle or mapping is compared."""
+
+
+class Difference(Exception):
+    """Something is not as on the disk. `kind`: what was compared. `steps`: all that were performed."""
+
+    def __init__(self, kind: str, what: str, steps: list[Step]) -> None:
+        super().__init__(what)
+        self.kind = kind
+        self.what = what
+        self.steps = steps
+
+    def __str__(self) -> str:
+        last = "\n".join(f"  {step!r}," for step in self.steps[-LAST_SHOWN:])
+        return f"{self.what}\nthe last of {len(self.steps)} steps:\n{last}"
+
+
+class Duel:
+    """`tested` is a directory in a mount, `model` one of the disk, both empty."""
+
+    def __init__(self, tested: Path, model: Path, *, native: bool, every: int = COMPARE_EVERY) -> None:
+        self.tested, self.model = Actor(tested), Actor(model, model=True)
+        self.native = native
+        self.every = every
+        self.steps: list[Step] = []
+        self._mapped: dict[int, int] = {}
+
+    def run(self, steps: Iterable[Step]) -> None:
+        """Perform them. Raises Difference."""
+        for step in steps:
+            self.perform(step)
+            if len(self.steps) % self.every == 0:
+                self.compare()
+        self.compare()
+
+    def perform(self, step: Step) -> None:
+        self.steps.append(step)
+        if step.name in CLIPPED:
+            step = self._clipped(step)
+        try:
+            found = self.tested.perform(step)
+            if self._declined(step, found):
+                return
+            expected = self.model.perform(step)
+        except AssertionError as error:
+            raise Difference(step.name, f"{step}: {error}", self.steps) from error
+        if step.name == "map" and expected is None:
+            self._remember(step)
+        if found != expected:
+            raise Difference(
+                step.name, f"{step}: {shown(found)}, the disk says {shown(expected)}", self.steps
+            )
+
+    def _declined(self, step: Step, found: Any) -> bool:
+        """Does casfs not do this, by the manual? Then it is not done on the disk."""
+        if step.name == "fallocate" and found == "ENOTSUP":
+            return not self.native or step.args[1] not in DONE_NATIVELY
+        if step.name == "setacl" and step.args[1] == "default" and not self.native:
+            return True  # what is made there later has the umask applied as well
+        return bool(step.name == "rename" and step.args[2] == WHITEOUT and found == "EINVAL")
+
+    def _remember(self, step: Step) -> None:
+        """Keep hold of the model's inode: its size says what of a mapping is there."""
+        place, source, *_ = step.args
+        path = f"/proc/self/fd/{self.model.fds[source]}"
+        if place in self._mapped:
+            os.close(self._mapped.pop(place))
+        self._mapped[place] = os.open(path, os.O_PATH)
+
+    def _clipped(self, step: Step) -> Step:
+        """Of what lies within the file; a page that is not there at all is EFAULT on both sides.
+
+        What a program stores behind the end of a file, in its last page, is nobody's business.
+        """
+        place, offset, *rest, size = step.args
+        if place not in self._mapped or not (length := self.model.size_mapped(place)):
+            return step
+        offset %= length
+        size = min(size, length - offset)
+        there = os.fstat(self._mapped[place]).st_size
+        if step.name != "map_read":
+            size = min(size, there - offset) if offset < there else min(size, 1)
+            if there <= offset < -(-there // PAGE) * PAGE:
+                offset, size = 0, 0
+        return step._replace(args=(place, offset, *rest, max(size, 0)))
+
+    def compare(self) -> None:
+        """Everything that can be seen. Raises Difference."""
+        self.both(Step(0, "tree", ()))
+        for place, fd in self.model.fds.items():
+            with suppress(OSError):
+                if stat.S_ISREG(os.fstat(fd).st_mode):
+                    self.both(Step(0, "pread", (place, 0, ALL)))
+                    self.both(Step(0, "fstat", (place,)))
+        for place in self.model.maps:
+            self.both(Step(0, "map_read", (place, 0, min(ALL, self.model.size_mapped(place)))))
+
+    def both(self, step: Step) -> None:
+        found, expected = self.tested.perform(step), self.model.perform(step)
+        if found != expected:
+            raise Difference(
+                f"all {step.name}", f"{step.name} {step.args}: {different(found, expected)}", self.steps
+            )
+
+    def end(self) -> None:
+        """Let go of everything, on both sides."""
+        for fd in self._mapped.values():
+            os.close(fd)
+        self._mapped = {}
+        self.tested.end()
+        self.model.end()
+
+
+def different(found: Any, expected: Any) -> str:
+    """Only what differs, if it is a tree."""
+    if not (isinstance(found, dict) and isinstance(expected, dict)):
+        return f"{shown(found)}, the disk says {shown(expected)}"
+    return "; ".join(
+        f"{name}: {found.get(name, NOTHING)}, the disk says {expected.get(name, NOTHING)}"
+        for name in sorted({*found, *expected})
+        if found.get(name) != expected.get(name)
+    )

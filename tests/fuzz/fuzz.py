@@ -1,0 +1,374 @@
+"""Rounds of random requests on one store, and the looks at it in between.
+
+A *life* is one daemon's: mounted, some rounds, unmounted or killed. A round is a *duel* (one process,
+compared with the disk) or a *crowd* (several, as several users, with the commands of casfs beside them).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from blake3 import blake3
+
+from tests.fuzz.actor import Step
+from tests.fuzz.crowd import Worker
+from tests.fuzz.dice import Dice
+from tests.fuzz.duel import COMPARE_EVERY, Difference, Duel
+from tests.fuzz.shrink import shrunk
+from tests.mounted.mounts import (
+    CASFS,
+    ENVIRONMENT,
+    ROOT_OPTIONS,
+    Mount,
+    is_mounted,
+)
+
+INTERVALS = ("0", "0.05", "1", "1")
+"""Of commits, in seconds."""
+
+USERS = (0, 0, 1234, 1235)
+"""Of the processes of a crowd. Root's change users at each step."""
+
+PATIENCE = 60.0
+"""Seconds after which a request hangs, and an unmount does."""
+
+STEPS = 400
+"""Of a duel."""
+
+LEFT_BY_A_KILL = ("stray-blob", "stray-staged")
+
+
+class Finding(Exception):
+    """Something is wrong."""
+
+
+class Fuzz:
+    """One store, fuzzed until `seconds` are over. Raises Finding or Difference."""
+
+    def __init__(self, folder: Path, model: Path, mode: str, seed: int, without: str = "") -> None:
+        self.folder = folder
+        self.model = model
+        self.seed = seed
+        self.without = without
+        self.dice = random.Random(seed)
+        self.mount = Mount(folder / "store", folder / "mnt", mode=mode)
+        self.counts: Counter[str] = Counter()
+        self.steps: list[Step] = []
+        self.number = 0
+        self._old: list[Path] = []
+        folder.chmod(0o755)
+        command("trash", "set", self.mount.store, "--minimal-age", "0s")
+
+    def run(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.life(deadline)
+
+    def life(self, deadline: float, rounds: Sequence[str] = ()) -> None:
+        """Mount it, some rounds, and the end."""
+        interval = self.dice.choice(INTERVALS)
+        self.mount.start(f"{ROOT_OPTIONS},commit_interval={interval}")
+        self.mount.assert_mode()
+        for kind in rounds or self.dice.choices(("duel", "crowd"), k=self.dice.randrange(1, 5)):
+            if time.monotonic() > deadline:
+                break
+            self.number += 1
+            self.counts[kind] += 1
+            if kind == "duel":
+                self.duel()
+            else:
+                self.crowd(min(self.dice.uniform(2, 8), max(2, deadline - time.monotonic())))
+            self.look()
+        self.counts["lives"] += 1
+        if self.dice.random() < 0.3:
+            self.kill()
+        else:
+            self.unmount()
+        self.inspect()
+
+    # Rounds
+
+    def _place(self) -> Path:
+        place = self.mount.path / f"round{self.number}"
+        self._old.append(place)
+        while len(self._old) > 3:
+            shutil.rmtree(self._old.pop(0))
+        place.mkdir()
+        place.chmod(0o777)
+        return place
+
+    def duel(self) -> None:
+        dice = Dice(f"{self.seed}/{self.number}")
+        dice.users, dice.without = os.getuid() == 0, self.without
+        place, model = self._place(), self.model / f"round{self.number}"
+        self.steps = []
+        self.fight([dice.step() for _ in range(STEPS)], place, model)
+
+    def fight(self, steps: Sequence[Step], place: Path, model: Path, every: int = COMPARE_EVERY) -> None:
+        """A duel of these steps. Raises Difference."""
+        model.mkdir(parents=True)
+        model.chmod(0o777)
+        before = os.umask(0)
+        duel = Duel(place, model, native=self.mount.mode == "native", every=every)
+        try:
+            duel.run(steps)
+        finally:
+            self.counts["steps"] += len(duel.steps)
+            with suppress(OSError):
+                duel.end()
+            os.umask(before)
+            shutil.rmtree(model)
+
+    def crowd(self, seconds: float) -> None:
+        place = self._place()
+        users = USERS if os.getuid() == 0 else (os.getuid(),) * 3
+        workers = [
+            Worker(
+                place,
+                self.folder / f"log{number}",
+                f"{self.seed}/{self.number}/{number}",
+                seconds,
+                user,
+                self.without,
+            )
+            for number, user in enumerate(users)
+        ]
+        for number in range(len(users)):
+            (self.folder / f"log{number}").unlink(missing_ok=True)
+        beside = Beside(self.mount, place, random.Random(f"{self.seed}/{self.number}"))
+        beside.start()
+        kill_at = time.monotonic() + seconds / 2 if self.dice.random() < 0.2 else 0
+        try:
+            while not all(worker.has_ended for worker in workers):
+                time.sleep(0.1)
+                for worker in workers:
+                    if not worker.has_ended and worker.stuck_for() > PATIENCE:
+                        raise Finding(f"hangs: {worker.where()}\n{worker.last()}")
+                if kill_at and time.monotonic() > kill_at:
+                    beside.stop()
+                    self.mount.kill()
+                    self.counts["kills"] += 1
+                    break
+            complaints = [complaint for worker in workers if (complaint := worker.end())]
+        finally:
+            beside.stop()
+            for worker in workers:
+                self.counts["requests"] += lines(worker.log)
+                worker.kill()
+        if kill_at and not is_mounted(self.mount.path):
+            self.mount.start()
+            self._old = [old for old in self._old if old.exists()]
+        if complaints or beside.complaints:
+            raise Finding("\n".join([*complaints, *beside.complaints]))
+        self.counts.update(beside.counts)
+
+    # Looks
+
+    def look(self) -> None:
+        """Between rounds: are commits made, does what is written stay, is the log silent?"""
+        canary = self.mount.path / "canary"
+        content = random.Random(self.number).randbytes(self.dice.choice((10, 5_000, 300_000)))
+        fd = os.open(canary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.write(fd, content)
+            os.fsync(fd)
+        except OSError as error:
+            raise Finding(f"the canary cannot be written: {error}; {self.mount.complaints()}") from error
+        finally:
+            os.close(fd)
+        if canary.read_bytes() != content:
+            raise Finding("the canary reads other bytes than were written")
+        activity = self.mount.status["activity"]
+        if activity["failed"] or activity["commit_errors"]:
+            raise Finding(f"commits failed: {activity}")
+        if self.mount.complaints():
+            raise Finding("in the log:\n" + "\n".join(self.mount.complaints()[:20]))
+        whole(self.mount.store)
+
+    def unmount(self) -> None:
+        """Let the kernel forget; nothing may be held then."""
+        self.undelete()
+        if os.getuid() == 0:
+            Path("/proc/sys/vm/drop_caches").write_text("2")
+        deadline = time.monotonic() + 20
+        while True:
+            activity = self.mount.status["activity"]
+            held = {key: activity[key] for key in ("open_handles", "unlinked_open") if activity[key]}
+            if not held:
+                break
+            if time.monotonic() > deadline:
+                raise Finding(f"held though nobody holds anything: {held}")
+            time.sleep(0.2)
+        done = subprocess.run(
+            [*CASFS, "umount", self.mount.path],
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        if done.returncode:
+            raise Finding(f"unmounting: {done.stderr}")
+
+    def undelete(self) -> None:
+        """What is removed can be had back."""
+        place = self.mount.path / "undeleted"
+        place.write_bytes(b"content" * self.dice.choice((1, 1_000, 100_000)))
+        before = hashlib.sha256(place.read_bytes()).digest()
+        sync(self.mount.path)
+        place.unlink()
+        command("undelete", self.mount.path, "undeleted")
+        if hashlib.sha256(place.read_bytes()).digest() != before:
+            raise Finding("undelete gave other bytes")
+        place.unlink()
+
+    def kill(self) -> None:
+        self.mount.kill()
+        self.counts["kills"] += 1
+        self.mount.start()
+        self.look()
+        self.unmount()
+
+    def inspect(self) -> None:
+        """Nobody uses the store: is everything in order?"""
+        if self.mount.complaints():
+            raise Finding("in the log:\n" + "\n".join(self.mount.complaints()[:20]))
+        done = subprocess.run(
+            [*CASFS, "fsck", "--deep", "--json", self.mount.store],
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+        )
+        problems = json.loads(done.stdout)["problems"]
+        if self.mount.crashed:
+            problems = [each for each in problems if each["kind"] not in LEFT_BY_A_KILL]
+        if problems:
+            raise Finding(f"fsck: {json.dumps(problems[:10], indent=1)}")
+        if self.mount.crashed or self.dice.random() < 0.3:
+            command("gc", "--full", "--grace", "0", self.mount.store)
+            self.mount.crashed = False
+            command("fsck", "--deep", self.mount.store)
+        command("scrub", "--restart", self.mount.store)
+        whole(self.mount.store)
+
+    def clear(self) -> None:
+        self.mount.clear()
+
+    # A shorter list
+
+    def shrink(self, difference: Difference, seconds: float) -> Difference:
+        """The same kind of difference after fewer steps, on the same mount."""
+        deadline = time.monotonic() + seconds
+        fewest = difference
+
+        def fails(steps: Sequence[Step]) -> Sequence[Step] | None:
+            nonlocal fewest
+            if time.monotonic() > deadline:
+                return None
+            self.number += 1
+            try:
+                self.fight(steps, self._place(), self.model / f"round{self.number}", every=1)
+            except Difference as again:
+                if again.kind == difference.kind:
+                    fewest = again
+                    return again.steps
+            return None
+
+        shrunk(difference.steps, fails)
+        return fewest
+
+
+class Beside(threading.Thread):
+    """The commands of casfs, one after the other, while others are at work."""
+
+    def __init__(self, mount: Mount, place: Path, dice: random.Random) -> None:
+        super().__init__(daemon=True)
+        self.mount = mount
+        self.place = place
+        self.dice = dice
+        self.complaints: list[str] = []
+        self.counts: Counter[str] = Counter()
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        while not self._ended.wait(self.dice.uniform(0.1, 1.0)):
+            place = self.place
+            names = self.dice.choice(("a", "b", "c", "D", "E")), self.dice.choice(("a", "copy", "D/c", "F"))
+            words: tuple[object, ...] = self.dice.choice(
+                (
+                    ("cp", "-r", place / names[0], place / names[1]),
+                    ("mv", place / names[0], place / names[1]),
+                    ("undelete", place, self.dice.choice(names)),
+                    ("gc", "--grace", self.dice.choice(("0", "5s")), self.mount.store),
+                    ("gc", "--full", "--grace", "0", self.mount.store),
+                    ("scrub", self.mount.store),
+                    ("df", self.mount.path),
+                    ("fsck", self.mount.store),
+                    ("trash", "empty", self.mount.store),
+                )
+            )
+            done = subprocess.run(
+                [*CASFS, *map(str, words)], env=ENVIRONMENT, capture_output=True, text=True, timeout=120
+            )
+            if self._ended.is_set():
+                return
+            verb = str(words[0])
+            self.counts[f"casfs {verb}"] += not done.returncode
+            refused = done.returncode == 1 and verb in ("cp", "mv", "undelete")
+            if done.returncode and not refused:
+                self.complaints.append(
+                    f"casfs {words}: exit code {done.returncode}, {done.stderr}{done.stdout}"
+                )
+
+    def stop(self) -> None:
+        self._ended.set()
+        self.join()
+
+
+def command(*words: object) -> str:
+    """A command that has to succeed. Raises Finding."""
+    done = subprocess.run(
+        [*CASFS, *map(str, words)], env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+    )
+    if done.returncode:
+        raise Finding(f"casfs {words}: exit code {done.returncode}, {done.stderr}{done.stdout}")
+    return done.stdout
+
+
+def whole(store: Path) -> None:
+    """Every blob has the bytes its name says (I2). Raises Finding."""
+    for file in (store / "blobs").glob("*/*"):
+        with suppress(FileNotFoundError):  # collected meanwhile
+            found = blake3(file.read_bytes()).hexdigest()
+            if found != file.name:
+                raise Finding(f"blob {file.name} has the bytes of {found}")
+
+
+def sync(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def lines(log: Path) -> int:
+    return log.read_bytes().count(b"\n") if log.exists() else 0
+
+
+def scratch(where: Path | None) -> Path:
+    """A new folder that all users can walk through."""
+    folder = Path(tempfile.mkdtemp(prefix="casfs-fuzz-", dir=where))
+    folder.chmod(0o755)
+    return folder
