@@ -213,8 +213,13 @@ class Passthrough(Contents):
         if backing:
             self._unregister(backing)
 
+    def unmounted(self) -> None:
+        """The kernel has forgotten what was registered; the descriptor that was asked for it is closed."""
+        self.backings = self._registrar = None
+
     def _unregister(self, backing: int) -> None:
-        assert self._registrar is not None
+        if self._registrar is None:
+            return
         try:
             self._registrar.backing_close(backing)
         except OSError as error:

@@ -142,3 +142,4 @@ class Session:
     def close(self) -> None:
         """Unmount, if the kernel still has the mount."""
         pyfuse3.close(unmount=True)
+        self._files.unmounted()
