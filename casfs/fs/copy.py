@@ -38,9 +38,10 @@ class Place(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """Names whose meaning has changed, for the kernel's caches."""
+    """Names whose meaning has changed, for the kernel's caches: (directory, name, inode that has no name any
+    more, or 0)."""
 
-    names: list[tuple[int, bytes]]
+    names: list[tuple[int, bytes, int]]
     inos: list[int]
 
 
@@ -92,7 +93,7 @@ async def move(fs: FileSystem, source: bytes, destination: bytes) -> Moved:
     await fs.tree.rename(origin.parent, origin.name, target.parent, target.name, 0)
     await fs.group.durable()
     inos = [inode.ino, origin.parent, target.parent]
-    return Moved([(origin.parent, origin.name), (target.parent, target.name)], inos)
+    return Moved([(origin.parent, origin.name, 0), (target.parent, target.name, _gone(target))], inos)
 
 
 async def copy(fs: FileSystem, source: bytes, destination: bytes, *, recursive: bool) -> Moved:
@@ -111,13 +112,17 @@ async def copy(fs: FileSystem, source: bytes, destination: bytes, *, recursive: 
         raise FsError(errno.EEXIST, f"{_text(destination)} exists already")
     if inode.is_directory and _is_below(fs, target.parent, inode.ino):
         raise FsError(errno.EINVAL, f"{_text(source)} cannot be copied into itself")
-    names = [(target.parent, target.name)]
     if inode.is_directory:
         await _TreeCopy(fs).run(inode, target)
     else:
         await _copy_file(fs, inode, target)
     await fs.group.durable()
-    return Moved(names, [target.parent])
+    return Moved([(target.parent, target.name, _gone(target))], [target.parent])
+
+
+def _gone(place: Place) -> int:
+    """The inode that was there, if it has no name any more."""
+    return place.inode.ino if place.inode is not None and not place.inode.nlink else 0
 
 
 def _is_below(fs: FileSystem, ino: int, directory: int) -> bool:

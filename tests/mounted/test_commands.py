@@ -186,6 +186,18 @@ def test_a_copy_waits_for_who_writes_to_a_file_for_a_moment(mount: Mount) -> Non
     assert (mount.path / "copy" / "file").read_bytes() == b"half of it, and the rest"
 
 
+def test_what_a_copy_has_replaced_goes_at_once(mount: Mount) -> None:
+    """The kernel, which was not asked, would remember it until it needs the memory."""
+    for number in range(5):
+        (mount.path / f"source {number}").write_text(f"content {number}")
+        (mount.path / f"file {number}").write_text("to be replaced")
+        assert (mount.path / f"file {number}").stat().st_size == 14
+        casfs("cp", mount.path / f"source {number}", mount.path / f"file {number}")
+        casfs("mv", mount.path / f"file {number}", mount.path / "file 0")
+    assert (mount.path / "file 0").read_text() == "content 4"
+    assert mount.status["activity"]["unlinked_open"] == 0
+
+
 def test_cp_between_two_stores_is_refused(new_mount: Callable[..., Mount]) -> None:
     one, two = new_mount().start(), new_mount().start()
     (one.path / "file").write_text("content")
