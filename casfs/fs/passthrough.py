@@ -215,6 +215,8 @@ class Passthrough(Contents):
 
     def _unregister(self, backing: int) -> None:
         assert self._registrar is not None
+        if self.ending:  # the kernel has let go of them all with the connection, whose descriptor is closed
+            return
         try:
             self._registrar.backing_close(backing)
         except OSError as error:
