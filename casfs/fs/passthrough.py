@@ -214,13 +214,16 @@ class Passthrough(Contents):
             self._unregister(backing)
 
     def _unregister(self, backing: int) -> None:
-        assert self._registrar is not None
-        if self.ending:  # the kernel has let go of them all with the connection, whose descriptor is closed
+        if self._registrar is None:
             return
         try:
             self._registrar.backing_close(backing)
         except OSError as error:
             log.warning("backing file %d stays registered: %s", backing, error)
+
+    def disconnect(self) -> None:
+        """The connection with the kernel is about to end: with it the kernel lets go of all backing files."""
+        self.backings = self._registrar = None
 
     async def let_go(self, blobs: Collection[int]) -> list[int]:
         """The files of these blobs are damaged and were taken away: whoever reads them next gets EIO.

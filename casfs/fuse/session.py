@@ -141,4 +141,5 @@ class Session:
 
     def close(self) -> None:
         """Unmount, if the kernel still has the mount."""
+        self._files.disconnect()
         pyfuse3.close(unmount=True)
