@@ -127,10 +127,6 @@ class Actor:
         root = os.open(self.root, os.O_RDONLY)
         try:
             self._put(place, self._buffered(calls.open_by_handle(root, self.handle, self._flags(flags))))
-        except OSError as error:
-            # Whether a file without a name is found by its handle is the file system's choice.
-            if error.errno != errno.ESTALE:
-                raise
         finally:
             os.close(root)
         return None
