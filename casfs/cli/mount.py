@@ -1,7 +1,8 @@
 """Show a store as a file system.
 
 Returns when the mount point is usable, or says why it is not. A store is
-mounted once at a time.
+mounted once at a time. With -o remount what is mounted becomes ro, rw, suid,
+nosuid, dev, nodev, exec or noexec.
 """
 
 from __future__ import annotations
@@ -43,4 +44,9 @@ def run(args: argparse.Namespace) -> int:
 
     words = [word for group in args.options for word in group.split(",") if word]
     words += ["no_native"] if args.no_native else []
+    if "remount" in words:
+        from casfs.service.mounts import remount
+
+        remount(args.store, args.mountpoint, words)
+        return 0
     return mount(args.store, args.mountpoint, MountOptions.parse(words), args.foreground)

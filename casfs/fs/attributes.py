@@ -66,6 +66,15 @@ class Attributes:
             await group.begin()
         if inode.is_directory and (changes.mode, changes.uid, changes.gid) != (None, None, None):
             self._files.trash.directory_changed()
+        with self._xattrs.whole(inode):
+            await self._apply(inode, changes)
+        inode.ctime = time.time_ns()
+        self._inodes.mark(inode)
+        group.count()
+        return inode
+
+    async def _apply(self, inode: Inode, changes: Changes) -> None:
+        """All but the size. Inside a transaction: nothing has to be waited for."""
         if changes.mode is not None:
             inode.mode = stat.S_IFMT(inode.mode) | changes.mode & 0o7777
             self._xattrs.change_mode(inode, inode.mode)
@@ -81,10 +90,6 @@ class Attributes:
             if inode.content is not None:
                 inode.content.observe()  # what a mapping has written before moves it no more
             inode.mtime = clamp_time(changes.mtime)
-        inode.ctime = time.time_ns()
-        self._inodes.mark(inode)
-        group.count()
-        return inode
 
     async def _resize(self, inode: Inode, size: int, handle: Handle | None, uid: int) -> None:
         if inode.is_directory:
@@ -93,8 +98,8 @@ class Attributes:
             raise FsError(errno.EINVAL)
         if size > MAX_SIZE:
             raise FsError(errno.EFBIG)
-        await self._files.truncate(inode, size, handle, uid)
         await self._files.drop_privileges(inode, bool(uid))
+        await self._files.truncate(inode, size, handle, uid)
 
     async def _leave_owner(self, inode: Inode, uid: int) -> None:
         """chown(file, -1, -1): it takes set-id bits away, for who may change the mode.

@@ -169,12 +169,12 @@ class GroupCommit:
     def _begun(self) -> None:
         self._active = True
         self.operations = 0
-        self._operations_limit = min(
-            OPERATIONS_LIMIT, self._store.filestore.log_room() // OPERATION_LOG_BYTES
-        )
         self.since = self._scheduler.now()
         self._number += 1
         self.wake()
+        self._operations_limit = min(
+            OPERATIONS_LIMIT, self._store.filestore.log_room() // OPERATION_LOG_BYTES
+        )
 
     async def enter_publishing(self) -> None:
         """Be in a group whose gate for publishing is open."""

@@ -103,6 +103,11 @@ class Contents:
             if not handle.content.observe()[1]:
                 self.attributes_changed(handle.inode.ino)
 
+    def is_open(self, ino: int) -> bool:
+        """Has anybody a handle of that inode?"""
+        content = self._open.get(ino)
+        return content is not None and content.handles > 0
+
     def has_writers(self, inode: Inode) -> bool:
         """Has anybody opened it for writing?"""
         return inode.content is not None and inode.content.writers > 0
@@ -191,7 +196,7 @@ class Contents:
                     digest = self._digest(content.inode)
                     with self._blob_in_thread(content.inode.blob):
                         await self._scheduler.run(self._filestore.copy_to, digest, staged, keep)
-            except OSError:
+            except BaseException:
                 self._staging.drop(staged)
                 raise
             content.staged = staged
@@ -236,7 +241,7 @@ class Contents:
             staged = self._staging.create()
             try:
                 self._filestore.durable.write_whole(staged.fd, buffer)
-            except OSError:
+            except BaseException:
                 self._staging.drop(staged)
                 raise
         except OSError as error:

@@ -136,12 +136,13 @@ async def _copy_file(fs: FileSystem, inode: Inode, target: Place) -> None:
         raise FsError(errno.EEXIST)
     fs.trash.check_name(target.parent, target.name)
     copied = _duplicate(fs, inode)
-    if there is not None:
-        fs.store.namespace.dentries.point(target.parent, target.name, copied.ino, copied.mode >> 12)
-        fs.tree.detach(there, target.parent, target.name)
-        return
     try:
-        fs.tree.attach(target.parent, target.name, copied)
+        if there is None:
+            fs.tree.attach(target.parent, target.name, copied)
+            return
+        with fs.store.namespace.savepoint():
+            fs.store.namespace.dentries.point(target.parent, target.name, copied.ino, copied.mode >> 12)
+            fs.tree.detach(there, target.parent, target.name)
     except BaseException:
         fs.inodes.remove(copied)
         raise
@@ -161,15 +162,19 @@ def _check_settled(inode: Inode) -> None:
 
 def _duplicate(fs: FileSystem, inode: Inode) -> Inode:
     """A new inode like `inode`, with no name yet. Inside a transaction."""
+    attributes = fs.xattrs.all(inode)
     fs.store.filestore.claim_rows(512)
     copied = fs.inodes.create(inode.mode, inode.uid, inode.gid, inode.rdev, inode.target)
     copied.size, copied.allocated = inode.size, inode.allocated
     copied.atime, copied.mtime = inode.atime, inode.mtime
     fs.inodes.set_blob(copied, inode.blob)
-    attributes = fs.xattrs.all(inode)
     if attributes:
-        fs.store.namespace.xattrs.copy(inode.ino, copied.ino)
         copied.xattrs = dict(attributes)
+        try:
+            fs.store.namespace.xattrs.copy(inode.ino, copied.ino)
+        except BaseException:
+            fs.inodes.remove(copied)
+            raise
     return copied
 
 
@@ -261,16 +266,20 @@ class _TreeCopy:
         if source is None or fs.store.namespace.dentries.find(directory.ino, name) is not None:
             return None
         _check_settled(source)
-        child = self._links.get(ino)
-        if child is not None:
+        linked = self._links.get(ino)
+        child = linked or _duplicate(fs, source)
+        try:
+            cookie = fs.inodes.next_cookie()
+            fs.store.namespace.dentries.insert(directory.ino, cookie, name, child.ino, child.mode >> 12)
+        except BaseException:
+            if linked is None:
+                fs.inodes.remove(child)
+            raise
+        if linked is not None:
             child.nlink += 1
             fs.inodes.mark(child)
-        else:
-            child = _duplicate(fs, source)
-            if child.is_directory:
-                child.nlink = 2
-            elif source.nlink > 1:
-                self._links[ino] = child
-        cookie = fs.inodes.next_cookie()
-        fs.store.namespace.dentries.insert(directory.ino, cookie, name, child.ino, child.mode >> 12)
+        elif child.is_directory:
+            child.nlink = 2
+        elif source.nlink > 1:
+            self._links[ino] = child
         return child

@@ -136,6 +136,8 @@ class Files(Settling):
             raise FsError(errno.EROFS)
         if offset + len(data) > MAX_SIZE:
             raise FsError(errno.EFBIG)
+        if inode.xattrs != {} or inode.mode & (stat.S_ISUID | stat.S_ISGID):
+            await self.drop_privileges(inode, bool(handle.uid) if kills is None else kills)
         if content.mutex.busy or (content.buffer is None and content.staged is None):
             if content.mutex.busy or inode.size:
                 async with content.mutex:
@@ -156,8 +158,6 @@ class Files(Settling):
         if handle.flushed:
             handle.inherited = True
         inode.mtime = inode.ctime = time.time_ns()
-        if inode.xattrs != {} or inode.mode & (stat.S_ISUID | stat.S_ISGID):
-            await self.drop_privileges(inode, bool(handle.uid) if kills is None else kills)
         return written
 
     def _may_be_slow(self, content: Content) -> bool:
@@ -178,7 +178,8 @@ class Files(Settling):
             log.info("inode %d is hashed when it is sealed: %s", content.inode.ino, error)
 
     async def drop_privileges(self, inode: Inode, kills: bool) -> None:
-        """What a write or a truncation takes away: capabilities, and with `kills` suid and sgid.
+        """What a write or a truncation takes away, before it does anything else, as file_remove_privs does:
+        capabilities, and with `kills` suid and sgid.
 
         The kernel leaves that to the file system (FUSE_HANDLE_KILLPRIV and _V2, linux/fuse.h), and goes by
         the mode it remembers until it is told (bprm_fill_uid, fs/exec.c).
@@ -189,10 +190,10 @@ class Files(Settling):
         capable = CAPABILITY in inode.xattrs
         if mode != inode.mode or capable:
             await self._group.begin()
-            inode.mode = mode
-            if capable:
+            if capable and CAPABILITY in inode.xattrs:  # not taken away by somebody else meanwhile
                 self._xattrs.remove(inode.ino, CAPABILITY)
                 del inode.xattrs[CAPABILITY]
+            inode.mode = mode_without_suid(inode.mode) if kills else inode.mode
             self._inodes.changed(inode)
             self.attributes_changed(inode.ino)
 
@@ -268,6 +269,7 @@ class Files(Settling):
         content = handle.content
         inode = content.inode
         self.trash.check_unchanged(inode.ino)  # open(2) with O_RDONLY | O_TRUNC
+        await self.drop_privileges(inode, bool(handle.uid))
         if inode.size or content.is_staged:
             await self._keep_truncated(content, handle, handle.uid)
             async with content.mutex:
@@ -281,7 +283,6 @@ class Files(Settling):
             await self._group.begin()
             inode.mtime = time.time_ns()
             self._inodes.changed(inode)
-        await self.drop_privileges(inode, bool(handle.uid))
 
     async def _keep_truncated(self, content: Content, handle: Handle | None, uid: int) -> None:
         """Bring what is about to be cut to nothing, on behalf of user `uid`, to the trash; what rests before

@@ -71,6 +71,7 @@ class FileSystem:
 
     async def _before_commit(self) -> None:
         """What can be done while operations go on."""
+        await self.tree.forget_again()
         await self.files.write_back()
         while self.trash.pending > STEP and self.group.active:
             self.trash.flush(STEP)

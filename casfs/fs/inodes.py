@@ -283,13 +283,13 @@ class InodeTable:
             self._deleted.clear()
         if self._dirty:
             dirty = list(self._dirty.values())
+            for inode in dirty:  # before: what fails half way leaves rows, which go with their inodes
+                inode.stored = True
             try:
                 self._namespace.inodes.write([inode.row() for inode in dirty])
             except OverflowError:
                 self._bound(dirty)
                 self._namespace.inodes.write([inode.row() for inode in dirty])
-            for inode in dirty:
-                inode.stored = True
             self._dirty.clear()
         self._put_off = 0
 

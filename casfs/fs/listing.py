@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 from collections.abc import Iterator
 from typing import Any
 
+from casfs.errors import FsError
 from casfs.fs.inodes import Inode, InodeTable
 from casfs.fs.trash import Trash
 from casfs.store import Store
@@ -19,6 +21,9 @@ LIST_CHUNK = 128
 
 Rows = list[tuple[Any, ...]]
 """Entries of a directory; how each begins: cookie, name, inode number."""
+
+
+NAME_LIMIT = 255
 
 
 class Listing:
@@ -86,3 +91,37 @@ class Listing:
     def _dot(self, ino: int, name: bytes) -> Inode:
         above = None if name == b"." else self._dentries.parent_of(ino)
         return self._inodes.get(ino if above is None else above)
+
+    # What verbs look at first
+
+    def _existing(self, parent: int, name: bytes) -> Inode:
+        if len(name) > NAME_LIMIT:
+            raise FsError(errno.ENAMETOOLONG)
+        ino = self._dentries.find(parent, name)
+        if ino is None:
+            raise FsError(errno.ENOENT)
+        return self._inodes.get(ino)
+
+    def _check_empty(self, inode: Inode) -> None:
+        if not inode.is_directory:
+            raise FsError(errno.ENOTDIR)
+        if not self._dentries.is_empty(inode.ino):
+            raise FsError(errno.ENOTEMPTY)
+
+    def _check_loop(self, moved: Inode, new_parent: int) -> None:
+        """A directory must not come below itself."""
+        if not moved.is_directory:
+            return
+        above: int | None = new_parent
+        while above is not None and above != ROOT_INO:
+            if above == moved.ino:
+                raise FsError(errno.EINVAL)
+            above = self._dentries.parent_of(above)
+
+    def _check_replaceable(self, source: Inode, target: Inode) -> None:
+        if target.is_directory:
+            if not source.is_directory:
+                raise FsError(errno.EISDIR)
+            self._check_empty(target)
+        elif source.is_directory:
+            raise FsError(errno.ENOTDIR)

@@ -213,6 +213,10 @@ class Passthrough(Contents):
         if backing:
             self._unregister(backing)
 
+    def unmounted(self) -> None:
+        """The kernel has forgotten what was registered; the descriptor that was asked for it is closed."""
+        self.backings = self._registrar = None
+
     def _unregister(self, backing: int) -> None:
         if self._registrar is None:
             return

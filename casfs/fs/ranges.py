@@ -41,6 +41,7 @@ class Ranges(Files):
             return 0
         if target_offset + length > MAX_SIZE:
             raise FsError(errno.EFBIG)
+        await self.drop_privileges(target.inode, bool(uid))
         whole = offset == target_offset == 0 and length == source.inode.size and not target.inode.size
         if not (whole and await self._share_blob(source.content, target.content)):
             length = await self._copy_bytes(source.content, offset, target.content, target_offset, length)
@@ -48,7 +49,6 @@ class Ranges(Files):
             target.inherited = True
         target.wrote = True
         target.inode.mtime = target.inode.ctime = time.time_ns()
-        await self.drop_privileges(target.inode, bool(uid))
         return length
 
     async def _share_blob(self, source: Content, target: Content) -> bool:
@@ -134,6 +134,7 @@ class Ranges(Files):
             raise FsError(errno.EROFS)
         if offset + length > MAX_SIZE:
             raise FsError(errno.EFBIG)
+        await self.drop_privileges(inode, bool(uid))
         async with content.mutex:
             await self._make_staged(content, inode.size)
             if content.buffer is not None:
@@ -153,4 +154,3 @@ class Ranges(Files):
         if handle.flushed:
             handle.inherited = True
         inode.mtime = inode.ctime = time.time_ns()
-        await self.drop_privileges(inode, bool(uid))

@@ -10,13 +10,14 @@ are written in bulk before the COMMIT of the same group: the file is where it wa
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fnmatch
 import os
 import re
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from casfs.errors import FsError
@@ -49,6 +50,9 @@ ROW_BYTES = 1536
 """What one file in the trash may take on disk, rows and indexes, roughly and rather more."""
 
 NAME_LIMIT = 255
+
+_BLOB = 11
+"""Where a `_Removed` has the id of its blob."""
 
 _FILE = stat.S_IFREG >> 12
 
@@ -206,6 +210,18 @@ class Trash:
                 inode.btime,
             )
         )
+
+    @contextlib.contextmanager
+    def unless_it_fails(self) -> Iterator[None]:
+        """What is noted inside is forgotten again with an exception: then nothing was removed."""
+        before = len(self._removed)
+        try:
+            yield
+        except BaseException:
+            for removed in self._removed[before:]:
+                self._inodes.add_refs(removed[_BLOB], -1)  # type: ignore[arg-type]
+            del self._removed[before:]
+            raise
 
     def is_old_enough(self, since_ns: int) -> bool:
         """May what is there since then be kept?"""

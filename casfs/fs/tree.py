@@ -13,13 +13,12 @@ from casfs.errors import FsError
 from casfs.fs.commit import GroupCommit
 from casfs.fs.files import Files
 from casfs.fs.inodes import Inode, InodeTable
-from casfs.fs.listing import Listing
+from casfs.fs.listing import NAME_LIMIT, Listing
 from casfs.fs.trash import CASFS, Reason, Trash
 from casfs.fs.xattrs import ExtendedAttributes
 from casfs.store import Store
 from casfs.types import ROOT_INO
 
-NAME_LIMIT = 255
 TARGET_LIMIT = 4095
 LINK_LIMIT = (1 << 31) - 1
 
@@ -232,12 +231,17 @@ class Tree(Listing):
         if not certain and not self._dentries.insert(*row):
             raise FsError(errno.EEXIST)
         inode.nlink += 1
+        inode.ctime = time.time_ns()
+        self.answer(inode)
+        try:
+            if certain and not self._dentries.insert(*row):
+                raise FsError(errno.EEXIST)
+        except BaseException:
+            inode.nlink -= 1
+            raise
         self.unlinked.discard(ino)
         self._linkable.discard(ino)
-        self._inodes.changed(inode)
-        self.answer(inode)
-        if certain and not self._dentries.insert(*row):
-            raise FsError(errno.EEXIST)
+        self._inodes.mark(inode)
         self._touch(directory)
         self._group.count()
         return inode
@@ -260,11 +264,13 @@ class Tree(Listing):
         if self._files.rests(inode):
             await self._seal_for_trash(inode)
             inode = self._existing(parent, name)
+        directory = self._inodes.get(parent)
         self.answer(None)
-        self._bring_to_trash(inode, parent, name, uid, Reason.REMOVED)
-        self._dentries.delete(parent, name)
+        with self._trash.unless_it_fails():
+            self._bring_to_trash(inode, parent, name, uid, Reason.REMOVED)
+            self._dentries.delete(parent, name)
         self._drop_link(inode)
-        self._touch(self._inodes.get(parent))
+        self._touch(directory)
         group.count()
         return inode
 
@@ -274,28 +280,14 @@ class Tree(Listing):
         inode = self._existing(parent, name)
         self._check_empty(inode)
         self._trash.check_own(inode.ino)
+        directory = self._inodes.get(parent)
         self.answer(None)
         self._dentries.delete(parent, name)
-        directory = self._inodes.get(parent)
         directory.nlink -= 1
         self._drop_directory(inode)
         self._touch(directory)
         self._group.count()
         return inode
-
-    def _existing(self, parent: int, name: bytes) -> Inode:
-        if len(name) > NAME_LIMIT:
-            raise FsError(errno.ENAMETOOLONG)
-        ino = self._dentries.find(parent, name)
-        if ino is None:
-            raise FsError(errno.ENOENT)
-        return self._inodes.get(ino)
-
-    def _check_empty(self, inode: Inode) -> None:
-        if not inode.is_directory:
-            raise FsError(errno.ENOTDIR)
-        if not self._dentries.is_empty(inode.ino):
-            raise FsError(errno.ENOTEMPTY)
 
     def _bring_to_trash(self, inode: Inode, parent: int, name: bytes, uid: int, reason: str) -> None:
         """A name of a file is about to go, by what `uid` does: the last one brings it to the trash, or out
@@ -329,15 +321,20 @@ class Tree(Listing):
 
         The kernel does not wait for a RELEASE, so that FORGET may come first: `released` goes on then.
         """
-        for ino in inos:
-            if ino in self.unlinked:
-                await self._group.begin()
-                if self._files.discard(self._inodes.get(ino)):
-                    self.unlinked.discard(ino)
-                    self._linkable.discard(ino)
-                    self._forgotten.discard(ino)
-                else:
-                    self._forgotten.add(ino)
+        gone = [ino for ino in inos if ino in self.unlinked]
+        self._forgotten.update(gone)  # what cannot go now goes with its last handle, or before a commit
+        for ino in gone:
+            await self._group.begin()
+            if ino in self.unlinked and self._files.discard(self._inodes.get(ino)):
+                self.unlinked.discard(ino)
+                self._linkable.discard(ino)
+                self._forgotten.discard(ino)
+
+    async def forget_again(self) -> None:
+        """Try once more what could not go when it was forgotten: a thread was busy with it, or it failed.
+        Raises OSError."""
+        if self._forgotten:
+            await self.forget([ino for ino in self._forgotten if not self._files.is_open(ino)])
 
     async def released(self, inode: Inode) -> None:
         """A handle of an unlinked inode is gone."""
@@ -408,30 +405,31 @@ class Tree(Listing):
         if leaves_whiteout:
             self._filestore.claim_rows(ROW_BYTES)
         self._takes_absent(new_parent, new_name)
+        origin = self._inodes.get(parent)
         self.answer(None)
-        if target is not None and not flags and not target.is_directory:
-            self._bring_to_trash(target, new_parent, new_name, uid, Reason.REPLACED)
-        if leaves_whiteout:
-            self._leave_whiteout(parent, name, source, target, new_parent, new_name, uid, gid)
-        elif target is None:
-            self._dentries.rename(parent, name, new_parent, self._inodes.next_cookie(), new_name)
-        else:
-            with self._namespace.savepoint():
+        with self._trash.unless_it_fails(), self._namespace.savepoint():
+            if target is not None and not flags and not target.is_directory:
+                self._bring_to_trash(target, new_parent, new_name, uid, Reason.REPLACED)
+            if leaves_whiteout:
+                self._leave_whiteout(origin, name, source, target, new_parent, new_name, uid, gid)
+            elif target is None:
+                self._dentries.rename(parent, name, new_parent, self._inodes.next_cookie(), new_name)
+            else:
                 self._dentries.point(new_parent, new_name, source.ino, source.mode >> 12)
                 if flags:
                     self._dentries.point(parent, name, target.ino, target.mode >> 12)
                 else:
                     self._dentries.delete(parent, name)
+            if parent in self._in_trash:
+                self._trash.restored(source)
         if source.is_directory or (target is not None and target.is_directory):
             self._trash.directory_changed()
-        if parent in self._in_trash:
-            self._trash.restored(source)
-        self._settle_links(source, target, self._inodes.get(parent), to, bool(flags & RENAME_EXCHANGE))
+        self._settle_links(source, target, origin, to, bool(flags & RENAME_EXCHANGE))
         group.count()
 
     def _leave_whiteout(
         self,
-        parent: int,
+        directory: Inode,
         name: bytes,
         source: Inode,
         target: Inode | None,
@@ -440,40 +438,20 @@ class Tree(Listing):
         uid: int,
         gid: int,
     ) -> None:
-        """The names of a rename with RENAME_WHITEOUT: all of them, or with an exception none."""
-        directory = self._inodes.get(parent)
+        """The names of a rename with RENAME_WHITEOUT. Inside a savepoint."""
         if directory.mode & stat.S_ISGID:
             gid = directory.gid
         whiteout = self._inodes.create(WHITEOUT_MODE, uid, gid)
         cookie, type_ = self._inodes.next_cookie(), source.mode >> 12
         try:
-            with self._namespace.savepoint():
-                self._dentries.point(parent, name, whiteout.ino, WHITEOUT_MODE >> 12)
-                if target is not None:
-                    self._dentries.point(new_parent, new_name, source.ino, type_)
-                elif not self._dentries.insert(new_parent, cookie, new_name, source.ino, type_):
-                    raise FsError(errno.EEXIST)
+            self._dentries.point(directory.ino, name, whiteout.ino, WHITEOUT_MODE >> 12)
+            if target is not None:
+                self._dentries.point(new_parent, new_name, source.ino, type_)
+            elif not self._dentries.insert(new_parent, cookie, new_name, source.ino, type_):
+                raise FsError(errno.EEXIST)
         except BaseException:
             self._inodes.remove(whiteout)
             raise
-
-    def _check_loop(self, moved: Inode, new_parent: int) -> None:
-        """A directory must not come below itself."""
-        if not moved.is_directory:
-            return
-        above: int | None = new_parent
-        while above is not None and above != ROOT_INO:
-            if above == moved.ino:
-                raise FsError(errno.EINVAL)
-            above = self._dentries.parent_of(above)
-
-    def _check_replaceable(self, source: Inode, target: Inode) -> None:
-        if target.is_directory:
-            if not source.is_directory:
-                raise FsError(errno.EISDIR)
-            self._check_empty(target)
-        elif source.is_directory:
-            raise FsError(errno.ENOTDIR)
 
     def _settle_links(
         self, source: Inode, target: Inode | None, origin: Inode, to: Inode, exchanged: bool

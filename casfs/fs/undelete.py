@@ -188,13 +188,20 @@ def kept_ns(rule: RuleRow) -> int:
 
 def _remove(fs: FileSystem, row: TrashRow, changed: Changed) -> None:
     """Remove one file, and the directories it leaves empty. Inside a transaction."""
-    fs.store.namespace.trash.remove([row.ino])
-    for parent, name in fs.store.namespace.dentries.names_of(row.ino):
-        inode = fs.inodes.get(row.ino)
+    names = fs.store.namespace.dentries.names_of(row.ino)
+    directories = [fs.inodes.get(parent) for parent, _ in names]
+    inode = fs.inodes.get(row.ino) if names else None
+    with fs.store.namespace.savepoint():
+        fs.store.namespace.trash.remove([row.ino])
+        for parent, name in names:
+            fs.store.namespace.dentries.delete(parent, name)
+    for directory, (_, name) in zip(directories, names, strict=True):
+        assert inode is not None
         changed.files += 1
         changed.size += inode.size
-        _drop(fs, parent, name, inode, changed)
-        _prune(fs, parent, changed)
+        _dropped(fs, directory, name, inode, changed)
+    for directory in directories:
+        _prune(fs, directory.ino, changed)
 
 
 def _sweep(fs: FileSystem, before_ns: int, changed: Changed) -> None:
@@ -214,28 +221,27 @@ def _prune(fs: FileSystem, ino: int, changed: Changed) -> None:
         if not names:
             return  # it has gone already
         parent, name = names[0]
-        fs.inodes.get(parent).nlink -= 1
-        _drop(fs, parent, name, fs.inodes.get(ino), changed)
+        above, inode = fs.inodes.get(parent), fs.inodes.get(ino)
+        dentries.delete(parent, name)
+        above.nlink -= 1
+        _dropped(fs, above, name, inode, changed)
         ino = parent
 
 
-def _drop(fs: FileSystem, parent: int, name: bytes, inode: Inode, changed: Changed) -> None:
-    """Take a name in the trash away, and its inode, unless the kernel may hold it: then that tells."""
-    fs.store.namespace.dentries.delete(parent, name)
-    directory = fs.inodes.get(parent)
+def _dropped(fs: FileSystem, directory: Inode, name: bytes, inode: Inode, changed: Changed) -> None:
+    """A name in the trash has gone: its inode goes, unless the kernel may hold it: then that tells."""
     directory.mtime = directory.ctime = time.time_ns()
     fs.inodes.mark(directory)
     inode.nlink = 0
-    if parent in fs.trash.known:
-        changed.names.append((parent, name, inode.ino))
-        changed.inos.add(parent)
+    fs.tree.unlinked.add(inode.ino)
+    fs.inodes.changed(inode)
+    if directory.ino in fs.trash.known:
+        changed.names.append((directory.ino, name, inode.ino))
+        changed.inos.add(directory.ino)
     if inode.ino in fs.trash.known:
         fs.trash.known.discard(inode.ino)
-        fs.tree.unlinked.add(inode.ino)
-        fs.inodes.changed(inode)
-    elif not fs.files.discard(inode):
-        fs.tree.unlinked.add(inode.ino)
-        fs.inodes.changed(inode)
+    elif fs.files.discard(inode):
+        fs.tree.unlinked.discard(inode.ino)
 
 
 async def change_rule(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from casfs.errors import FsError
 from casfs.fs import acl
@@ -23,6 +24,8 @@ _VALUE_LIMIT = 64 << 10
 _INODE_LIMIT = 1 << 20
 """Bytes of names and values on one inode."""
 
+_FIELDS = ("mode", "uid", "gid", "atime", "mtime", "ctime")
+
 _PREFIXES = (b"user.", b"trusted.", b"security.")
 
 
@@ -35,6 +38,7 @@ class ExtendedAttributes:
         self._trash = trash
         self._filestore = store.filestore
         self._rows = store.namespace.xattrs
+        self._savepoint = store.namespace.savepoint
         self._inodes = inodes
         self._group = group
         self._files = files
@@ -120,8 +124,9 @@ class ExtendedAttributes:
         self.all(inode)[name] = value
 
     def _drop(self, inode: Inode, name: bytes) -> None:
-        if self.all(inode).pop(name, None) is not None:
+        if name in self.all(inode):
             self._rows.remove(inode.ino, name)
+            del self.all(inode)[name]
 
     # Access control lists
 
@@ -137,16 +142,36 @@ class ExtendedAttributes:
         self._filestore.claim_rows(512 + len(value))
         if inode.is_directory:
             self._trash.directory_changed()
+        mode = inode.mode
         if name == acl.ACCESS and entries:
-            inode.mode = inode.mode & ~0o777 | acl.mode_of(entries)
-            if inode.mode & stat.S_ISGID and not in_group(inode.gid):
-                inode.mode &= ~stat.S_ISGID
+            mode = mode & ~0o777 | acl.mode_of(entries)
+            if mode & stat.S_ISGID and not in_group(inode.gid):
+                mode &= ~stat.S_ISGID
         if not entries or (name == acl.ACCESS and acl.is_minimal(entries)):
             self._drop(inode, name)
         else:
             self._store(inode, name, value)
+        inode.mode = mode
         self._inodes.changed(inode)
         self._group.count()
+
+    @contextlib.contextmanager
+    def whole(self, inode: Inode) -> Iterator[None]:
+        """What is inside happens to an inode and its attributes wholly or not at all. Inside a transaction,
+        without a wait."""
+        held = dict(self.all(inode))
+        fields = [getattr(inode, name) for name in _FIELDS]
+        try:
+            if held:  # without any there is no row that could change
+                with self._savepoint():
+                    yield
+            else:
+                yield
+        except BaseException:
+            inode.xattrs = held
+            for name, value in zip(_FIELDS, fields, strict=True):
+                setattr(inode, name, value)
+            raise
 
     def change_mode(self, inode: Inode, mode: int) -> None:
         """Keep the access list in step with chmod(2). Inside a transaction."""

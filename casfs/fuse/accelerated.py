@@ -171,13 +171,12 @@ class Accelerated:
                 state = native.serve(patience, BURST)
             finally:
                 scheduler.direct = False
+                scheduler.catch_up()  # whatever the state: `serve` may have read wake_fd with any of them
             if not self._negotiated:
                 self._negotiate()
             if state in (native.PENDING, native.ENDED):
                 return
             turns += 1
-            if state == native.WOKEN:
-                scheduler.drain()
             if state == native.IDLE:
                 turns = 0
                 await trio.lowlevel.wait_readable(fd)

@@ -26,9 +26,9 @@ async def forget(names: Iterable[tuple[int, bytes]], inos: Iterable[int]) -> set
 
 
 def write_back(ino: int) -> None:
-    """Have the kernel write back what mappings have left in its page cache, and return when that is here. In
-    a thread: it comes by requests. Not in a request that changes the size: writes wait for its end
-    (fuse_set_nowrite, fs/fuse/dir.c)."""
+    """Have the kernel write back what mappings have left in its page cache, and return when that is here. Not
+    on the event loop's thread, which serves the writes, nor in a request that changes the size: they wait for
+    its end (fuse_set_nowrite, fs/fuse/dir.c)."""
     _unless_unknown(pyfuse3.invalidate_inode, ino, False)
 
 

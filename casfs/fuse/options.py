@@ -65,6 +65,14 @@ _ACCEPTED = (
 )
 """What mount(8) and fstab(5) pass on and that changes nothing here; `x-…` and `comment=…` too."""
 
+REMOUNT = "remount"
+
+REMOUNTED = frozenset({"ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec"})
+"""What the kernel changes in a mount; the rest it ignores (fuse_parse_param, fs/fuse/inode.c)."""
+
+_PASSED_ON = frozenset({REMOUNT, "default_permissions", "noatime", "allow_other", "allow_root"})
+"""What mount(8) says of the mount as it is; `user_id=…` and `group_id=…` too."""
+
 _VALUES = ("uid", "gid", "umask", "commit_interval", "low_room", "orphan_share")
 
 MAX_INTERVAL = 300.0
@@ -117,6 +125,22 @@ class MountOptions:
         if options.allow_other and options.allow_root:
             raise UsageError("allow_other and allow_root exclude each other")
         return options
+
+
+def remount_options(words: list[str]) -> list[str]:
+    """What is to change, of the options of a remount. Raises UsageError for what cannot."""
+    changed = [word for word in words if word in REMOUNTED]
+    for word in words:
+        key = word.partition("=")[0]
+        if (
+            word not in REMOUNTED | _PASSED_ON
+            and word not in _ACCEPTED
+            and key not in ("user_id", "group_id")
+        ):
+            raise UsageError(
+                f"mount option {word} cannot be changed by a remount", "unmount it and mount it so"
+            )
+    return changed
 
 
 def _number(key: str, value: str) -> int | float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections import deque
@@ -88,13 +89,20 @@ class TrioScheduler:
             except Exception:
                 log.exception("the loop goes on after an error nobody expected")
 
+    def catch_up(self) -> None:
+        """As `drain`, when `wake_fd` may not have been read."""
+        if self._ready:
+            self._read_wake_fd()
+            self.drain()
+
+    def _read_wake_fd(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # somebody was faster, or the thread is slower
+            os.eventfd_read(self.wake_fd)
+
     async def _drain_while_trio_sleeps(self) -> None:
         while True:
             await trio.lowlevel.wait_readable(self.wake_fd)
-            try:
-                os.eventfd_read(self.wake_fd)
-            except BlockingIOError:  # the loop was faster
-                continue
+            self._read_wake_fd()
             self.drain()
 
     @property

@@ -143,3 +143,4 @@ class Session:
         """Unmount, if the kernel still has the mount."""
         self._files.disconnect()
         pyfuse3.close(unmount=True)
+        self._files.unmounted()

@@ -9,7 +9,7 @@ import errno
 import functools
 import os
 import stat
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from casfs.errors import FsError
@@ -17,6 +17,7 @@ from casfs.fs.attributes import Changes
 from casfs.fs.content import Handle
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.inodes import Inode
+from casfs.fs.scheduler import Mutex
 from casfs.fs.xattrs import DIGEST
 
 P = ParamSpec("P")
@@ -73,14 +74,11 @@ def mutating(method: Verb[P, R]) -> Verb[P, R]:
     return functools.wraps(method)(verb)  # type: ignore[return-value]
 
 
-async def _nothing_to_write(_ino: int) -> None:
-    """Without a kernel there is no page cache."""
-
-
 class Verbs:
     """Runs on the event loop's thread. Each raises OSError with the errno the program gets.
 
-    `write_pages_back(ino)`: have what mappings have written come in by `write`.
+    `write_pages_back(ino)`: have what mappings have written come in by `write`. Blocks; one at a time, since
+    the writes that it waits for may need threads themselves.
     """
 
     def __init__(self, fs: FileSystem, *, durable_each: bool) -> None:
@@ -92,7 +90,8 @@ class Verbs:
         self.readdir = fs.tree.names
         self.readdirplus = fs.tree.rows
         self.durable_each = durable_each
-        self.write_pages_back: Callable[[int], Awaitable[object]] = _nothing_to_write
+        self.write_pages_back: Callable[[int], object] = lambda _: None
+        self._writing_back = Mutex(fs.scheduler)
         self.handles: dict[int, Handle] = {}
         fs.files.seals_at_close = durable_each
         self._next_handle = 1
@@ -293,8 +292,8 @@ class Verbs:
     async def _see_mappings(self, inode: Inode) -> None:
         """Have what was stored through mappings come in, if it may have been."""
         if inode.content is not None and inode.content.mappers:
-            await self.fs.scheduler.pause()
-            await self.write_pages_back(inode.ino)
+            async with self._writing_back:
+                await self.fs.scheduler.run(self.write_pages_back, inode.ino)
 
     @patient
     async def allocate(self, fh: int, offset: int, length: int, mode: int, uid: int) -> None:

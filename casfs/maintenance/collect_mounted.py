@@ -23,13 +23,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from casfs.fs.filesystem import FileSystem
-from casfs.maintenance.batch import Failures, unlink_files
+from casfs.maintenance.batch import Failures, never, unlink_files
 from casfs.namespace.collecting import Amount, Collecting, Orphan, Record
 
 STEP = 16
 """Orphans whose rows are deleted before other requests are served again, about half a millisecond."""
 
-BUSY_BATCH = 200
+BUSY_BATCH = 500
 IDLE_BATCH = 1_000
 """Orphans removed with one commit when others write too, and when nobody does."""
 
@@ -37,6 +37,9 @@ COMMIT_SECONDS = 2.0
 COMMIT_POLL = 0.05
 """Seconds to wait for a commit that comes by itself, and how often to look."""
 
+
+Urgent = Callable[[], bool]
+"""Does somebody wait for the room, so that the commit of others is not to be waited for?"""
 
 UNRECORDED = Record(0, 0, 0, 0, 0)
 """Of a run that is not written down."""
@@ -54,10 +57,10 @@ class Collected(NamedTuple):
 
 
 async def collect(
-    fs: FileSystem, ids: list[int], cutoff_ns: int, now_ns: int, record: Record, *, urgent: bool = False
+    fs: FileSystem, ids: list[int], cutoff_ns: int, now_ns: int, record: Record, *, urgent: Urgent = never
 ) -> Collected:
     """Remove those of the orphans that are still due. `record`: what the run has done before, to be written
-    down. `urgent`: somebody waits for the room, so do not wait for the commit of others.
+    down.
 
     One batch at a time: the collector may be killed, and another one ask, while one goes on, whose thread
     would take what the next one has condemned and not committed. Raises FsError EROFS, OSError; then rows may
@@ -68,7 +71,7 @@ async def collect(
 
 
 async def _collect(
-    fs: FileSystem, ids: list[int], cutoff_ns: int, now_ns: int, record: Record, urgent: bool
+    fs: FileSystem, ids: list[int], cutoff_ns: int, now_ns: int, record: Record, urgent: Urgent
 ) -> Collected:
     busy = fs.group.active
     taken: list[Orphan] = []
@@ -81,8 +84,8 @@ async def _collect(
         if fs.group.must_wait:
             await fs.group.committed()
         await fs.scheduler.pause()
-    if busy and not urgent:
-        await _next_commit(fs)
+    if busy:
+        await _next_commit(fs, urgent)
     else:
         await fs.group.committed()
     gone = await fs.scheduler.run(_unlink_condemned, fs, taken, failures)
@@ -95,7 +98,7 @@ async def collect_oldest(
     cutoff_ns: int,
     *,
     wanted: Callable[[Amount], int],
-    urgent: bool = False,
+    urgent: Urgent = never,
     record: Record = UNRECORDED,
 ) -> Amount:
     """Remove orphans, the oldest first, while so many more bytes are `wanted` after what has gone, which it
@@ -139,11 +142,11 @@ def _unlink_condemned(fs: FileSystem, taken: list[Orphan], failures: Failures) -
     return unlink_files(fs.store, taken, failures, condemned=True)
 
 
-async def _next_commit(fs: FileSystem) -> None:
+async def _next_commit(fs: FileSystem, urgent: Urgent) -> None:
     """Return when what was done until now is durable, by a commit of others if one comes soon."""
     number = fs.group.number
     deadline = fs.scheduler.now() + COMMIT_SECONDS
     while not fs.group.is_durable(number):
-        if fs.scheduler.now() > deadline:
+        if urgent() or fs.scheduler.now() > deadline:
             await fs.group.committed()
         await fs.scheduler.run(time.sleep, COMMIT_POLL)

@@ -97,7 +97,8 @@ def create(path: str, now_ns: int, uid: int, gid: int) -> None:
         _add_maintenance(connection)
         _drain(connection, f"PRAGMA application_id = {APPLICATION_ID}")
         _drain(connection, f"PRAGMA user_version = {SCHEMA_VERSION}")
-        for item in (("next_ino", 2), ("next_cookie", 3), ("uuid", uuid.uuid4().hex)):
+        values = {"next_ino": 2, "clean_end": 2, "next_cookie": 3, "uuid": uuid.uuid4().hex}
+        for item in values.items():
             connection.execute("INSERT INTO meta VALUES (?, ?)", item)
         connection.execute(
             "INSERT INTO inode VALUES (1, ?, 2, ?, ?, 0, 0, 0, NULL, NULL, NULL, ?, ?, ?, ?)",

@@ -178,16 +178,21 @@ class Namespace:
         self._connection.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
 
     def note_start(self, now_ns: int) -> bool:
-        """A process takes the file system into use: did the last one end cleanly? Inside a transaction."""
-        clean = self.meta("in_use") is None
-        self._connection.execute("INSERT OR REPLACE INTO meta VALUES ('in_use', 1)")
+        """A process takes the file system into use: did the last one end cleanly? Inside a transaction.
+
+        One of a version that knows no such mark has changed `next_ino`, if it did not.
+        """
+        clean = bool(self.meta("clean_end") == self.meta("next_ino"))
+        self._connection.execute("DELETE FROM meta WHERE key = 'clean_end'")
         if not clean:
             self._connection.execute("INSERT OR REPLACE INTO meta VALUES ('strays_since_ns', ?)", (now_ns,))
         return clean
 
     def note_end(self) -> None:
-        """It is left, with nothing in it that no row refers to. Inside a transaction."""
-        self._connection.execute("DELETE FROM meta WHERE key = 'in_use'")
+        """It is left cleanly, with `next_ino` as it is. Inside a transaction."""
+        self._connection.execute(
+            "INSERT OR REPLACE INTO meta SELECT 'clean_end', value FROM meta WHERE key = 'next_ino'"
+        )
 
     def _value(self, sql: str, bindings: tuple[Any, ...] = ()) -> Any:
         return self._connection.execute(sql, bindings).get

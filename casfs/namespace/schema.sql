@@ -16,10 +16,10 @@
 --   scrub_started_ns, scrub_cursor, scrub_bytes, scrub_ended_ns
 --                the pass of a scrub that is under way, or was the last: its start, the id of the blob it has
 --                come to, bytes read until there, its end (0 = not yet); absent before the first
---   in_use       1 while a process has the file system of the store; there at its start: the last one did not
---                end cleanly
---   strays_since_ns  start of the last one that found `in_use`, until a full run of the collector has looked at
---                all files of that time: some may have no row (I3); absent = none
+--   clean_end    next_ino as a process has left it that ended cleanly, with nothing that no row refers to, and
+--                all blobs durable; absent, or another number: the last one did not, or is at work
+--   strays_since_ns  the last start after an end that was not clean, until a full run of the collector has looked
+--                at all files of before: some may have no row (I3); absent = none
 --   trash_minimal_age_ns  nanoseconds that a file has to be there to be kept in the trash; absent = 60 s
 --   casfs_directory  inode number of /.casfs, once there is one: it is not listed, and not counted in the
 --                root's nlink

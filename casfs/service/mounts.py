@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from casfs.control.client import Client, DaemonError, NoAnswer
 from casfs.errors import MountError, NotMounted
-from casfs.fuse.options import SUBTYPE, store_of_source
+from casfs.fuse.options import REMOUNT, SUBTYPE, remount_options, store_of_source
 from casfs.store import config_path
 from casfs.syscalls import syncfs
 
@@ -240,14 +240,34 @@ def _command(process: str) -> str:
 def detach(mountpoint: str) -> None:
     """umount(2) by umount(8) or fusermount3(1). Raises MountError with their reason."""
     command = ["umount", "--", mountpoint] if os.getuid() == 0 else ["fusermount3", "-u", "--", mountpoint]
+    _run(command)
+
+
+def _run(command: list[str]) -> None:
+    """A command of util-linux or fuse3. Raises MountError with its reason."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     except FileNotFoundError:
-        raise MountError(f"{command[0]} is not installed", "install fuse3") from None
+        raise MountError(f"{command[0]} is not installed", "install fuse3 and mount") from None
     if done.returncode:
-        reason = done.stderr.strip().splitlines()[-1:] or [f"{command[0]} failed"]
+        reason = done.stderr.strip().splitlines()[:1] or [f"{command[0]} failed"]
         hint = "close the files and leave the directories in it" if "busy" in reason[0] else ""
         raise MountError(reason[0], hint)
+
+
+def remount(store: str, mountpoint: str, words: list[str]) -> None:
+    """Change a mount in place, as `mount -i -o remount`: without -i mount(8) calls a helper, which is this
+    command. What was done before is durable when it has become read-only.
+
+    Raises UsageError, NotMounted, MountError (not root, files open for writing), and as the daemon does.
+    """
+    changed = remount_options(words)
+    place = os.path.abspath(mountpoint)
+    if all((mount.store, mount.mountpoint) != (os.path.realpath(store), place) for mount in list_mounts()):
+        raise NotMounted(f"{store} is not mounted on {mountpoint}")
+    _run(["mount", "-i", "-o", ",".join([REMOUNT, *changed]), "--", place])
+    if "ro" in changed:
+        Client(store).call("sync")
 
 
 def write_back(store: str, paths: Iterable[bytes]) -> None:

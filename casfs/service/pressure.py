@@ -45,8 +45,6 @@ FORGET_LOOKS = 5
 TRASH_STEP = 64
 """Files that leave the trash at a time."""
 
-NOTHING = Amount(0, 0)
-
 EVER = 1 << 62
 """Later than any orphan, and more bytes than any disk has."""
 
@@ -171,7 +169,7 @@ class Pressure:
         few_files = left.files + filestore.file_reserve < times * low_files
         return few_files or left.bytes + filestore.reserve < times * low
 
-    def _wanted(self, _gone: Amount = NOTHING) -> int:
+    def _wanted(self) -> int:
         """Bytes that should go; 0 when there is enough. Lets those who wait go on as soon as they can."""
         self._let_go()
         filestore, (low, low_files) = self._filestore, self._lows()
@@ -182,6 +180,9 @@ class Pressure:
             return EVER
         missing = int(ENOUGH * low) - left.bytes - filestore.reserve
         return max(0, missing, filestore.refused - left.bytes)
+
+    def _is_urgent(self) -> bool:
+        return self._waiters is not None
 
     def _let_go(self, *, always: bool = False) -> None:
         waiters = self._waiters
@@ -258,12 +259,16 @@ class Pressure:
             await self._collect_orphans()
 
     async def _collect_orphans(self) -> None:
-        gone = await collect_oldest(self._fs, EVER, wanted=self._wanted, urgent=True)
-        if gone.blobs:
-            self._tell()
-            self.counts.blobs_removed += gone.blobs
-            self.counts.removed_bytes += gone.bytes
-            self._let_go()
+        blobs, size = self.counts.blobs_removed, self.counts.removed_bytes
+
+        def wanted(gone: Amount) -> int:
+            if gone.blobs:
+                self._tell()
+                self.counts.blobs_removed = blobs + gone.blobs
+                self.counts.removed_bytes = size + gone.bytes
+            return self._wanted()
+
+        await collect_oldest(self._fs, EVER, wanted=wanted, urgent=self._is_urgent)
 
     async def _empty_trash(self) -> None:
         while wanted := self._wanted():

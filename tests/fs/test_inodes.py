@@ -13,6 +13,7 @@ from casfs.errors import FsError
 from casfs.fs import inodes as module
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import run_inline
+from tests.invariants import assert_clean
 from tests.kernel import Kernel
 from tests.limits import set_limits
 from tests.session import Session
@@ -177,3 +178,34 @@ def test_counts_that_could_not_be_written_are_written_once(
             session.fs.inodes.flush()
     run_inline(session.fs.group.durable())
     assert [blob.refs for blob in session.store.namespace.blobs.all()] == [2, 2]
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_rows_of_a_write_that_failed_half_way_go_with_their_inodes(
+    session: Session, kernel: Kernel, monkeypatch: pytest.MonkeyPatch, ahead: bool
+) -> None:
+    """Their blob was counted one too low for each, and they were inodes without a name for ever."""
+    kernel.write_file("kept", b"content")
+    kernel.sync()
+    rows = session.store.namespace.inodes
+    write = rows.write
+
+    def write_half(batch: list[tuple[object, ...]]) -> None:
+        write(batch[: len(batch) // 2 + 1])
+        raise OSError(errno.EIO, "half of it")
+
+    for number in range(8):
+        kernel.write_file(f"{number}", b"content")
+    with monkeypatch.context() as patch:
+        patch.setattr(rows, "write", write_half)
+        if ahead:
+            set_limits(patch, FLUSH_BATCH=2)
+            kernel.chmod("kept", 0o600)
+        else:
+            with pytest.raises(OSError, match="half of it"):
+                session.fs.inodes.flush_rows()
+    for number in range(8):
+        kernel.unlink(f"{number}")
+    kernel.sync()
+    session.stop()
+    assert_clean(session.path)

@@ -277,7 +277,7 @@ def test_a_start_is_not_longer_for_more_files(store_path: Path) -> None:
     session.stop()
     seam = FaultyDurable()
     session = Session(store_path, seam)
-    assert seam.calls == ["reserve_log", "commit", "sync_log", "syncfs"]
+    assert seam.calls == ["reserve_log", "commit", "sync_log"]
     assert session.fs.inodes.cached <= 1
     session.stop()
 

@@ -64,6 +64,27 @@ def test_orphans_go_and_the_rest_stays(orphaned: Session) -> None:
     assert_clean(orphaned.path)
 
 
+def test_a_count_that_is_too_low_costs_no_content(session: Session) -> None:
+    """In use, with the row of the file that still has it on disk, or only in memory."""
+    make(session, 2)
+    session.kernel.sync()
+    session.kernel.write_file(b"again", content(1))
+    run_inline(session.fs.group.begin())
+    session.store.namespace.query("UPDATE blob SET refs = 0, orphaned_ns = 1")
+    wrong = orphans(session)
+    assert len(wrong) == 2
+    assert ask(session, wrong).gone == Amount(0, 0)
+    assert [session.kernel.read_file(name) for name in (b"0", b"1", b"again")] == [
+        content(number) for number in (0, 1, 1)
+    ]
+    session.kernel.sync()
+    run_inline(session.fs.group.begin())
+    session.store.namespace.query(
+        """UPDATE blob SET orphaned_ns = NULL,
+           refs = (SELECT count(*) FROM inode AS i WHERE i.blob_id = blob.id)"""
+    )
+
+
 def test_when_others_write_it_goes_with_their_commit(
     orphaned: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,10 +107,10 @@ def new_disk(scratch: Path) -> Iterator[Callable[..., Disk]]:
     """Make disks, mounted; after the test they are gone. Comes before `new_mount` in a test that has both."""
     made: list[Disk] = []
 
-    def new(kind: str, size: int | None = None, folder: Path | None = None) -> Disk:
+    def new(kind: str, size: int | None = None, folder: Path | None = None, inodes: int = 0) -> Disk:
         disk = Disk((folder or scratch) / f"disk{len(made)}.{kind}", kind)
         made.append(disk)
-        return disk.make(size or SMALLEST[kind]).mount()
+        return disk.make(size or SMALLEST[kind], inodes).mount()
 
     try:
         yield new

@@ -11,6 +11,8 @@ line is appended when a promise begins to hold (fsync(2) has returned) or may en
     dead NAME              NAME is gone
     rows NAME COUNT        the database has at least so many rows
 
+and what hot.py writes of files that are rewritten in place.
+
 Every content says by itself which name and version it is of, so that half of one, or a mixture, is found.
 """
 
@@ -24,6 +26,8 @@ import sys
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
+
+from tests.mounted import hot
 
 SIZES = ((0, 40), (200, 4_000), (200, 4_000), (20_000, 200_000), (300_000, 2_000_000))
 """Bytes, from and to: empty and small ones, in memory and in staged files."""
@@ -54,6 +58,9 @@ class Worker:
         self._record = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self.folder.mkdir()
         self._database = self._open_database() if seed == 0 else None
+        self._hot = hot.HotFiles(
+            self.folder, lambda kind, name, rest: self.promise(f"{kind} {name} {rest}"), self.dice
+        )
 
     def promise(self, line: str) -> None:
         kind, name, *rest = line.split()
@@ -63,6 +70,7 @@ class Worker:
         steps: list[Callable[[], None]] = [
             *(self.create, self.create, self.replace, self.replace_unsynced, self.append),
             *(self.unlink, self.rewrite, self.move_folder, self.link),
+            *(self._hot.append, self._hot.rewrite, self._hot.map, self._hot.store, self._hot.seal),
         ]
         if self._database is not None:
             steps += [self.insert] * 3
@@ -186,11 +194,13 @@ class Worker:
 
 def broken_promises(folder: Path, record: bytes) -> list[str]:
     """What `record` promises and is not so below `folder`."""
-    found: list[str] = []
+    found = hot.broken(folder, record)
     promises: dict[str, tuple[str, int]] = {}
     # The last line may be half there.
     for line in record.decode().splitlines()[: record.count(b"\n")]:
         kind, name, *rest = line.split()
+        if kind in hot.KINDS:
+            continue
         promises[name] = (kind, int(rest[0]) if rest else 0)
     for name, (kind, number) in promises.items():
         path = folder / name

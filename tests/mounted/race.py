@@ -4,6 +4,7 @@
     python -m tests.mounted.race audit FOLDER RECORD
     python -m tests.mounted.race collect STORE RECORD
 
+The writers also append to files, rewrite them in place and by mappings, and have them sealed (hot.py).
 Each runs until it is killed, or until the file system under FOLDER has lost its daemon, and appends to its
 RECORD. Of a writer: `try NAME CONTENT` before it gives a name a content ("-": before it removes it), `sure
 NAME` when the last one was made durable by fsync(2). Of the auditor: `read COUNT` and `bad WHAT`. Of the
@@ -35,7 +36,9 @@ from casfs.maintenance.collect_mounted import Collected
 from casfs.maintenance.gc import Ask
 from casfs.maintenance.problems import Kind
 from casfs.store import Store
+from tests.mounted import hot
 from tests.mounted.mounts import CASFS, ENVIRONMENT, ROOT_OPTIONS, Mount, assert_sound
+from tests.mounted.sides import Mapping
 
 CONTENTS = 12
 """So few that most operations meet a blob that is just dying or being born."""
@@ -91,11 +94,15 @@ class Writer:
         self.held: dict[str, int] = {}
         self._record = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._root = os.open(self.folder, os.O_RDONLY)
+        self.hot = hot.HotFiles(self.folder, self.note, self.dice)
 
     def run(self) -> None:
-        steps = (
-            [self.replace] * 6 + [self.overwrite] * 3 + [self.unlink] * 6 + [self.copy] * 3 + [self.move] * 2
-        )
+        hot = self.hot
+        steps = [
+            *([self.replace] * 6 + [self.overwrite] * 3 + [self.unlink] * 6 + [self.copy] * 3),
+            *([self.move] * 2 + [self.cut] * 3 + [hot.append] * 4 + [hot.rewrite] * 3 + [hot.store] * 3),
+            *(hot.map, hot.unmap, hot.seal, hot.seal),
+        ]
         while True:
             step = self.dice.choice(steps)
             if self.dice.random() < 0.003:
@@ -135,6 +142,18 @@ class Writer:
         """In place: it may be seen, and left by a kill, empty or half. Names of its own for that."""
         number = self.dice.randrange(CONTENTS)
         self._write("torn", os.O_TRUNC, number, sync=self.dice.random() < 0.2)
+
+    def cut(self) -> None:
+        """By O_TRUNC, while nobody else has it open: whole, whatever happens."""
+        name, number, sync = (
+            f"cut{self.dice.randrange(2)}",
+            self.dice.randrange(CONTENTS),
+            self.dice.random() < 0.2,
+        )
+        self.note("try", name, number)
+        self._write(name, os.O_TRUNC, number, sync=sync)
+        if sync:
+            self._sure(name)
 
     def unlink(self) -> None:
         name = self._name()
@@ -201,6 +220,7 @@ class Auditor:
         self.dice = random.Random(1)
         self._record = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._held: list[tuple[int, str, int]] = []
+        self._mapped: list[tuple[Path, Mapping]] = []
         self._read = 0
 
     def run(self) -> None:
@@ -208,6 +228,8 @@ class Auditor:
             os.statvfs(self.folder)  # a folder that is not there any more has no names, and no end
             for path in sorted(self.folder.glob("*/name*")):
                 self._look(path)
+            for path in sorted([*self.folder.glob("*/hot*"), *self.folder.glob("*/log*")]):
+                self._look_at_hot(path)
             os.write(self._record, f"read {self._read}\n".encode())
             self._read = 0
 
@@ -232,7 +254,29 @@ class Auditor:
                 self._bad(f"{name}, opened before, was content {number} and is {now}")
             os.close(fd)
 
-    def _check(self, fd: int, name: str) -> int | None:
+    def _look_at_hot(self, path: Path) -> None:
+        """Also by a mapping, which outlives the handle, and sees what is stored then."""
+        try:
+            fd = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return
+        try:
+            self._check_hot(path, self._read_all(fd, str(path)))
+            size = os.fstat(fd).st_size
+            if path.name.startswith("hot") and size and self.dice.random() < 0.1:
+                self._mapped.append((path, Mapping(fd, size)))
+        finally:
+            os.close(fd)
+        if len(self._mapped) > HELD:
+            path, mapping = self._mapped.pop(0)
+            self._check_hot(path, mapping.read(0, mapping.length))
+            mapping.close()
+
+    def _check_hot(self, path: Path, data: bytes) -> None:
+        if wrong := hot.rubbish(path, data):
+            self._bad(wrong)
+
+    def _read_all(self, fd: int, name: str) -> bytes:
         data = b""
         try:
             # To the end: what a daemon that dies has answered in part is less, and no error yet.
@@ -243,6 +287,10 @@ class Auditor:
                 self._bad(f"{name} cannot be read: {error}")
             raise
         self._read += 1
+        return data
+
+    def _check(self, fd: int, name: str) -> int | None:
+        data = self._read_all(fd, name)
         number = number_of(data)
         if number is None:
             self._bad(f"{name} holds {len(data)} bytes that are no content: {data[:40]!r}")
@@ -318,6 +366,8 @@ def allowed(record: Path) -> dict[str, set[str]]:
     data = record.read_bytes() if record.exists() else b""
     for line in data.decode().splitlines()[: data.count(b"\n")]:
         kind, name, *rest = line.split()
+        if kind in hot.KINDS:
+            continue
         if kind == "sure":
             tried[name] = tried[name][-1:]
         else:
@@ -333,26 +383,29 @@ def lost(folder: Path, record: Path) -> list[str]:
             data = (folder / name).read_bytes()
             number = number_of(data)
             holds = f"{len(data)} bytes of no content: {data[:40]!r}" if number is None else str(number)
+            if not data and Path(name).name.startswith("cut"):  # made, and not written yet
+                holds = "-"
         except FileNotFoundError:
             holds = "-"
         except OSError as error:
             holds = f"nothing: {error}"
         if holds not in values:
             found.append(f"{folder / name} holds {holds}, may hold {sorted(values)}")
-    return found
+    return found + hot.broken(folder, record.read_bytes() if record.exists() else b"")
 
 
 # Running it
 
 
 class Totals(Counter[str]):
-    """What came together: operations, reads, collections, removed, strays, reborn, kills."""
+    """What came together: operations, reads, collections, removed, strays, reborn, kills.
+    `hot`: operations on hot files."""
 
     def line(self) -> str:
         return ", ".join(f"{self[key]} {key}" for key in TOTALS)
 
 
-TOTALS = ("operations", "reads", "collections", "removed", "reborn", "strays", "kills")
+TOTALS = ("operations", "hot", "reads", "collections", "removed", "reborn", "strays", "kills")
 
 
 class Process:
@@ -460,7 +513,9 @@ class Race:
         for number in range(self.writers):
             record = self._record(place, number)
             if record.exists():
-                self.totals["operations"] += record.read_bytes().count(b"\ntry ")
+                data = record.read_bytes()
+                self.totals["operations"] += data.count(b"\ntry ")
+                self.totals["hot"] += data.count(b"\nstore ") + data.count(b"\nfloor ")
         for line in audit.read_text().splitlines() if audit.exists() else []:
             kind, _, rest = line.partition(" ")
             if kind == "bad":

@@ -169,9 +169,9 @@ def test_names_alone_fill_the_disk(stage: Stage) -> None:
     assert sum(name.startswith("symlink") for name in os.listdir(stage.path)) == done // 2
 
 
-def fill_below(stage: Stage) -> Path:
+def fill_below(disk: Disk) -> Path:
     """Somebody else takes what is left of the disk, to the last block."""
-    others = stage.disk.path / "others"
+    others = disk.path / "others"
     with open(others, "wb", buffering=0) as file:
         for size in (1 << 20, 4096):
             until_full(lambda _, size=size: file.write(bytes(size)))
@@ -192,7 +192,7 @@ def test_others_fill_the_disk_to_the_last_block(stage: Stage) -> None:
     small, large = os.urandom(5_000), os.urandom(3 << 20)
     unsealed = os.open(stage.path / "unsealed", os.O_RDWR | os.O_CREAT)
     os.write(unsealed, small)
-    others = fill_below(stage)
+    others = fill_below(stage.disk)
 
     assert not attempt(lambda: os.fsync(unsealed))
     assert os.pread(unsealed, 10_000, 0) == small
@@ -225,7 +225,7 @@ def test_a_file_that_could_not_be_closed_is_whole_when_there_is_room(stage: Stag
     files = {name: os.open(stage.path / name, os.O_WRONLY | os.O_CREAT) for name in content}
     for name, fd in files.items():
         os.write(fd, content[name])
-    others = fill_below(stage)
+    others = fill_below(stage.disk)
     for name, fd in files.items():
         assert not attempt(lambda fd=fd: os.close(fd)), f"{name} was closed"
         assert (stage.path / name).read_bytes() == content[name]
@@ -238,7 +238,7 @@ def test_a_file_that_could_not_be_closed_is_whole_when_there_is_room(stage: Stag
 
 def test_sigkill_on_a_full_disk(stage: Stage) -> None:
     until_full(lambda number: write_or_complain(stage.path / f"file{number}", os.urandom(60_000)))
-    fill_below(stage)
+    fill_below(stage.disk)
     attempt(stage.sync)
     stage.mount.kill()
     stage.make_room()

@@ -35,6 +35,27 @@ def test_read_only(mount: Mount) -> None:
     (mount.path / "file").write_text("other")
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may remount")
+def test_a_remount_makes_it_read_only_and_writable_again(mount: Mount) -> None:
+    (mount.path / "file").write_text("content")
+    daemon = mount.status["pid"]
+    with open(mount.path / "file", "a"):
+        assert "busy" in casfs("mount", mount.store, mount.path, "-o", "remount,ro", code=32)
+    # All the words that mount(8) hands to the helper of its type.
+    options = "ro,nosuid,nodev,noatime,remount,user_id=0,group_id=0,default_permissions,allow_other"
+    casfs("mount", mount.store, mount.path, "-o", options)
+    with pytest.raises(OSError, match="Read-only file system"):
+        (mount.path / "file").write_text("other")
+    assert (mount.path / "file").read_text() == "content"
+    assert os.statvfs(mount.path).f_flag & (os.ST_NOSUID | os.ST_NODEV) == os.ST_NOSUID | os.ST_NODEV
+    casfs("mount", mount.store, mount.path, "-o", "remount,rw,suid,dev")
+    (mount.path / "file").write_text("other")
+    assert (mount.status["pid"], os.statvfs(mount.path).f_flag & os.ST_NOSUID) == (daemon, 0)
+    complaint = casfs("mount", mount.store, mount.path, "-o", "remount,commit_interval=3", code=2)
+    assert "cannot be changed by a remount" in complaint
+    assert "is not mounted on" in casfs("mount", mount.store, mount.store, "-o", "remount,ro", code=6)
+
+
 def test_uid_gid_and_umask_are_shown_and_not_stored(mount: Mount) -> None:
     (mount.path / "folder").mkdir(mode=0o700)
     (mount.path / "file").write_text("content")

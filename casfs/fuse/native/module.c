@@ -92,8 +92,8 @@ static PyObject *same_libfuse(PyObject *self, PyObject *argument)
 
 PyDoc_STRVAR(serve_doc, "serve(patience, burst)\n--\n\n"
 	"Serve up to `burst` requests, waiting up to `patience` ms for each, but not while anything is runnable. Gives "
-	"IDLE, PENDING (libfuse has to take one), BURST, WOKEN (wake_fd was written to, and has been read) or ENDED "
-	"(unmounted). Raises OSError when the device fails.");
+	"IDLE, PENDING (libfuse has to take one), BURST, WOKEN (wake_fd was written to) or ENDED (unmounted); "
+	"wake_fd may have been read with each. Raises OSError when the device fails.");
 
 static PyObject *serve(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
