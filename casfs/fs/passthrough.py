@@ -225,6 +225,10 @@ class Passthrough(Contents):
         except OSError as error:
             log.warning("backing file %d stays registered: %s", backing, error)
 
+    def disconnect(self) -> None:
+        """The connection with the kernel is about to end: with it the kernel lets go of all backing files."""
+        self.backings = self._registrar = None
+
     async def let_go(self, blobs: Collection[int]) -> list[int]:
         """The files of these blobs are damaged and were taken away: whoever reads them next gets EIO.
 

@@ -69,6 +69,7 @@ async def recover(store: Store, inodes: InodeTable, group: GroupCommit, files: F
     await group.durable()
     kept = {row.staged for row in store.namespace.inodes.with_staged()}
     staging = store.filestore.staging
+    staging.close()  # what was sealed above may have left files there for the next writers, named by no row
     for name in staging.names():
         if name not in kept:
             staging.remove(name)

@@ -141,5 +141,6 @@ class Session:
 
     def close(self) -> None:
         """Unmount, if the kernel still has the mount."""
+        self._files.disconnect()
         pyfuse3.close(unmount=True)
         self._files.unmounted()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
+from casfs.filestore.staging import LENT
 from casfs.fs.scheduler import run_inline
 from casfs.types import ROOT_INO
 from tests.faults import FaultyDurable
@@ -233,6 +234,38 @@ def test_staged_files_that_nobody_names_go(session: Session) -> None:
         (path / name).write_bytes(b"rest")
     session.start()
     assert os.listdir(path) == []
+
+
+def test_a_file_that_sealing_left_over_is_not_removed_under_its_next_writer(
+    session: Session, kernel: Kernel, crashed: Crash
+) -> None:
+    """A lent file is sealed by a copy of it, which goes to the pool when there is a blob like it. The start
+    took that for garbage: who wrote next had a file without a name, lost with the daemon or at unmount."""
+    kernel.write_file("blob", LARGE)
+    file = kernel.open("lent", CREATE)
+    file.write(LARGE)
+    file.fsync()
+    path = crashed()
+    (name,) = (row for row in os.listdir(path / "staging") if (path / "staging" / row).stat().st_size)
+    os.rename(path / "staging" / name, path / "staging" / f"{name}{LENT}")
+    with closing(sqlite3.connect(path / "casfs.db")) as connection, connection:
+        connection.execute("UPDATE inode SET staged = ? WHERE staged = ?", (name + LENT, name))
+    after = Session(path)
+    with after.kernel.open("next", CREATE) as following:
+        following.write(LARGE[::-1])
+        following.fsync()
+        again = Session(crash_of(after, path))
+        assert again.kernel.read_file("next") == LARGE[::-1]
+        assert again.kernel.read_file("lent") == LARGE
+        again.stop()
+    after.stop()
+    file.close()
+
+
+def crash_of(session: Session, path: Path) -> Path:
+    copy = path.with_name(f"{path.name} again")
+    copy_store(session.path, copy)
+    return copy
 
 
 def test_a_start_is_not_longer_for_more_files(store_path: Path) -> None:

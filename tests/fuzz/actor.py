@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import errno
+import fcntl
 import mmap
 import os
 import signal
@@ -30,7 +31,7 @@ PLACES = 8
 NOTHING = "nothing"
 """The outcome of a step on an empty place."""
 
-DURABLY = os.O_SYNC | os.O_DSYNC | os.O_DIRECT
+DURABLY = os.O_SYNC | os.O_DSYNC
 """What is not asked of a model."""
 SETID = stat.S_ISUID | stat.S_ISGID
 OWN_ATTRIBUTES = "user.casfs."
@@ -95,13 +96,20 @@ class Actor:
         return flags & ~DURABLY if self.model else flags
 
     def do_open(self, place: int, name: str, flags: str, mode: str) -> None:
-        self._put(place, os.open(self._path(name), self._flags(flags), int(mode, 8)))
+        self._put(place, self._buffered(os.open(self._path(name), self._flags(flags), int(mode, 8))))
+
+    def _buffered(self, fd: int) -> int:
+        """On the disk O_DIRECT is for whole sectors only."""
+        flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+        if self.model and flags & os.O_DIRECT:
+            fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+        return fd
 
     def do_reopen(self, place: int, source: int, flags: str) -> Any:
         """Through /proc: whatever has become of its name."""
         if source not in self.fds:
             return NOTHING
-        self._put(place, os.open(f"/proc/self/fd/{self.fds[source]}", self._flags(flags)))
+        self._put(place, self._buffered(os.open(f"/proc/self/fd/{self.fds[source]}", self._flags(flags))))
         return None
 
     def do_dup(self, place: int, source: int) -> Any:
@@ -118,11 +126,7 @@ class Actor:
             return NOTHING
         root = os.open(self.root, os.O_RDONLY)
         try:
-            self._put(place, calls.open_by_handle(root, self.handle, self._flags(flags)))
-        except OSError as error:
-            # Whether a file without a name is found by its handle is the file system's choice.
-            if error.errno != errno.ESTALE:
-                raise
+            self._put(place, self._buffered(calls.open_by_handle(root, self.handle, self._flags(flags))))
         finally:
             os.close(root)
         return None
@@ -211,6 +215,8 @@ class Actor:
             if error.errno != errno.ENXIO:
                 raise
             found = -1
+        if not self.alone:
+            return None
         size = os.fstat(fd).st_size
         with suppress(OSError):  # not open for reading: then it cannot be said
             end = size if found < 0 else found

@@ -84,6 +84,11 @@ def die_with_parent() -> None:
     _done(_libc.prctl(1, 9, 0, 0, 0), "prctl")
 
 
+def be_dumpable() -> None:
+    """PR_SET_DUMPABLE, which a change of user takes away."""
+    _done(_libc.prctl(4, 1, 0, 0, 0), "prctl")
+
+
 @contextmanager
 def acting_as(user: int) -> Iterator[None]:
     """With that user's rights, those of its group, and no capabilities but root's."""

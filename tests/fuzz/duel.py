@@ -69,6 +69,11 @@ class Duel:
             expected = self.model.perform(step)
         except AssertionError as error:
             raise Difference(step.name, f"{step}: {error}", self.steps) from error
+        if step.name == "open_handle" and "ESTALE" in (found, expected):
+            # Whether a file without a name is still found by its handle is the file system's choice.
+            for side in (self.tested, self.model):
+                side.perform(Step(0, "close", step.args[:1]))
+            return
         if step.name == "map" and expected is None:
             self._remember(step)
         if found != expected:

@@ -58,6 +58,9 @@ class Fuzz:
     """One store, fuzzed until `seconds` are over. Raises Finding or Difference."""
 
     def __init__(self, folder: Path, model: Path, mode: str, seed: int, without: str = "") -> None:
+        for each in (folder, model):
+            each.mkdir(exist_ok=True)
+            each.chmod(0o755)
         self.folder = folder
         self.model = model
         self.seed = seed
@@ -68,7 +71,6 @@ class Fuzz:
         self.steps: list[Step] = []
         self.number = 0
         self._old: list[Path] = []
-        folder.chmod(0o755)
         command("trash", "set", self.mount.store, "--minimal-age", "0s")
 
     def run(self, seconds: float) -> None:
@@ -76,11 +78,13 @@ class Fuzz:
         while time.monotonic() < deadline:
             self.life(deadline)
 
+    def start(self) -> None:
+        self.mount.start(f"{ROOT_OPTIONS},commit_interval={self.dice.choice(INTERVALS)}")
+        self.mount.assert_mode()
+
     def life(self, deadline: float, rounds: Sequence[str] = ()) -> None:
         """Mount it, some rounds, and the end."""
-        interval = self.dice.choice(INTERVALS)
-        self.mount.start(f"{ROOT_OPTIONS},commit_interval={interval}")
-        self.mount.assert_mode()
+        self.start()
         for kind in rounds or self.dice.choices(("duel", "crowd"), k=self.dice.randrange(1, 5)):
             if time.monotonic() > deadline:
                 break
@@ -100,7 +104,8 @@ class Fuzz:
 
     # Rounds
 
-    def _place(self) -> Path:
+    def place(self) -> Path:
+        """A new directory in the mount, for everybody."""
         place = self.mount.path / f"round{self.number}"
         self._old.append(place)
         while len(self._old) > 3:
@@ -112,7 +117,7 @@ class Fuzz:
     def duel(self) -> None:
         dice = Dice(f"{self.seed}/{self.number}")
         dice.users, dice.without = os.getuid() == 0, self.without
-        place, model = self._place(), self.model / f"round{self.number}"
+        place, model = self.place(), self.model / f"round{self.number}"
         self.steps = []
         self.fight([dice.step() for _ in range(STEPS)], place, model)
 
@@ -132,7 +137,7 @@ class Fuzz:
             shutil.rmtree(model)
 
     def crowd(self, seconds: float) -> None:
-        place = self._place()
+        place = self.place()
         users = USERS if os.getuid() == 0 else (os.getuid(),) * 3
         workers = [
             Worker(
@@ -278,7 +283,7 @@ class Fuzz:
                 return None
             self.number += 1
             try:
-                self.fight(steps, self._place(), self.model / f"round{self.number}", every=1)
+                self.fight(steps, self.place(), self.model / f"round{self.number}", every=1)
             except Difference as again:
                 if again.kind == difference.kind:
                     fewest = again

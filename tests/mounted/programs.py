@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fuzz.actor import Actor, Step
-from tests.fuzz.calls import process_vm_writev
+from tests.fuzz.calls import be_dumpable, process_vm_writev
 from tests.mounted.mounts import ENVIRONMENT
 from tests.mounted.sides import PAGE, pattern
 from tests.mounted.uring import Ring
@@ -122,6 +122,7 @@ def main() -> None:
         os.setgroups([])
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
+        be_dumpable()  # or the kernel keeps it from its own children
     actor = Outliving(folder)
     for line in sys.stdin:
         name, args = json.loads(line)

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.mounted.mounts import Mount
+from tests.mounted.mounts import Mount, casfs
 from tests.mounted.sides import Fallocate, Mapping, Sides, fallocate, outcome, pattern
 
 NAMES = st.sampled_from(["a", "b", "c", "d"])
@@ -351,13 +351,14 @@ class Programs(RuleBasedStateMachine):
         try:
             self.compare()
         finally:
-            for mapped in self.maps:
-                for mapping in mapped.values():
-                    mapping.close()
             for opened in self.handles:
                 for fd in opened.fds.values():
                     os.close(fd)
+            for mapped in self.maps:
+                for mapping in mapped.values():
+                    mapping.close()
         self.sides.assert_same()
+        self.mount.assert_blobs_whole()
         if self.remounted:
             self.mount.remount()
             self.sides.assert_same()
@@ -399,3 +400,5 @@ def test_whatever_one_handle_does_the_others_see(disk_mount: Mount, tmp_path: Pa
     disk_mount.remount()
     for sides in Machine.used:
         sides.assert_same()
+    disk_mount.stop()
+    casfs("scrub", "--restart", disk_mount.store)

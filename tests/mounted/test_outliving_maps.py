@@ -123,11 +123,15 @@ class Expected:
             assert mapping.read(0, len(self.content)) == self.content
         self.mount.assert_blobs_whole()
 
-    def settle(self) -> None:
-        """Once nobody can write any more it becomes a blob, and is the same over a remount."""
+    def settle(self, kind: str = "ext4") -> None:
+        """Once nobody can write any more it becomes a blob, and is the same over a remount.
+
+        On a stacked file system, where leases do not tell who has a file mapped, at unmount only.
+        """
         self.look()
-        assert digest_in_time(self.mine) == hexdigest(self.content)
-        self.look()
+        if kind != "overlay":
+            assert digest_in_time(self.mine) == hexdigest(self.content)
+            self.look()
         self.mount.remount()
         self.look()
         assert digest_in_time(self.mine) == hexdigest(self.content)
@@ -143,7 +147,9 @@ def fsync(path: Path) -> None:
 
 
 @EVERYWHERE
-def test_a_mapping_that_outlives_its_handles_changes_no_file_of_others(shared: Mount) -> None:
+def test_a_mapping_that_outlives_its_handles_changes_no_file_of_others(
+    shared: Mount, request: pytest.FixtureRequest
+) -> None:
     expected = Expected(shared)
     with Program(shared.path, USER) as program:
         map_and_close(program)
@@ -160,7 +166,7 @@ def test_a_mapping_that_outlives_its_handles_changes_no_file_of_others(shared: M
         assert program("map_read", 0, 0, SIZE) == list(told(bytes(expected.content)))
         assert program("unmap", 0) is None
     assert theirs.read_bytes() == CONTENT
-    expected.settle()
+    expected.settle(request.node.callspec.params["place"])
     assert theirs.read_bytes() == CONTENT
 
 
@@ -325,9 +331,14 @@ def test_the_file_of_a_mapping_opened_by_map_files(shared: Mount) -> None:
     expected.settle()
 
 
+@pytest.mark.parametrize("mode", ["native"])
 def test_pages_that_the_kernel_has_pinned(shared: Mount, scratch: Path) -> None:
     """A read into the mapping has begun, the mapping goes, and then the read ends: nobody has the file any
-    more, and its pages change."""
+    more, and its pages change.
+
+    Where nothing is passed through these are pages of the FUSE file, and what is left in them after the last
+    handle is gone has no way to the daemon: the kernel tells the next one who opens the file (EIO).
+    """
     expected = Expected(shared)
     stall = Stall(scratch / "stalling")
     try:

@@ -198,6 +198,18 @@ def _map_and_write(stack: ExitStack, path: Path) -> Any:
     return mapped.write(700 % size, b"!"), mapped.read(0, size)
 
 
+def _map_close_and_write(stack: ExitStack, path: Path) -> Any:
+    """The mapping outlives its handle, and is written to at the end as well."""
+    with opened(path, os.O_RDWR) as fd:
+        size = os.fstat(fd).st_size
+        if not size:
+            return 0
+        mapped = stack.enter_context(Mapping(fd, size, write=True))
+    there = min(size, os.stat(path).st_size)
+    stack.callback(lambda: os.stat(path).st_size >= size and mapped.write(900 % size, b"late"))
+    return mapped.write(800 % there, b"?"), mapped.read(0, there)
+
+
 def _truncate(stack: ExitStack, path: Path) -> Any:
     return os.fstat(stack.enter_context(opened(path, os.O_WRONLY | os.O_TRUNC))).st_size
 
@@ -209,6 +221,7 @@ ACTIONS: list[Action] = [
     _append,
     _read_and_write,
     _map_and_write,
+    _map_close_and_write,
     _truncate,
 ]
 
