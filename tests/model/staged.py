@@ -6,7 +6,7 @@ outlives its handles, the daemon too. At every step the daemon may be killed, or
 row and the collector have to do with it is in protocol.py; a blob that was found is one that stays.
 
 What is written in place to a file that a committed row names may be there after a crash, or not, each part
-for itself (README, "What is guaranteed"). So bytes are not in this model but sizes are: a row tells of so much,
+for itself (README, "What is guaranteed"). So bytes are not in this model, sizes are: a row tells of so much,
 which has to be durable. A file is written to only while it is no blob (I2), also not by recovery.
 """
 
@@ -103,7 +103,7 @@ class Protocol:
         for after in after_power_loss(s):
             yield "power loss", after
 
-    # The daemon's event loop: fs/contents.py, fs/settling.py, fs/sealing.py, fs/passthrough.py, fs/recovery.py
+    # The event loop: fs/contents.py, fs/settling.py, fs/sealing.py, fs/passthrough.py, fs/recovery.py
 
     def daemon(self, s: Staged) -> Iterator[Move]:
         match s.at:
@@ -224,7 +224,7 @@ class Protocol:
 
     def _recover(self, s: Staged) -> Staged:
         """What a SIGKILL has left becomes durable; the row's file is cut to what the row tells of. With two
-        names it is the file of a blob, whose row was lost: then a copy of it is sealed at once. (The code seals
+        names it is the file of a blob, whose row was lost: a copy of it is sealed at once. (The code seals
         that file itself, once it is cut: what is written to there is a stray, which no row can refer to.)"""
         s = tidy(s._replace(unsure=frozenset({s.committed}), log_synced=True, at=""))
         for slot, file in enumerate(s.files):

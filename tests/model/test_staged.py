@@ -1,4 +1,4 @@
-"""The protocol of hot files, wherever it can come to; and that the explorer sees a step that is done wrong."""
+"""The protocol of hot files, wherever it can come to; and that a step done wrong is seen."""
 
 from __future__ import annotations
 
