@@ -16,6 +16,10 @@ from tests.invariants import assert_clean
 from tests.kernel import Kernel
 from tests.session import Session
 
+pytest.register_assert_rewrite(
+    "tests.mounted.mounts", "tests.mounted.load", "tests.mounted.trees", "tests.mounted.sides"
+)
+
 MEMORY = "/dev/shm"
 
 QUICK = [Phase.explicit, Phase.generate]
