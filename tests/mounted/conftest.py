@@ -10,14 +10,10 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite(
-    "tests.mounted.mounts", "tests.mounted.load", "tests.mounted.trees", "tests.mounted.sides"
-)
-
-from tests.mounted.disks import SMALLEST, Disk  # noqa: E402
-from tests.mounted.mounts import MODES, Mount  # noqa: E402
-from tests.mounted.sides import Sides  # noqa: E402
-from tests.mounted.trees import collect_tree  # noqa: E402
+from tests.mounted.disks import SMALLEST, Disk
+from tests.mounted.mounts import MODES, Mount
+from tests.mounted.sides import Sides
+from tests.mounted.trees import collect_tree
 
 HERE = Path(__file__).parent
 MEMORY = "/dev/shm"
