@@ -53,17 +53,16 @@ def told(data: bytes) -> tuple[int, str]:
     return len(data), str(blake3(data).hexdigest(length=8))
 
 
-def shown_mode(mode: int) -> int:
-    """Set-gid without group execute is a mark for mandatory locks: who clears it when is not compared."""
-    return mode if mode & stat.S_IXGRP else mode & ~stat.S_ISGID
-
-
 class Actor:
-    """Performs steps below `root`. `model`: it is what the other one is compared with, so nothing has to be
-    durable there."""
+    """Performs steps below `root`.
 
-    def __init__(self, root: Path, *, model: bool = False) -> None:
+    `model`: it is what the other one is compared with, so nothing has to be durable there. `setid`: are the
+    set-id bits of files looked at?
+    """
+
+    def __init__(self, root: Path, *, model: bool = False, setid: bool = True) -> None:
         self.root = root
+        self._setid = setid
         self.model = model
         self.fds: dict[int, int] = {}
         self.maps: dict[int, Mapping] = {}
@@ -211,6 +210,7 @@ class Actor:
             return os.lseek(fd, offset, whence)
         try:
             found = os.lseek(fd, offset, whence)
+            os.lseek(fd, 0, os.SEEK_SET)
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
@@ -373,10 +373,10 @@ class Actor:
     # The look at what there is
 
     def do_stat(self, name: str) -> Any:
-        return portrait(os.lstat(self._path(name)))
+        return self._portrait(os.lstat(self._path(name)))
 
     def do_fstat(self, place: int) -> Any:
-        return NOTHING if place not in self.fds else portrait(os.fstat(self.fds[place]))
+        return NOTHING if place not in self.fds else self._portrait(os.fstat(self.fds[place]))
 
     def do_read_all(self, name: str) -> Any:
         fd = os.open(self._path(name), os.O_RDONLY | os.O_NONBLOCK)
@@ -393,7 +393,7 @@ class Actor:
                 path = os.path.join(folder, name)
                 status = os.lstat(path)
                 seen[os.path.relpath(path, self.root)] = (
-                    *portrait(status),
+                    *self._portrait(status),
                     self.do_read_all(os.path.relpath(path, self.root)) if stat.S_ISREG(status.st_mode) else 0,
                     os.readlink(path) if stat.S_ISLNK(status.st_mode) else "",
                     *sorted(
@@ -403,6 +403,15 @@ class Actor:
                     ),
                 )
         return seen
+
+    def _portrait(self, status: os.stat_result) -> tuple[int, ...]:
+        kind, mode = stat.S_IFMT(status.st_mode), status.st_mode
+        if kind == stat.S_IFREG and not self._setid:
+            mode &= ~SETID
+        if not mode & stat.S_IXGRP:  # a mark for mandatory locks: who clears it when is not compared
+            mode &= ~stat.S_ISGID
+        size = 0 if kind == stat.S_IFDIR else status.st_size
+        return mode, status.st_nlink, status.st_uid, status.st_gid, status.st_rdev, size
 
     def size_mapped(self, place: int) -> int:
         return self.maps[place].length if place in self.maps else 0
@@ -422,12 +431,6 @@ class Actor:
 
 FIRST_YEAR, LAST_YEAR = -(1 << 31), 9_000_000_000
 """Seconds: 1901 and 2255. ext4 keeps times until 2446, casfs until 2262."""
-
-
-def portrait(status: os.stat_result) -> tuple[int, ...]:
-    kind = stat.S_IFMT(status.st_mode)
-    size = 0 if kind == stat.S_IFDIR else status.st_size
-    return shown_mode(status.st_mode), status.st_nlink, status.st_uid, status.st_gid, status.st_rdev, size
 
 
 def read_all(fd: int) -> bytes:

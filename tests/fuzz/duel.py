@@ -44,7 +44,9 @@ class Duel:
     """`tested` is a directory in a mount, `model` one of the disk, both empty."""
 
     def __init__(self, tested: Path, model: Path, *, native: bool, every: int = COMPARE_EVERY) -> None:
-        self.tested, self.model = Actor(tested), Actor(model, model=True)
+        # Plain pyfuse3 does not say who writes, so every write takes set-id bits away.
+        self.tested = Actor(tested, setid=native)
+        self.model = Actor(model, model=True, setid=native)
         self.native = native
         self.every = every
         self.steps: list[Step] = []
