@@ -54,10 +54,8 @@ def test_df_counts_files_blobs_and_what_is_saved(mount: Mount) -> None:
         (mount.path / folder / "shared").write_bytes(shared)
     (mount.path / "two" / "own").write_bytes(own)
     (mount.path / "two" / "empty").touch()
-    with open(mount.path / "gone", "wb") as gone:
-        gone.write(b"soon an orphan")
-        gone.flush()
-        os.fsync(gone.fileno())
+    (mount.path / "gone").write_bytes(b"soon an orphan")
+    mount.usage()  # which has it sealed
     (mount.path / "gone").unlink()
     usage = mount.usage()
     rows = {row["name"]: row for row in usage["rows"]}
