@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from blake3 import blake3
 
@@ -187,7 +188,7 @@ class Fuzz:
         command("cp", "-r", place, copied)
         command("mv", copied, moved)
         self._old.append(moved)
-        before, after = Actor(place).do_tree(), Actor(moved).do_tree()
+        before, after = tree(place), tree(moved)
         if before != after:
             raise Finding(f"casfs cp -r: {different(after, before)}")
 
@@ -370,6 +371,15 @@ def whole(store: Path) -> None:
             found = blake3(file.read_bytes()).hexdigest()
             if found != file.name:
                 raise Finding(f"blob {file.name} has the bytes of {found}")
+
+
+def tree(folder: Path) -> Any:
+    """Everything that can be seen below it."""
+    actor = Actor(folder)
+    try:
+        return actor.do_tree()
+    finally:
+        actor.end()
 
 
 def sync(folder: Path) -> None:
