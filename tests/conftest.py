@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 
+from casfs.fs.filesystem import FileSystem
+from casfs.store import create_store
+from tests.invariants import assert_clean
+from tests.kernel import Kernel
+from tests.session import Session
+
 # Here: tests/fuzz has some of them too, and comes first.
 pytest.register_assert_rewrite(
     "tests.mounted.mounts", "tests.mounted.load", "tests.mounted.trees", "tests.mounted.sides"
 )
-
-from casfs.fs.filesystem import FileSystem  # noqa: E402
-from casfs.store import create_store  # noqa: E402
-from tests.invariants import assert_clean  # noqa: E402
-from tests.kernel import Kernel  # noqa: E402
-from tests.session import Session  # noqa: E402
 
 MEMORY = "/dev/shm"
 

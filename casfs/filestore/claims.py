@@ -107,10 +107,14 @@ class Claims:
         left = self.left()
         if left.bytes < self.low:
             self.is_low()
-        if size > left.bytes or files > left.files:
+        # Is there room for what is promised? The log may have taken a part of the reserve, which is its.
+        only_asks = not size and not files
+        bytes_left = left.bytes + only_asks * self.reserve // 2
+        files_left = left.files + only_asks * self.file_reserve // 2
+        if size > bytes_left or files > files_left:
             self.refused = max(self.refused, size)
             self._claimable = -1  # also for who only asks
-            what = "is full" if size > left.bytes else "has no inodes left"
+            what = "is full" if size > bytes_left else "has no inodes left"
             raise OSError(errno.ENOSPC, f"the file system of the store {what}")
         self._claimable = max(size, min(left.bytes, CLAIM_CHECK))
         self._claimable_files = max(files, min(left.files, CLAIM_FILES))

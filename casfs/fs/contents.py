@@ -264,8 +264,8 @@ class Contents:
         content.staged = None
         content.prefix = None
 
-    def _path(self, inode: Inode) -> str:
-        """Where a file is, for the log."""
+    def path(self, inode: Inode) -> str:
+        """Where a file is, to be told."""
         paths = self._paths_of(inode.ino)
         return os.fsdecode(paths[0]) if paths else f"inode {inode.ino}, which has no name"
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import time
 from typing import NamedTuple
 
 from casfs.errors import FsError
@@ -20,6 +21,9 @@ from casfs.fs.recovery import remove_unlinked
 from casfs.types import ROOT_INO
 
 log = logging.getLogger(__name__)
+
+WAIT_SECONDS, WAIT_STEP = 5.0, 0.02
+"""How long a copy waits for a program to close a file that it writes to, and how often it looks."""
 
 STEP = 128
 """Entries copied before other requests are served again: about 2 ms."""
@@ -34,9 +38,10 @@ class Place(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """Names whose meaning has changed, for the kernel's caches."""
+    """Names whose meaning has changed, for the kernel's caches: (directory, name, inode that has no name any
+    more, or 0)."""
 
-    names: list[tuple[int, bytes]]
+    names: list[tuple[int, bytes, int]]
     inos: list[int]
 
 
@@ -88,14 +93,14 @@ async def move(fs: FileSystem, source: bytes, destination: bytes) -> Moved:
     await fs.tree.rename(origin.parent, origin.name, target.parent, target.name, 0)
     await fs.group.durable()
     inos = [inode.ino, origin.parent, target.parent]
-    return Moved([(origin.parent, origin.name), (target.parent, target.name)], inos)
+    return Moved([(origin.parent, origin.name, 0), (target.parent, target.name, _gone(target))], inos)
 
 
 async def copy(fs: FileSystem, source: bytes, destination: bytes, *, recursive: bool) -> Moved:
     """Copy a file, or with `recursive` a tree, with all attributes, durable.
 
     Raises FsError EISDIR (a directory without `recursive`), EEXIST (never replaces a directory, nor a file
-    by a directory), EINVAL (into itself), EBUSY (a file is being written), ENOSPC.
+    by a directory), EINVAL (into itself), EBUSY (a file stays open for writing), ENOSPC.
     """
     origin, inode = _existing(fs, source)
     target = _destination(fs, destination, origin)
@@ -107,13 +112,17 @@ async def copy(fs: FileSystem, source: bytes, destination: bytes, *, recursive: 
         raise FsError(errno.EEXIST, f"{_text(destination)} exists already")
     if inode.is_directory and _is_below(fs, target.parent, inode.ino):
         raise FsError(errno.EINVAL, f"{_text(source)} cannot be copied into itself")
-    names = [(target.parent, target.name)]
     if inode.is_directory:
         await _TreeCopy(fs).run(inode, target)
     else:
         await _copy_file(fs, inode, target)
     await fs.group.durable()
-    return Moved(names, [target.parent])
+    return Moved([(target.parent, target.name, _gone(target))], [target.parent])
+
+
+def _gone(place: Place) -> int:
+    """The inode that was there, if it has no name any more."""
+    return place.inode.ino if place.inode is not None and not place.inode.nlink else 0
 
 
 def _is_below(fs: FileSystem, ino: int, directory: int) -> bool:
@@ -128,7 +137,6 @@ def _is_below(fs: FileSystem, ino: int, directory: int) -> bool:
 async def _copy_file(fs: FileSystem, inode: Inode, target: Place) -> None:
     """Over an existing name the copy comes as rename(2) would bring it: old or new, never nothing (I6)."""
     await _settle(fs, inode)
-    await fs.files.begin_in_order()
     there = fs.tree.lookup(target.parent, target.name)  # others may have come during the waits
     if not inode.nlink:
         raise FsError(errno.ENOENT)
@@ -149,15 +157,23 @@ async def _copy_file(fs: FileSystem, inode: Inode, target: Place) -> None:
 
 
 async def _settle(fs: FileSystem, inode: Inode) -> None:
-    """Have the content of a file in a blob, which the copy can share."""
-    await fs.files.seal_closed(inode)
-    _check_settled(inode)
+    """Have the content of a file in a blob, which the copy can share, and a transaction open. A program that
+    writes to it is waited for. Raises FsError EBUSY."""
+    deadline = fs.scheduler.now() + WAIT_SECONDS
+    while True:
+        await fs.files.seal_closed(inode)
+        await fs.files.begin_in_order()
+        if _is_settled(inode):
+            return
+        if fs.scheduler.now() > deadline:
+            why = "somebody has it open for writing" if fs.files.has_writers(inode) else "it cannot be sealed"
+            raise FsError(errno.EBUSY, f"{fs.files.path(inode)}: {why}; copy it with cp(1)")
+        await fs.scheduler.run(time.sleep, WAIT_STEP)
 
 
-def _check_settled(inode: Inode) -> None:
+def _is_settled(inode: Inode) -> bool:
     content = inode.content
-    if inode.staged is not None or (content is not None and content.is_staged):
-        raise FsError(errno.EBUSY, f"inode {inode.ino} is being written, or sparse and unsealed; use cp(1)")
+    return inode.staged is None and (content is None or not content.is_staged)
 
 
 def _duplicate(fs: FileSystem, inode: Inode) -> Inode:
@@ -225,9 +241,11 @@ class _TreeCopy:
                 if not rows:
                     break
                 after = rows[-1][0]
-                await self._settle_all([ino for _, _, ino, _ in rows])
-                # From here on without a wait: a commit must not find inodes that have no name yet.
                 for _, name, ino, _ in rows:
+                    entry = self._present(ino)
+                    while entry is not None and not (fs.group.active and _is_settled(entry)):
+                        await _settle(fs, entry)
+                    # Without a wait: a commit must not find an inode that has no name yet.
                     child = self._copy_child(copied, name, ino)
                     if child is not None and child.is_directory:
                         subdirectories += 1
@@ -244,13 +262,6 @@ class _TreeCopy:
                 fs.inodes.mark(copied)
         return top
 
-    async def _settle_all(self, inos: list[int]) -> None:
-        for ino in inos:
-            inode = self._present(ino)
-            if inode is not None:
-                await _settle(self._fs, inode)
-        await self._fs.group.begin()
-
     def _present(self, ino: int) -> Inode | None:
         """An inode that others may have removed since its name was read."""
         try:
@@ -265,7 +276,6 @@ class _TreeCopy:
         source = self._present(ino)
         if source is None or fs.store.namespace.dentries.find(directory.ino, name) is not None:
             return None
-        _check_settled(source)
         linked = self._links.get(ino)
         child = linked or _duplicate(fs, source)
         try:

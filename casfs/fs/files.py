@@ -10,7 +10,7 @@ import stat
 import time
 
 from casfs.errors import FsError
-from casfs.fs.content import MAX_SIZE, Content, Handle
+from casfs.fs.content import MAX_SIZE, MEMORY_LIMIT, Content, Handle
 from casfs.fs.contents import BUFFERED_LIMIT
 from casfs.fs.inodes import Inode
 from casfs.fs.resting import REST_SECONDS
@@ -301,6 +301,14 @@ class Files(Settling):
         """Is a file that is emptied one that is rewritten all the time? Else it is as good as a new one."""
         return time.time_ns() - inode.mtime < REST_SECONDS * 1e9
 
+    @staticmethod
+    def _is_synced(content: Content) -> bool:
+        """Is a small file durable as it is? Many such are removed soon, as a database's journal is: then it
+        need not become a blob first."""
+        staged, inode = content.staged, content.inode
+        named = staged is not None and inode.staged == staged.name and not staged.is_lent
+        return named and not content.changed and inode.size <= MEMORY_LIMIT
+
     def _settles_later(self, content: Content) -> bool:
         """Leave content to the next commit, if it need not be sealed now and is not too much in memory.
 
@@ -309,7 +317,7 @@ class Files(Settling):
         if self.seals_at_close or content.mutex.busy or content.broken:
             return False
         if content.buffer is None:
-            if not content.rewritten or not content.inode.size:
+            if not content.inode.size or not (content.rewritten or self._is_synced(content)):
                 return False
         elif self._filestore.promised > DUE_LIMIT and not self._group.is_closing:
             return False

@@ -96,7 +96,7 @@ class Sealing(Passthrough):
         lent = content.staged
         assert lent is not None
         size = content.inode.size
-        self._filestore.claim(size)
+        self._filestore.claim(size, 1)
         fresh = self._staging.create()
         try:
             if size <= INLINE_WORK:

@@ -253,7 +253,7 @@ class Settling(Sealing):
         try:
             content = inode.content
             if content is not None and content.broken and inode.nlink:
-                raise OSError(content.broken, f"{self._path(inode)}: {os.strerror(content.broken)}")
+                raise OSError(content.broken, f"{self.path(inode)}: {os.strerror(content.broken)}")
             await self.seal_closed(inode)
             content = inode.content
             if content is not None and inode.nlink:  # by force, before it was closed
@@ -280,7 +280,7 @@ class Settling(Sealing):
         unexpected = None if isinstance(error, OSError) else error
         log.error(
             "%s: what was written cannot be kept, copy it before this mount ends: %s",
-            self._path(content.inode),
+            self.path(content.inode),
             error,
             exc_info=unexpected,
         )
@@ -290,10 +290,10 @@ class Settling(Sealing):
         for content in self._open.values():
             if content.broken and content.inode.nlink:
                 raise OSError(
-                    content.broken, f"what was written to {self._path(content.inode)} cannot be kept"
+                    content.broken, f"what was written to {self.path(content.inode)} cannot be kept"
                 )
 
     def _tell_once(self, inode: Inode, error: Exception) -> None:
         content = inode.content
         if content is None or not content.broken:
-            self.complaints.stays_staged(inode.ino, error, lambda: self._path(inode))
+            self.complaints.stays_staged(inode.ino, error, lambda: self.path(inode))

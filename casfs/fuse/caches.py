@@ -10,19 +10,28 @@ import pyfuse3
 import trio
 
 
-async def forget(names: Iterable[tuple[int, bytes]], inos: Iterable[int]) -> set[tuple[int, bytes]]:
+async def forget(names: Iterable[tuple[int, bytes, int]], inos: Iterable[int]) -> set[tuple[int, bytes]]:
     """Drop names, attributes and pages from the kernel's caches: the pages of a directory are its names.
+
+    `names`: (directory, name, inode number), that of an inode that has no name any more, or 0. Without
+    being told of that the kernel would remember it, and let it stay here, until it needs the memory.
 
     Gives the names the kernel did not know. In threads: the kernel may have to wait for a request on the same
     directory, which this loop serves (pyfuse3.invalidate_entry).
     """
     unknown = set()
-    for parent, name in names:
-        if not await trio.to_thread.run_sync(_unless_unknown, pyfuse3.invalidate_entry, parent, name):
+    for parent, name, gone in names:
+        if not await trio.to_thread.run_sync(_forget_name, parent, name, gone):
             unknown.add((parent, name))
     for ino in inos:
         await trio.to_thread.run_sync(_unless_unknown, pyfuse3.invalidate_inode, ino, False)
     return unknown
+
+
+def _forget_name(parent: int, name: bytes, gone: int) -> bool:
+    if gone and _unless_unknown(pyfuse3.invalidate_entry, parent, name, gone):
+        return True
+    return _unless_unknown(pyfuse3.invalidate_entry, parent, name)
 
 
 def write_back(ino: int) -> None:

@@ -29,7 +29,7 @@ from casfs.namespace.collecting import Amount, Collecting, Orphan, Record
 STEP = 16
 """Orphans whose rows are deleted before other requests are served again, about half a millisecond."""
 
-BUSY_BATCH = 500
+BUSY_BATCH = 200
 IDLE_BATCH = 1_000
 """Orphans removed with one commit when others write too, and when nobody does."""
 

@@ -80,8 +80,8 @@ class TrashService:
 
     async def _tell(self, changed: Changed) -> None:
         """Tell the kernel. An inode that it does not hold any more has nobody to say when it may go."""
-        names = [(parent, name) for parent, name, _ in changed.names]
-        unknown = await caches.forget([*names, *changed.added], changed.inos)
+        added = [(parent, name, 0) for parent, name in changed.added]
+        unknown = await caches.forget([*changed.names, *added], changed.inos)
         left = [ino for parent, name, ino in changed.names if (parent, name) in unknown]
         await self._fs.tree.forget(left)
 

@@ -363,6 +363,22 @@ def test_a_file_that_is_made_later_is_refused_when_others_have_filled_the_disk(
         filestore.promise(4096)
 
 
+def test_what_was_promised_may_be_written_when_the_log_has_grown(
+    filestore: FileStore, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fsync of what was closed long ago had no room, beside half of a reserve that the log had not taken."""
+    monkeypatch.setattr(claims, "CLAIM_SECONDS", -1.0)
+    disk.free = claims.RESERVE + 8192
+    filestore.promise(8192, 1)
+    disk.free -= claims.RESERVE // 3
+    filestore.promise(0)
+    with pytest.raises(OSError, match="full"):
+        filestore.promise(4096, 1)
+    disk.free = claims.RESERVE // 3
+    with pytest.raises(OSError, match="full"):
+        filestore.promise(0)
+
+
 def test_some_room_is_always_kept_for_the_log(filestore: FileStore, disk: Disk) -> None:
     disk.free = 20 << 20
     filestore.claim(1 << 20)

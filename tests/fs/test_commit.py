@@ -92,7 +92,7 @@ def test_blobs_come_before_the_rows_and_the_rows_before_the_staged_files_go(
         file.fsync()
     seam.calls.clear()
     kernel.sync()
-    assert seam.calls == ["fsync_path", "fsync_path", "reserve_log", "commit", "sync_log", "unlink"]
+    assert seam.calls == ["link", "fsync_path", "fsync_path", "reserve_log", "commit", "sync_log", "unlink"]
 
 
 def test_many_blobs_are_synced_at_once(

@@ -110,7 +110,7 @@ def test_a_file_is_copied_over_another(session: Session, kernel: Kernel) -> None
     kernel.write_file("target", b"old")
     old = kernel.open("target")
     told = cp(kernel, "tree/small", "target", recursive=False)
-    assert told.names == [(1, b"target")]
+    assert told.names == [(1, b"target", old.ino)]
     assert old.read() == b"old"
     assert kernel.read_file("target") == b"content"
     assert kernel.inode("target").nlink == 1
@@ -166,7 +166,7 @@ def test_moving(session: Session, kernel: Kernel) -> None:
     before = below(kernel, "tree")
     ino = kernel.inode("tree").ino
     told = mv(kernel, "tree", "moved")
-    assert told.names == [(1, b"tree"), (1, b"moved")]
+    assert told.names == [(1, b"tree", 0), (1, b"moved", 0)]
     assert set(told.inos) == {1, ino}
     assert below(session.reopen(), "moved").keys() == before.keys()
     kernel = session.kernel

@@ -295,3 +295,21 @@ def test_the_clock_of_the_scheduler_decides(
     now[0] += 2
     run_inline(kernel.fs.files.seal_resting())
     assert kernel.inode("log").staged is None
+
+
+def test_a_journal_that_was_synced_and_is_removed_leaves_no_orphan(session: Session, kernel: Kernel) -> None:
+    """A database that is opened and closed for each transaction left a blob of its journal each time."""
+    for number in range(5):
+        with kernel.open("journal", os.O_RDWR | os.O_CREAT) as file:
+            file.write(b"%d" % number * 1000)
+            file.fsync()
+        kernel.unlink("journal")
+        kernel.sync()
+    assert session.store.namespace.blobs.totals() == (0, 0, 0, 0)
+    assert session.staged == 0
+    with kernel.open("kept", os.O_RDWR | os.O_CREAT) as file:
+        file.write(b"content")
+        file.fsync()
+    kernel.sync()
+    assert kernel.inode("kept").staged is None
+    assert session.blobs == 1

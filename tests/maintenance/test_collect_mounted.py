@@ -196,7 +196,8 @@ def test_two_collectors_do_not_take_each_others_files(
     waited: list[int] = []
 
     def second() -> None:
-        orphaned.kernel.write_file(b"5", content(5), sync=True)
+        orphaned.kernel.write_file(b"5", content(5))
+        orphaned.kernel.sync()
         orphaned.kernel.unlink(b"5")
         orphaned.kernel.sync()
         waited.extend(orphans(orphaned))

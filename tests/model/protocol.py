@@ -9,6 +9,9 @@ and the blob's name is, whatever happened to it since the last sync of its folde
 none; a file that was never synced is torn or whole. Everything goes on from there, without end: no number of
 operations, collections or crashes is a limit of the model.
 
+The collector knows no grace here: it takes an orphan as soon as there is one, itself or by the daemon, whose
+own emergency collection takes the same steps as `asked`. Grace is comfort, not correctness.
+
 One blob is enough: what the steps of several have in common is the locks and the log, which are in it.
 """
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -167,11 +168,34 @@ def test_a_file_that_is_being_written_is_not_copied(mount: Mount) -> None:
     paths = {"src": "/file", "dst": "/copy", "recursive": False}
     with open(mount.path / "file", "wb", buffering=0) as file:
         file.write(b"half of it")
-        with pytest.raises(DaemonError, match="being written"):
+        with pytest.raises(DaemonError, match="open for writing"):
             Client(str(mount.store)).call("cp", **paths)
         assert not (mount.path / "copy").exists()
     Client(str(mount.store)).call("cp", **paths)
     assert (mount.path / "copy").read_bytes() == b"half of it"
+
+
+def test_a_copy_waits_for_who_writes_to_a_file_for_a_moment(mount: Mount) -> None:
+    (mount.path / "tree").mkdir()
+    file = open(mount.path / "tree" / "file", "wb", buffering=0)  # noqa: SIM115 - closed by the timer
+    file.write(b"half of it, ")
+    closes = threading.Timer(1.0, lambda: (file.write(b"and the rest"), file.close()))
+    closes.start()
+    Client(str(mount.store)).call("cp", src="/tree", dst="/copy", recursive=True)
+    closes.join()
+    assert (mount.path / "copy" / "file").read_bytes() == b"half of it, and the rest"
+
+
+def test_what_a_copy_has_replaced_goes_at_once(mount: Mount) -> None:
+    """The kernel, which was not asked, would remember it until it needs the memory."""
+    for number in range(5):
+        (mount.path / f"source {number}").write_text(f"content {number}")
+        (mount.path / f"file {number}").write_text("to be replaced")
+        assert (mount.path / f"file {number}").stat().st_size == 14
+        casfs("cp", mount.path / f"source {number}", mount.path / f"file {number}")
+        casfs("mv", mount.path / f"file {number}", mount.path / "file 0")
+    assert (mount.path / "file 0").read_text() == "content 4"
+    assert mount.status["activity"]["unlinked_open"] == 0
 
 
 def test_cp_between_two_stores_is_refused(new_mount: Callable[..., Mount]) -> None:

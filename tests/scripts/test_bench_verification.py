@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.benchmark.hot_files import expect_end
+from scripts.benchmark.hot_files import expect_end, needed
 from scripts.benchmark.large_file import expect_written
 from scripts.benchmark.trial import (
     WorkloadError,
@@ -79,6 +79,12 @@ def test_a_file_with_several_names_takes_its_room_once(folder: Path) -> None:
     once = allocated(str(folder))
     (folder / "second").hardlink_to(folder / "a")
     assert allocated(str(folder)) == allocated(str(folder), str(folder)) == once >= SIZE
+
+
+def test_what_is_needed_is_counted_in_whole_blocks(folder: Path) -> None:
+    (folder / "empty").touch()
+    (folder / "c").write_bytes(bytes(4097))
+    assert needed(str(folder)) == 4 * 4096
 
 
 def end_cut_off(folder: Path) -> None:
