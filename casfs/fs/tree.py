@@ -444,6 +444,7 @@ class Tree(Listing):
         whiteout = self._inodes.create(WHITEOUT_MODE, uid, gid)
         cookie, type_ = self._inodes.next_cookie(), source.mode >> 12
         try:
+            self._xattrs.inherit(directory, whiteout, WHITEOUT_MODE)
             self._dentries.point(directory.ino, name, whiteout.ino, WHITEOUT_MODE >> 12)
             if target is not None:
                 self._dentries.point(new_parent, new_name, source.ino, type_)

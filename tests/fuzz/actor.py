@@ -104,6 +104,16 @@ class Actor:
             fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~os.O_DIRECT)
         return fd
 
+    def do_unnamed(self, place: int, name: str, flags: str, mode: str) -> None:
+        """O_TMPFILE: a file without a name, which `link_open` may give it."""
+        self.do_open(place, name, f"TMPFILE|{flags}", mode)
+
+    def do_link_open(self, place: int, new: str) -> Any:
+        """linkat(2) of an open file, by its name in /proc."""
+        if place not in self.fds:
+            return NOTHING
+        return calls.link_followed(f"/proc/self/fd/{self.fds[place]}", self._path(new))
+
     def do_reopen(self, place: int, source: int, flags: str) -> Any:
         """Through /proc: whatever has become of its name."""
         if source not in self.fds:

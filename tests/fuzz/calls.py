@@ -29,6 +29,12 @@ def renameat2(old: str | bytes, new: str | bytes, flags: int) -> None:
     _done(_libc.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], ctypes.c_uint(flags)), "renameat2")
 
 
+def link_followed(old: str | bytes, new: str | bytes) -> None:
+    """linkat(2) with AT_SYMLINK_FOLLOW."""
+    names = os.fsencode(old), os.fsencode(new)
+    _done(_libc.linkat(AT_FDCWD, names[0], AT_FDCWD, names[1], 0x400), "linkat")
+
+
 def syncfs(fd: int) -> None:
     _done(_libc.syncfs(fd), "syncfs")
 

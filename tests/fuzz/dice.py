@@ -125,6 +125,8 @@ class Dice(random.Random):
 STEPS: tuple[tuple[int, str, Arguments], ...] = (
     (30, "open", lambda d: (d.place(), d.name(), d.flags(), d.mode())),
     (4, "reopen", lambda d: (d.place(), d.place(), d.flags(create=False))),
+    (3, "unnamed", lambda d: (d.place(), d.choice(DIRECTORIES), d.flags(create=False), d.mode())),
+    (3, "link_open", lambda d: (d.place(), d.name())),
     (3, "dup", lambda d: (d.place(), d.place())),
     (16, "close", lambda d: (d.place(),)),
     (2, "handle", lambda d: (d.name(),)),

@@ -87,8 +87,8 @@ class Duel:
         """Does casfs not do this, by the manual? Then it is not done on the disk."""
         if step.name == "fallocate" and found == "ENOTSUP":
             return not self.native or step.args[1] not in DONE_NATIVELY
-        if step.name == "setacl" and step.args[1] == "default" and not self.native:
-            return True  # what is made there later has the umask applied as well
+        if step.name == "unnamed" and found == "ENOTSUP":
+            return not self.native
         return bool(step.name == "rename" and step.args[2] == WHITEOUT and found == "EINVAL")
 
     def _remember(self, step: Step) -> None:

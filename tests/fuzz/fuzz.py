@@ -19,13 +19,14 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from blake3 import blake3
 
-from tests.fuzz.actor import Step
+from tests.fuzz.actor import Actor, Step
 from tests.fuzz.crowd import Worker
 from tests.fuzz.dice import Dice
-from tests.fuzz.duel import COMPARE_EVERY, Difference, Duel
+from tests.fuzz.duel import COMPARE_EVERY, Difference, Duel, different
 from tests.fuzz.shrink import shrunk
 from tests.mounted.mounts import (
     CASFS,
@@ -178,6 +179,18 @@ class Fuzz:
         if complaints or beside.complaints:
             raise Finding("\n".join([*complaints, *beside.complaints]))
         self.counts.update(beside.counts)
+        if place.exists():
+            self.copy(place)
+
+    def copy(self, place: Path) -> None:
+        """Nobody is at work any more: what they have left can be copied and moved by rows, whole."""
+        copied, moved = place.with_name(f"{place.name}-copied"), place.with_name(f"{place.name}-moved")
+        command("cp", "-r", place, copied)
+        command("mv", copied, moved)
+        self._old.append(moved)
+        before, after = tree(place), tree(moved)
+        if before != after:
+            raise Finding(f"casfs cp -r: {different(after, before)}")
 
     # Looks
 
@@ -358,6 +371,15 @@ def whole(store: Path) -> None:
             found = blake3(file.read_bytes()).hexdigest()
             if found != file.name:
                 raise Finding(f"blob {file.name} has the bytes of {found}")
+
+
+def tree(folder: Path) -> Any:
+    """Everything that can be seen below it."""
+    actor = Actor(folder)
+    try:
+        return actor.do_tree()
+    finally:
+        actor.end()
 
 
 def sync(folder: Path) -> None:

@@ -91,6 +91,18 @@ def test_a_whiteout_is_left_as_on_the_disk(sides: Sides) -> None:
     sides.both("its content", lambda side: (side / "target").read_bytes())
 
 
+@as_root
+def test_a_whiteout_has_the_access_list_that_its_directory_gives(sides: Sides) -> None:
+    sides.make("file", SMALL)
+
+    def move(side: Path) -> object:
+        subprocess.run(["setfacl", "-d", "-m", "u:12:rwx", side], check=True)
+        renameat2(side / "file", side / "target", 4)
+        return os.stat(side / "file").st_mode, os.getxattr(side / "file", "system.posix_acl_access")
+
+    assert isinstance(sides.both("rename", move), tuple)
+
+
 # Files without a name
 
 
