@@ -89,11 +89,11 @@ def _inside(store: str, word: str) -> bytes:
 
 
 def _sync(store: str) -> None:
-    """Have what was written until now committed, if the store is mounted."""
+    """Have what was written until now sealed and committed, if the store is mounted."""
     from casfs.control.client import Client
 
     with contextlib.suppress(NotMounted):
-        Client(store).call("sync")
+        Client(store).call("sync", seal=True)
 
 
 def _list(pins: list[Pin], *, as_json: bool) -> None:

@@ -70,10 +70,14 @@ def decode_request(line: bytes) -> Request:
 
 
 def arguments_of(operation: Callable[..., object]) -> type[msgspec.Struct]:
-    """What an operation takes: a field for each parameter of its signature."""
+    """What an operation takes: a field for each parameter of its signature, with its default."""
     hints = get_type_hints(operation, include_extras=True)
-    parameters = inspect.signature(operation).parameters
-    fields = [(name, hints[name]) for name in parameters]
+    fields: list[Any] = [
+        (name, hints[name])
+        if parameter.default is parameter.empty
+        else (name, hints[name], parameter.default)
+        for name, parameter in inspect.signature(operation).parameters.items()
+    ]
     return msgspec.defstruct(operation.__name__, fields, forbid_unknown_fields=True)
 
 

@@ -163,6 +163,16 @@ class Settling(Sealing):
             finally:
                 self._close_if_idle(content)
 
+    async def seal_all_closed(self) -> None:
+        """`seal_closed` for everything that rests. What cannot be sealed is told once."""
+        for ino in self.resting.everything():
+            with contextlib.suppress(FsError):
+                inode = self._inodes.get(ino)
+                try:
+                    await self.seal_closed(inode)
+                except OSError as error:
+                    self._tell_once(inode, error)
+
     async def seal_unwritten(self, content: Content) -> None:
         """Seal content that is dirty, or of which the row names the staged file. Raises OSError."""
         inode = content.inode

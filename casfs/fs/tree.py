@@ -263,7 +263,8 @@ class Tree(Listing):
             raise FsError(errno.EISDIR)
         if self._files.rests(inode):
             await self._seal_for_trash(inode)
-            inode = self._existing(parent, name)
+            if self._existing(parent, name) is not inode:
+                raise FsError(errno.ENOENT)
         directory = self._inodes.get(parent)
         self.answer(None)
         with self._trash.unless_it_fails():

@@ -65,8 +65,11 @@ class Requests:
             "features": self._session.features() | {"trash": self._trash.state},
         }
 
-    async def sync(self) -> dict[str, Any]:
+    async def sync(self, seal: bool = False) -> dict[str, Any]:
+        """`seal`: also what rests before it is sealed, so that each closed file has its blob."""
         await self._fs.files.write_back()
+        if seal:
+            await self._fs.files.seal_all_closed()
         await self._fs.group.durable()
         self._fs.files.check_kept()
         return {}
