@@ -13,7 +13,8 @@ import os
 import time
 from dataclasses import dataclass
 
-from casfs.fs.commit import GroupCommit
+from casfs.fs.commit import PASSING, GroupCommit
+from casfs.fs.content import Content
 from casfs.fs.files import Files
 from casfs.fs.inodes import InodeTable
 from casfs.store import Store
@@ -99,17 +100,36 @@ async def _restore_staged(inodes: InodeTable, files: Files, ino: int, size: int,
     assert staged is not None
     # Longer: written after the fsync, lost whole. Shorter: truncated after it, which is a state it had.
     below = os.fstat(staged.fd)
-    if below.st_size > size:
-        os.ftruncate(staged.fd, size)
     inode.size = min(below.st_size, size)
     inodes.mark(inode)
-    await files.release(handle)
+    try:
+        if below.st_nlink > 1 and inode.size:
+            await _copy_staged(files, handle.content)
+        elif below.st_size > size:
+            os.ftruncate(staged.fd, size)
+    finally:
+        await files.release(handle)
     files.rest(inode)
-    # With two names it is the file of a blob already, whose row was lost: not to be written to any more.
-    if inode.size > left and below.st_nlink == 1:
+    if inode.size > left:
         return 0
     await files.seal_closed(inode)
     return inode.size
+
+
+async def _copy_staged(files: Files, content: Content) -> None:
+    """Of a staged file with two names: sealing was cut off, and it is the file of a blob already, of a later
+    content maybe, whose row was lost. Nobody may write to it any more (I2), so the inode has a copy. Where
+    there is no room for one it is cut: what is left under the blob's name is nobody's."""
+    try:
+        await files.take_copy(content)
+    except OSError as error:
+        if error.errno not in PASSING:
+            raise
+        assert content.staged is not None
+        os.ftruncate(content.staged.fd, content.inode.size)
+        return
+    content.mark_dirty()
+    content.rewritten = True
 
 
 async def remove_unlinked(

@@ -78,7 +78,7 @@ class Sealing(Passthrough):
                 self._rest_again(inode)
             return
         if content.is_lent:
-            await self._take_copy(content)
+            await self.take_copy(content)
         digest = await self._hash(content, content.staged.fd, size)
         await self._group.enter_publishing()
         self._find_or_publish(content, digest)
@@ -90,9 +90,9 @@ class Sealing(Passthrough):
     def _is_sparse(self, content: Content) -> bool:
         return content.inode.size - content.allocated() >= SPARSE_LIMIT
 
-    async def _take_copy(self, content: Content) -> None:
-        """Have a copy of the staged file, which was lent, in its place: that one may become a blob (I2). On a
-        file system with reflinks it shares the bytes. The mutex is held."""
+    async def take_copy(self, content: Content) -> None:
+        """Have a copy of the staged file, to which others may write, in its place: that one may become a blob
+        (I2). On a file system with reflinks it shares the bytes. The mutex is held."""
         lent = content.staged
         assert lent is not None
         size = content.inode.size

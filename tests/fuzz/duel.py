@@ -76,6 +76,14 @@ class Duel:
             for side in (self.tested, self.model):
                 side.perform(Step(0, "close", step.args[:1]))
             return
+        if (
+            step.name in ("chown", "fchown")
+            and step.args[1:] == (-1, -1)
+            and (found, expected) == (None, "EPERM")
+        ):
+            # What the kernel asks for then looks as what it asks for before a write: it is nothing, by the
+            # manual, while somebody has the file open for writing.
+            return
         if step.name == "map" and expected is None:
             self._remember(step)
         if found != expected:

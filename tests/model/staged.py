@@ -149,7 +149,7 @@ class Protocol:
             if not file.lent or self.fault == "a lent file is published itself":
                 yield "Sealing._seal", s._replace(at="seal", dirty=True)
             elif not file.mapped:
-                yield "Sealing._take_copy", s._replace(at="copy", dirty=True)
+                yield "Sealing.take_copy", s._replace(at="copy", dirty=True)
 
     def _writes(self, s: Staged) -> Iterator[Move]:
         content = s.content
