@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from functools import partial
 
 import pyfuse3
 import trio
@@ -36,7 +35,7 @@ class Session:
         fs.files.attributes_changed = caches.forget_attributes
         presentation = Presentation(options.uid, options.gid, options.umask)
         verbs = Verbs(fs, durable_each=options.commit_interval == 0)
-        verbs.write_pages_back = partial(scheduler.run, caches.write_back)
+        verbs.write_pages_back = caches.write_back
         self._operations = Operations(verbs, presentation)
         self._committer = Committer(fs, options.commit_interval)
         self._accelerated: Accelerated | None = None
