@@ -27,6 +27,10 @@ HOLDERS_TOLD = 4
 """Places that are named of those where a mount is held."""
 
 
+BUSY_SECONDS, BUSY_STEP = 1.0, 0.1
+"""How long unmounting waits for who is just leaving a mount, and how often it tries."""
+
+
 @dataclass(frozen=True, slots=True)
 class MountInfo:
     """One line of a mountinfo, proc_pid_mountinfo(5). `pid` is the daemon's, None when nothing serves it.
@@ -238,9 +242,17 @@ def _command(process: str) -> str:
 
 
 def detach(mountpoint: str) -> None:
-    """umount(2) by umount(8) or fusermount3(1). Raises MountError with their reason."""
+    """umount(2) by umount(8) or fusermount3(1). A mount that somebody uses just for a moment is tried again.
+    Raises MountError with their reason."""
     command = ["umount", "--", mountpoint] if os.getuid() == 0 else ["fusermount3", "-u", "--", mountpoint]
-    _run(command)
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            return _run(command)
+        except MountError as error:
+            if "busy" not in error.message or time.monotonic() > deadline:
+                raise
+        time.sleep(BUSY_STEP)
 
 
 def _run(command: list[str]) -> None:

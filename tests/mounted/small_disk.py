@@ -26,6 +26,9 @@ LOG_BYTES = 2 << 20
 LOGS = 4
 """A log is put aside at that size, and so many old ones are kept."""
 
+SAME = ("--sort=name", "--mtime=@0")
+"""What an archive must not have of its side: the order of the directory, and times."""
+
 SOURCES = 120
 BULK_BYTES = 90 << 20
 """What one worker's large files take together at the most."""
@@ -99,7 +102,7 @@ def builds(dice: random.Random) -> Iterator[tuple[str, Step]]:
             return 4 * sum(map(len, contents))
 
         def pack(folder: Path, name: str = name) -> int:
-            run("tar", "-C", str(folder), "-cf", str(folder / f"{name}.tar"), name)
+            run("tar", "-C", str(folder), *SAME, "-cf", str(folder / f"{name}.tar"), name)
             return (folder / f"{name}.tar").stat().st_size
 
         def remove(folder: Path, name: str = name) -> int:
