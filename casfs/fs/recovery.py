@@ -103,7 +103,7 @@ async def _restore_staged(inodes: InodeTable, files: Files, ino: int, size: int,
     inode.size = min(below.st_size, size)
     inodes.mark(inode)
     try:
-        if below.st_nlink > 1 and inode.size:
+        if below.st_nlink > 1:
             await _copy_staged(files, handle.content)
         elif below.st_size > size:
             os.ftruncate(staged.fd, size)

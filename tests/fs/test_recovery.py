@@ -366,14 +366,17 @@ def test_recovery_on_a_full_disk_can_be_tried_again(kernel: Kernel, crashed: Cra
 
 
 @pytest.mark.parametrize("room", [True, False])
+@pytest.mark.parametrize("synced", [LARGE, b""], ids=["some", "empty"])
 def test_what_was_linked_as_a_blob_and_never_committed_is_not_cut(
-    kernel: Kernel, crashed: Crash, monkeypatch: pytest.MonkeyPatch, room: bool
+    kernel: Kernel, crashed: Crash, monkeypatch: pytest.MonkeyPatch, synced: bytes, room: bool
 ) -> None:
     """The file under the name of a blob was cut to what the row of its other name says (I2)."""
     with kernel.open("file", CREATE) as file:
         file.write(LARGE)
         file.fsync()
-        file.write(b"more", len(LARGE))
+        kernel.truncate("file", len(synced))
+        file.fsync()
+        file.write(LARGE + b"more")
     path = crashed()
     linked = [blob for blob in (path / "blobs").glob("*/*") if blob.stat().st_nlink > 1]
     assert [blob.stat().st_size for blob in linked] == [len(LARGE) + 4]
@@ -384,7 +387,7 @@ def test_what_was_linked_as_a_blob_and_never_committed_is_not_cut(
 
         monkeypatch.setattr("casfs.fs.sealing.Sealing.take_copy", full)
     session = Session(path)
-    assert session.kernel.read_file("file") == LARGE
+    assert session.kernel.read_file("file") == synced
     session.stop()
     if room:
         for blob in (path / "blobs").glob("*/*"):
