@@ -15,11 +15,12 @@ Operations apply their rows to the one open transaction and return. It commits w
     5  files that a committed row named until now are removed
 
 A failure in 1-3 leaves the transaction open: nothing is lost, those who wait get the errno, the next
-round tries again. So does a file that finds no room: its blob is still in memory. After a failure that
-cannot be tried again (a file that the disk refuses for another reason; a sync that failed: the kernel may
-have dropped the pages; a COMMIT that SQLite has rolled back) the file system only reads, and says so. So it
-does after `TRIES` commits in a row that failed for another reason than a want of room or descriptors: what
-cannot be committed must not be acknowledged any longer.
+round tries again. So does a file that finds no room: its blob is still in memory; and a COMMIT that finds
+none, which SQLite rolls back (namespace/redo.py). After a failure that cannot be tried again (a file that the
+disk refuses for another reason; a sync that failed: the kernel may have dropped the pages; a COMMIT that was
+rolled back and cannot be repeated) the file system only reads, and says so. So it does after `TRIES` commits
+in a row that failed for another reason than a want of room or descriptors: what cannot be committed must not
+be acknowledged any longer.
 """
 
 from __future__ import annotations
@@ -60,6 +61,9 @@ PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, err
 
 TRIES = 2
 """Commits in a row that may fail for other reasons before the file system only reads."""
+
+UNCERTAIN_ROOM = 256 << 20
+"""Bytes of room for a COMMIT, as Claims.log_room tells it, below which others may take it meanwhile."""
 
 TURN_SECONDS = 10.0
 """How long to wait for another process that holds the database (the collector holds it 20 ms)."""
@@ -149,11 +153,12 @@ class GroupCommit:
 
     def _try_begin(self, turnstile: Turnstile) -> bool:
         try:
-            begun = self._namespace.try_begin()
+            room = self._store.filestore.log_room()
+            begun = self._namespace.try_begin(repeatable=room < UNCERTAIN_ROOM)
         finally:
             turnstile.leave()
         if begun:
-            self._begun()
+            self._begun(room)
         return begun
 
     async def _take_turn(self, turnstile: Turnstile) -> bool:
@@ -166,15 +171,13 @@ class GroupCommit:
                 return False
             await self._scheduler.run(time.sleep, 0.005)
 
-    def _begun(self) -> None:
+    def _begun(self, room: int) -> None:
         self._active = True
         self.operations = 0
         self.since = self._scheduler.now()
         self._number += 1
         self.wake()
-        self._operations_limit = min(
-            OPERATIONS_LIMIT, self._store.filestore.log_room() // OPERATION_LOG_BYTES
-        )
+        self._operations_limit = min(OPERATIONS_LIMIT, room // OPERATION_LOG_BYTES)
 
     async def enter_publishing(self) -> None:
         """Be in a group whose gate for publishing is open."""

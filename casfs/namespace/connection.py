@@ -43,13 +43,25 @@ _ERRNO: tuple[tuple[type[apsw.Error], int], ...] = (
 )
 
 
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
 class DatabaseError(OSError):
-    """A failure of the database as an errno: ENOSPC, EROFS, EBUSY, ENOMEM or EIO."""
+    """A failure of the database as an errno: ENOSPC, EDQUOT, EROFS, EBUSY, ENOMEM or EIO."""
 
 
-def translate(error: apsw.Error) -> DatabaseError:
-    """The errno that says best what SQLite reports."""
+def translate(error: apsw.Error, system_errno: int = 0) -> DatabaseError:
+    """The errno that says best what SQLite reports. `system_errno`: what the system said to it, if known.
+
+    Only a write(2) that meets ENOSPC is SQLITE_FULL: a quota, and a log whose index (-shm) cannot grow,
+    are I/O errors to SQLite (os_unix.c, unixWrite and unixShmMap).
+    """
     number = next(number for kind, number in _ERRNO if isinstance(error, kind))
+    if isinstance(error, apsw.IOError):
+        if system_errno in _NO_ROOM:
+            number = system_errno
+        elif getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE:
+            number = errno.ENOSPC
     return DatabaseError(number, f"database: {error}")
 
 

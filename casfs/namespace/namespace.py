@@ -14,6 +14,7 @@ from casfs.namespace.connection import SCHEMA_VERSION, check_version, connect, m
 from casfs.namespace.damage import Damage
 from casfs.namespace.dentries import Dentries
 from casfs.namespace.inodes import Inodes
+from casfs.namespace.redo import Redo
 from casfs.namespace.trash import TrashRows
 from casfs.namespace.xattrs import Xattrs
 from casfs.syscalls import KEEP_SIZE, fallocate
@@ -57,6 +58,7 @@ class Namespace:
             raise
         stat = os.statvfs(path)
         self._disk_share = max(64, stat.f_blocks * stat.f_frsize // PAGE // 128)
+        self._redo = Redo(self._connection)
         self.inodes = Inodes(self._connection)
         self.dentries = Dentries(self._connection)
         self.blobs = Blobs(self._connection)
@@ -77,10 +79,16 @@ class Namespace:
 
     # Transactions
 
-    def try_begin(self) -> bool:
-        """BEGIN IMMEDIATE; False when another process has the write lock. Raises DatabaseError."""
+    def try_begin(self, *, repeatable: bool = False) -> bool:
+        """BEGIN IMMEDIATE; False when another process has the write lock. Raises DatabaseError.
+
+        `repeatable`: a COMMIT that SQLite rolls back leaves the transaction as it was all the same, for which
+        its statements are kept in memory.
+        """
         try:
             self._connection.execute("BEGIN IMMEDIATE")
+            if repeatable:
+                self._redo.start()
         except apsw.BusyError:
             return False
         except apsw.Error as error:
@@ -91,8 +99,9 @@ class Namespace:
         """Allocate what the COMMIT of so many operations may append to the log.
 
         SQLite rolls a transaction back when its COMMIT meets ENOSPC. Space that fallocate(2) has given
-        cannot run out, so a full disk is known before COMMIT and nothing is lost (I5). Raises
-        OSError ENOSPC; the transaction stays as it is.
+        does not run out on most file systems, so a full disk is known before COMMIT and nothing is lost (I5);
+        for the others, and for the log's index, which may grow too, there is Redo. Raises OSError ENOSPC; the
+        transaction stays as it is.
         """
         try:
             self._extend_log(min(self._cached_bytes(), 64 * PAGE + OPERATION_LOG_BYTES * operations))
@@ -113,13 +122,19 @@ class Namespace:
                 raise
 
     def commit(self) -> None:
-        """COMMIT into the page cache; durable after `sync_log`. Raises DatabaseError."""
+        """COMMIT into the page cache; durable after `sync_log`. Raises DatabaseError: `in_transaction` says
+        whether the transaction is as it was, or SQLite has rolled it back."""
         try:
             self._connection.execute("COMMIT")
         except apsw.Error as error:
-            raise translate(error) from error
+            told = translate(error, self._connection.system_errno)
+            if not self._connection.in_transaction:
+                self._redo.run_again()
+            raise told from error
+        self._redo.end()
 
     def rollback(self) -> None:
+        self._redo.end()
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 

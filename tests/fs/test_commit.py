@@ -14,8 +14,11 @@ from casfs.errors import FsError
 from casfs.fs.commit import GroupCommit
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import run_inline
-from casfs.store import Store
+from casfs.store import Store, create_store
 from tests.faults import FaultyDurable
+from tests.full_log import FullLog
+from tests.images import copy_store
+from tests.invariants import assert_clean
 from tests.kernel import Kernel
 from tests.limits import set_limits
 from tests.session import Session
@@ -303,6 +306,45 @@ def test_a_commit_that_fails_for_what_passes_is_tried_again(
     kernel.mkdir("b")
     kernel.sync()
     assert group.failed == 0
+
+
+def test_a_full_disk_that_only_the_commit_meets_does_not_end_writing(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite rolls back what it finds no room for, though room was allocated (ZFS, NFS, the log's index)."""
+    set_limits(monkeypatch, UNCERTAIN_ROOM=1 << 62)
+    create_store(str(scratch / "small"))
+    full_log = FullLog()
+    try:
+        session = Session(scratch / "small")
+        kernel, group = session.kernel, session.fs.group
+        for number in range(3):
+            kernel.write_file(f"old{number}", b"old %d" % number)
+        kernel.sync()
+        full_log.writes_left = 2
+        kernel.write_file("new", b"new" * 50_000)
+        kernel.rename("old0", "renamed")
+        kernel.unlink("old1")
+        for _ in range(3):
+            with pytest.raises(OSError, match="full"):
+                kernel.sync()
+        kernel.mkdir("meanwhile")
+        kernel.rename("renamed", "meanwhile/renamed")
+        assert full_log.refused == 3
+        full_log.writes_left = None
+        kernel.sync()
+        assert not group.failed
+        crashed = scratch / "crashed"
+        copy_store(session.path, crashed)
+        for found in (Session(crashed), session):
+            kernel = found.kernel if found is not session else found.reopen()
+            assert set(kernel.names()) == {b"meanwhile", b"new", b"old2"}
+            assert kernel.read_file("meanwhile/renamed") == b"old 0"
+            assert kernel.read_file("new") == b"new" * 50_000
+            found.stop()
+    finally:
+        full_log.unregister()
+    assert_clean(scratch / "small")
 
 
 def test_a_number_that_no_row_can_hold_does_not_keep_others_from_being_committed(
