@@ -236,6 +236,11 @@ class GroupCommit:
         """Is so much pending that it has to be committed before more operations come?"""
         return self.operations > self._operations_limit or self._store.filestore.rows_are_many
 
+    @property
+    def is_half_full(self) -> bool:
+        """Should what is in no hurry be left to the next group, lest others come to wait?"""
+        return self.operations > self._operations_limit // 2
+
     async def catch_up(self) -> None:
         """Commit before more comes. Without room it fails, which is for the next claim to say: what
         removes files is let in all the same."""

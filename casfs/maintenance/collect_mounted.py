@@ -74,6 +74,8 @@ async def _collect(
     fs: FileSystem, ids: list[int], cutoff_ns: int, now_ns: int, record: Record, urgent: Urgent
 ) -> Collected:
     busy = fs.group.active
+    if busy and fs.group.is_half_full:
+        await _next_commit(fs, urgent)
     taken: list[Orphan] = []
     failures = Failures()
     await fs.group.begin()
@@ -134,7 +136,7 @@ def _take(fs: FileSystem, ids: list[int], cutoff_ns: int, now_ns: int) -> list[O
     due = [orphan for orphan in rows.still_due(ids, cutoff_ns, now_ns) if not fs.inodes.counts(orphan.id)]
     rows.delete([orphan.id for orphan in due])
     fs.store.filestore.condemn(orphan.digest for orphan in due)
-    fs.group.count(3 * len(due))
+    fs.group.count(len(due))
     return due
 
 

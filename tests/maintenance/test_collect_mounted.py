@@ -15,7 +15,7 @@ from casfs.filestore.filestore import hash_bytes
 from casfs.fs.scheduler import run_inline
 from casfs.maintenance import collect_mounted, gc, pins
 from casfs.maintenance.collect_mounted import Collected
-from casfs.namespace.collecting import Amount, Collecting, Record
+from casfs.namespace.collecting import Amount, Collecting, Orphan, Record
 from tests.faults import PowerLoss
 from tests.fs.test_crash import History
 from tests.invariants import assert_clean
@@ -100,6 +100,26 @@ def test_when_others_write_it_goes_with_their_commit(
     collected = ask(orphaned, orphans(orphaned))
     assert (collected.gone.blobs, collected.busy, commits) == (10, True, [number])
     assert orphaned.fs.group.number == number
+
+
+def test_a_group_that_is_half_full_is_left_to_others(
+    orphaned: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a nearly full disk a batch filled the group, and everybody waited for its commit."""
+    group, kernel = orphaned.fs.group, orphaned.kernel
+    kernel.write_file(b"another", b"another")
+    monkeypatch.setattr(group, "_operations_limit", 2 * group.operations - 2)
+    number, taken = group.number, []
+    take = collect_mounted._take
+
+    def noted(*args: Any) -> list[Orphan]:
+        taken.append(group.number)
+        return take(*args)
+
+    monkeypatch.setattr(collect_mounted, "_take", noted)
+    monkeypatch.setattr(collect_mounted.time, "sleep", lambda _seconds: kernel.sync())
+    assert ask(orphaned, orphans(orphaned)).gone.blobs == 10
+    assert set(taken) == {number + 1}
 
 
 def test_it_does_not_wait_for_ever_for_others_to_commit(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,8 +14,9 @@ import apsw
 import pytest
 
 from casfs.namespace import namespace as module
+from casfs.namespace.collecting import Collecting
 from casfs.namespace.connection import DatabaseError
-from casfs.namespace.namespace import Namespace
+from casfs.namespace.namespace import OPERATION_LOG_BYTES, PAGE, Namespace
 
 
 @pytest.fixture
@@ -108,6 +110,20 @@ def test_reserved_room_is_enough_for_the_commit(database: Path, namespace: Names
         reserved = log.stat().st_blocks * 512
         namespace.commit()
         assert log.stat().st_size <= reserved
+
+
+def test_reserved_room_is_enough_for_removing_blobs(namespace: Namespace) -> None:
+    assert namespace.try_begin()
+    blobs = [namespace.blobs.insert(os.urandom(32), 5, 17) for _ in range(12_000)]
+    namespace.blobs.add_refs(dict.fromkeys(blobs, -1), 17)
+    namespace.commit()
+    random.Random(1).shuffle(blobs)
+    for count in (1, 10, 500, 3000):
+        before = namespace.log_pages
+        assert namespace.try_begin()
+        Collecting(namespace).delete([blobs.pop() for _ in range(count)])
+        namespace.commit()
+        assert (namespace.log_pages - before) * (PAGE + 24) <= 64 * PAGE + OPERATION_LOG_BYTES * count
 
 
 def test_no_room_for_the_log_leaves_the_transaction_open(
