@@ -35,8 +35,9 @@ class Changes:
     atime: int | None = None
     mtime: int | None = None
 
-
-NOTHING = Changes()
+    @property
+    def are_none(self) -> bool:
+        return self.mode is self.uid is self.gid is self.atime is self.mtime is self.size is None
 
 
 class Attributes:
@@ -59,14 +60,17 @@ class Attributes:
         inode = self._inodes.get(ino)
         if changes.size is not None:
             await self._resize(inode, changes.size, handle, uid)
-        elif changes == NOTHING and not inode.is_directory:
+        elif changes.are_none and not inode.is_directory:
             await self._leave_owner(inode, uid)
         group = self._group
         if not group.active:
             await group.begin()
         if inode.is_directory and (changes.mode, changes.uid, changes.gid) != (None, None, None):
             self._files.trash.directory_changed()
-        with self._xattrs.whole(inode):
+        if self._xattrs.all(inode):
+            with self._xattrs.whole(inode):
+                await self._apply(inode, changes)
+        else:
             await self._apply(inode, changes)
         inode.ctime = time.time_ns()
         self._inodes.mark(inode)
@@ -75,6 +79,8 @@ class Attributes:
 
     async def _apply(self, inode: Inode, changes: Changes) -> None:
         """All but the size. Inside a transaction: nothing has to be waited for."""
+        if changes.mtime is not None and inode.content is not None:
+            inode.content.observe()  # what a mapping has written before moves it no more
         if changes.mode is not None:
             inode.mode = stat.S_IFMT(inode.mode) | changes.mode & 0o7777
             self._xattrs.change_mode(inode, inode.mode)
@@ -87,8 +93,6 @@ class Attributes:
         if changes.atime is not None:
             inode.atime = clamp_time(changes.atime)
         if changes.mtime is not None:
-            if inode.content is not None:
-                inode.content.observe()  # what a mapping has written before moves it no more
             inode.mtime = clamp_time(changes.mtime)
 
     async def _resize(self, inode: Inode, size: int, handle: Handle | None, uid: int) -> None:

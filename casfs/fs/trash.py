@@ -211,17 +211,15 @@ class Trash:
             )
         )
 
-    @contextlib.contextmanager
-    def unless_it_fails(self) -> Iterator[None]:
-        """What is noted inside is forgotten again with an exception: then nothing was removed."""
-        before = len(self._removed)
-        try:
-            yield
-        except BaseException:
-            for removed in self._removed[before:]:
-                self._inodes.add_refs(removed[_BLOB], -1)  # type: ignore[arg-type]
-            del self._removed[before:]
-            raise
+    def noted(self) -> int:
+        """How much is noted of what goes now; see `forget_since`."""
+        return len(self._removed)
+
+    def forget_since(self, noted: int) -> None:
+        """What was noted since then is forgotten: its removal has failed."""
+        for removed in self._removed[noted:]:
+            self._inodes.add_refs(removed[_BLOB], -1)  # type: ignore[arg-type]
+        del self._removed[noted:]
 
     def is_old_enough(self, since_ns: int) -> bool:
         """May what is there since then be kept?"""

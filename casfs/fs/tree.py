@@ -267,9 +267,13 @@ class Tree(Listing):
                 raise FsError(errno.ENOENT)
         directory = self._inodes.get(parent)
         self.answer(None)
-        with self._trash.unless_it_fails():
+        noted = self._trash.noted()
+        try:
             self._bring_to_trash(inode, parent, name, uid, Reason.REMOVED)
             self._dentries.delete(parent, name)
+        except BaseException:
+            self._trash.forget_since(noted)
+            raise
         self._drop_link(inode)
         self._touch(directory)
         group.count()
@@ -374,7 +378,7 @@ class Tree(Listing):
         moved = [source]
         if target_ino is not None and flags == RENAME_EXCHANGE:
             moved.append(self._inodes.get(target_ino))
-        if any(inode.content is not None for inode in moved):
+        if source.content is not None or moved[-1].content is not None:
             for inode in moved:
                 await (self._files.persist_inode if replaces else self._files.settle_closed)(inode)
             await self._files.begin_in_order()
@@ -408,25 +412,37 @@ class Tree(Listing):
         self._takes_absent(new_parent, new_name)
         origin = self._inodes.get(parent)
         self.answer(None)
-        with self._trash.unless_it_fails(), self._namespace.savepoint():
+        noted = self._trash.noted()
+        try:
             if target is not None and not flags and not target.is_directory:
                 self._bring_to_trash(target, new_parent, new_name, uid, Reason.REPLACED)
-            if leaves_whiteout:
-                self._leave_whiteout(origin, name, source, target, new_parent, new_name, uid, gid)
-            elif target is None:
-                self._dentries.rename(parent, name, new_parent, self._inodes.next_cookie(), new_name)
-            else:
-                self._dentries.point(new_parent, new_name, source.ino, source.mode >> 12)
-                if flags:
-                    self._dentries.point(parent, name, target.ino, target.mode >> 12)
-                else:
-                    self._dentries.delete(parent, name)
             if parent in self._in_trash:
-                self._trash.restored(source)
+                with self._namespace.savepoint():
+                    self._move(parent, name, target, new_parent, new_name)
+                    self._trash.restored(source)
+            elif leaves_whiteout:
+                with self._namespace.savepoint():
+                    self._leave_whiteout(origin, name, source, target, new_parent, new_name, uid, gid)
+            elif flags and target is not None:
+                with self._namespace.savepoint():
+                    self._dentries.point(new_parent, new_name, source.ino, source.mode >> 12)
+                    self._dentries.point(parent, name, target.ino, target.mode >> 12)
+            else:
+                self._move(parent, name, target, new_parent, new_name)
+        except BaseException:
+            self._trash.forget_since(noted)
+            raise
         if source.is_directory or (target is not None and target.is_directory):
             self._trash.directory_changed()
         self._settle_links(source, target, origin, to, bool(flags & RENAME_EXCHANGE))
         group.count()
+
+    def _move(self, parent: int, name: bytes, target: Inode | None, new_parent: int, new_name: bytes) -> None:
+        """A name takes another place, that of `target` if there is one. One statement: wholly or not at all."""
+        if target is None:
+            self._dentries.rename(parent, name, new_parent, self._inodes.next_cookie(), new_name)
+        else:
+            self._dentries.replace(parent, name, new_parent, new_name)
 
     def _leave_whiteout(
         self,

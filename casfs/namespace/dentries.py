@@ -101,6 +101,16 @@ class Dentries:
                 (new_parent, cookie, new_name, parent, name),
             )
 
+    def replace(self, parent: int, name: bytes, new_parent: int, new_name: bytes) -> None:
+        """Move a name to the place of another one, which goes, in one statement. A running listing shows the
+        name that stays once: it keeps its cookie."""
+        self._execute(
+            """UPDATE OR REPLACE dentry SET (parent, name, cookie) =
+                   (SELECT parent, name, cookie FROM dentry WHERE parent = ?3 AND name = ?4)
+               WHERE parent = ?1 AND name = ?2""",
+            (parent, name, new_parent, new_name),
+        )
+
     def point(self, parent: int, name: bytes, ino: int, type_: int) -> None:
         """Let an existing name stand for another inode, without a moment in which it is gone (I6)."""
         self._execute(
