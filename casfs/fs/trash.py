@@ -10,14 +10,13 @@ are written in bulk before the COMMIT of the same group: the file is where it wa
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fnmatch
 import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from casfs.errors import FsError

@@ -438,7 +438,7 @@ class Tree(Listing):
         group.count()
 
     def _move(self, parent: int, name: bytes, target: Inode | None, new_parent: int, new_name: bytes) -> None:
-        """A name takes another place, that of `target` if there is one. One statement: wholly or not at all."""
+        """A name takes another place, that of `target` if there is one: wholly or not at all."""
         if target is None:
             self._dentries.rename(parent, name, new_parent, self._inodes.next_cookie(), new_name)
         else:

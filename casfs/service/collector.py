@@ -18,6 +18,7 @@ from casfs.fs.filesystem import FileSystem
 from casfs.maintenance.collect_mounted import collect_oldest
 from casfs.maintenance.gc import GRACE_NS
 from casfs.namespace.collecting import Amount, Collecting, Record
+from casfs.service.ending import Ending
 from casfs.service.gcd import SCHEDULE, next_run
 from casfs.store import Store, collector_daemon_lock, collector_lock
 
@@ -48,7 +49,7 @@ class Collector:
         self._due = 0.0
         self._looked = 0
         self._orphan_bytes = 0
-        self._ending = False
+        self._ending = Ending()
         self._early = 0
 
     def state(self) -> dict[str, Any]:
@@ -66,18 +67,12 @@ class Collector:
     async def run(self) -> None:
         """Until cancelled; a batch that is under way is ended first."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch_for_the_end)
+            nursery.start_soon(self._ending.watch)
             self._due = await self._first()
             while True:
                 await trio.sleep(max(0.0, min(LOOK_SECONDS, self._due - time.time())))
                 with trio.CancelScope(shield=True):
                     await self._look()
-
-    async def _watch_for_the_end(self) -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
-            self._ending = True
 
     async def _first(self) -> float:
         try:
@@ -126,7 +121,7 @@ class Collector:
             lock.release()
 
     def _all(self, _gone: Amount) -> int:
-        return 0 if self._ending else EVER
+        return 0 if self._ending.begun else EVER
 
     async def _keep_in_bounds(self) -> None:
         orphans, kept = await self._fs.scheduler.run(_orphan_bytes, self._store)
@@ -137,7 +132,7 @@ class Collector:
         excess = orphans - int(KEPT * most)
 
         def wanted(gone: Amount) -> int:
-            return 0 if self._ending else excess - gone.bytes
+            return 0 if self._ending.begun else excess - gone.bytes
 
         gone = await collect_oldest(self._fs, EVER, wanted=wanted)
         log.info("orphans took more than %d bytes: removed %d blobs, %d bytes", most, gone.blobs, gone.bytes)

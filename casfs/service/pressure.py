@@ -24,6 +24,7 @@ from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import Event
 from casfs.maintenance.collect_mounted import collect_oldest
 from casfs.namespace.collecting import Amount
+from casfs.service.ending import Ending
 from casfs.service.trash import TrashService
 from casfs.store import Store
 
@@ -83,7 +84,7 @@ class Pressure:
         self._waiters: _Waiters | None = None
         self._vain: object = None
         self._told = False
-        self._ending = False
+        self._ending = Ending(lambda: self._let_go(always=True))
         self.counts = Counts()
         fs.relieve = self.relieve
         self._filestore.is_low = self._woken
@@ -108,7 +109,7 @@ class Pressure:
     async def relieve(self) -> bool:
         """Wait until there is more room, or there is none to be had: was any made?"""
         nursery = self._nursery
-        if nursery is None or self._ending or self._fs.group.failed or self._vain == self._mark():
+        if nursery is None or self._ending.begun or self._fs.group.failed or self._vain == self._mark():
             self.counts.requests_refused += 1
             return False
         if self._waiters is None:
@@ -125,20 +126,13 @@ class Pressure:
         """Until cancelled; a batch that is under way is ended first, since its files go after its rows."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            nursery.start_soon(self._watch_for_the_end)
+            nursery.start_soon(self._ending.watch)
             while True:
                 with trio.move_on_after(LOOK_SECONDS):
                     await self._wake.wait()
                 self._wake = trio.Event()
                 with trio.CancelScope(shield=True):
                     await self._look()
-
-    async def _watch_for_the_end(self) -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
-            self._ending = True
-            self._let_go(always=True)
 
     async def _limit(self, waiters: _Waiters) -> None:
         await trio.sleep(RELIEF_SECONDS)
@@ -174,7 +168,7 @@ class Pressure:
         self._let_go()
         filestore, (low, low_files) = self._filestore, self._lows()
         left = filestore.left()
-        if self._ending:
+        if self._ending.begun:
             return 0
         if left.files + filestore.file_reserve < ENOUGH * low_files:
             return EVER
