@@ -69,6 +69,22 @@ def test_what_is_removed_makes_room_for_the_next_file_at_once(place: Place) -> N
     assert place.room["blobs_removed"] > 0
 
 
+def test_how_much_is_little_room_can_be_chosen(place: Place) -> None:
+    for low, removed in (("5", 0), ("50", 8)):
+        place.mount.remount(f"{ROOT_OPTIONS},low_room={low}")
+        for number in range(16):
+            (place.path / f"f{number}").write_bytes(os.urandom(4 * MIB))
+        sync(place.path)
+        for number in range(8):
+            (place.path / f"f{number}").unlink()
+        sync(place.path)
+        deadline = time.monotonic() + (3 if removed == 0 else 30)
+        while place.room["blobs_removed"] < max(removed, 1) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert place.room["blobs_removed"] >= removed
+        assert (place.room["blobs_removed"] == 0) == (removed == 0)
+
+
 def test_the_trash_goes_before_anybody_is_refused_and_a_pin_holds(place: Place) -> None:
     casfs("trash", "set", place.mount.store, "--minimal-age", "0")
     (place.path / "pinned").write_bytes(os.urandom(5 * MIB))

@@ -142,6 +142,9 @@ def test_options_that_cannot_be_meant(new_mount: Callable[..., Mount]) -> None:
         "alow_other": "did you mean 'allow_other'?",
         "umask=999": "umask takes an octal number",
         "commit_interval=soon": "commit_interval takes a number of seconds",
+        "low_room=half": "low_room takes a percentage from 0 to",
+        "low_room=90": "low_room takes a percentage from 0 to",
+        "orphan_share=-1": "orphan_share takes a percentage from 0 to 100",
         "uid=root": "uid takes a numeric id",
         "allow_other,allow_root": "exclude each other",
     }.items():
