@@ -34,6 +34,9 @@ NOTHING = "nothing"
 DURABLY = os.O_SYNC | os.O_DSYNC
 """What is not asked of a model."""
 SETID = stat.S_ISUID | stat.S_ISGID
+SGID_MARK = stat.S_ISGID | stat.S_IXGRP
+"""Without the latter, the former is a mark for mandatory locks: who clears it when is not compared."""
+
 OWN_ATTRIBUTES = "user.casfs."
 
 
@@ -367,7 +370,11 @@ class Actor:
         os.removexattr(self._path(name), key, follow_symlinks=False)
 
     def do_setacl(self, name: str, which: str, number: int) -> None:
-        os.setxattr(self._path(name), f"system.posix_acl_{which}", calls.ACLS[number])
+        path = self._path(name)
+        mode = os.stat(path).st_mode
+        if stat.S_ISREG(mode) and mode & SGID_MARK == stat.S_ISGID:
+            os.chmod(path, stat.S_IMODE(mode) & ~stat.S_ISGID)  # with the list it could become a set-id bit
+        os.setxattr(path, f"system.posix_acl_{which}", calls.ACLS[number])
 
     def do_digest(self, name: str) -> None:
         """Asking seals. A model has none."""
@@ -418,7 +425,7 @@ class Actor:
         kind, mode = stat.S_IFMT(status.st_mode), status.st_mode
         if kind == stat.S_IFREG and not self._setid:
             mode &= ~SETID
-        if not mode & stat.S_IXGRP:  # a mark for mandatory locks: who clears it when is not compared
+        if not mode & stat.S_IXGRP:
             mode &= ~stat.S_ISGID
         size = 0 if kind == stat.S_IFDIR else status.st_size
         return mode, status.st_nlink, status.st_uid, status.st_gid, status.st_rdev, size
