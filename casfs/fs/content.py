@@ -26,6 +26,8 @@ class Content:
     the row shows meanwhile; `prefix`, if there is one, is the hash of the staged file so far.
     `rewritten`: it was sealed before it became dirty, so that it has to rest first (resting.py); `written`:
     bytes since then, or since a row named them last; `changed`: there are some that no row tells of.
+    `closed_size`: bytes it had at its last close, less when it was cut since; `written_again`: it has changed
+    since then. Both as long as it is due (Contents.seals_due).
     `broken`: the errno for who writes, closes or syncs it, since it can be neither sealed nor written, as was
     tried `failures` times; 0 if it can be.
     `backing`: the id of the file the kernel reads by itself, 0 for none (passthrough.py); it is the file of
@@ -42,6 +44,7 @@ class Content:
         "broken",
         "buffer",
         "changed",
+        "closed_size",
         "dirty",
         "dirty_since",
         "failures",
@@ -58,6 +61,7 @@ class Content:
         "staged",
         "writers",
         "written",
+        "written_again",
     )
 
     def __init__(self, inode: Inode, scheduler: Scheduler) -> None:
@@ -71,6 +75,8 @@ class Content:
         self.failures = 0
         self.dirty = False
         self.changed = False
+        self.closed_size = 0
+        self.written_again = False
         self.rewritten = False
         self.written = 0
         self.dirty_since = 0.0
@@ -143,6 +149,7 @@ class Content:
                 self.mtime_below = os.fstat(self.staged.fd).st_mtime_ns
             if self.prefix is not None:
                 self.prefix.cut(size)
+        self.closed_size = min(self.closed_size, size)
         self.inode.size = size
 
     def allocated(self) -> int:

@@ -205,8 +205,7 @@ class Contents:
 
     def _mark_dirty(self, content: Content) -> None:
         """Content is about to change: what was closed and is written again must not be sealed half (I5)."""
-        self.seals_due.discard(content)
-        content.changed = True
+        content.changed = content.written_again = True
         if not content.dirty:
             content.rewritten = content.inode.blob is not None or content.inode.staged is not None
             content.mark_dirty()

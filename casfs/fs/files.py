@@ -254,7 +254,7 @@ class Files(Settling):
             self._drop_staged(content)
             content.rewritten = content.rewritten and self._was_just_written(content.inode)
             content.buffer = bytearray()
-            content.inode.size = 0
+            content.inode.size = content.closed_size = 0
             return
         buffer = content.buffer
         if buffer is not None:
@@ -324,6 +324,7 @@ class Files(Settling):
         if content.dirty and content.inode.nlink:
             if content.buffer is not None:
                 self._filestore.promise(0)
+            content.closed_size, content.written_again = content.inode.size, False
             self.seals_due.add(content)
         return True
 

@@ -228,6 +228,7 @@ class Sealing(Passthrough):
         self._inodes.set_blob(inode, None)
         content.row_size = inode.size
         content.changed = False
+        self.seals_due.discard(content)
         content.dirty_since = self._scheduler.now()
         self._inodes.mark(inode)
         self._group.count()

@@ -77,6 +77,28 @@ class Settling(Sealing):
         self.resting.wrote(inode.ino, inode.size, content.written, self._scheduler.now())
         content.written = 0
 
+    async def _settle_closing(self, content: Content) -> None:
+        """`settle` for what is due, as it was when it was closed. Raises OSError."""
+        if not content.written_again:
+            await self.settle(content)
+            return
+        async with content.mutex:
+            await self._group.enter_publishing()
+            if content in self.seals_due and content.dirty and content.inode.nlink:
+                self._name_closed(content)
+
+    def _name_closed(self, content: Content) -> None:
+        """Somebody writes it again, and has not closed it: have the row name the staged file with the bytes
+        that it had at its close, so that what was done since is not kept without them. The gate is open."""
+        if content.buffer is not None:
+            self._spill(content)
+        assert content.staged is not None
+        size = content.closed_size
+        self._group.name(content.staged.name)
+        self._named(content)
+        content.row_size = size
+        content.changed = True
+
     async def settle_due(self) -> None:
         """Settle what close(2) has left for later: before anybody is told that all that came before is
         durable. Raises OSError when there is no room for some of it, which its close did not know; the others
@@ -98,7 +120,7 @@ class Settling(Sealing):
         due any more either."""
         try:
             if content.dirty and content.inode.nlink:
-                await self.settle(content)
+                await self._settle_closing(content)
         finally:
             self.seals_due.discard(content)
             self._close_if_idle(content)
@@ -234,7 +256,7 @@ class Settling(Sealing):
     async def _settle_late(self, content: Content) -> None:
         """Its close has told of the error already; the rest must not wait for it."""
         try:
-            await self.settle(content)
+            await (self._settle_closing if content in self.seals_due else self.settle)(content)
         except Exception as error:
             self._tell_once(content.inode, error)
         self._close_if_idle(content)

@@ -13,6 +13,7 @@ from casfs.fs.resting import REST_LIMIT, REST_SECONDS, Resting, rest_seconds
 from casfs.fs.scheduler import InlineScheduler, run_inline
 from tests.faults import FaultyDurable
 from tests.images import copy_store
+from tests.invariants import assert_clean
 from tests.kernel import Kernel
 from tests.session import Session
 
@@ -162,6 +163,77 @@ def test_a_crash_leaves_what_rests_as_it_was_at_its_last_commit(
     again = Session(scratch / "crashed")
     assert again.kernel.read_file("log") == LARGE + b"committed"
     again.stop()
+
+
+@pytest.mark.parametrize("size", [20, len(LARGE)], ids=["in memory", "staged"])
+@pytest.mark.parametrize("sealed", [False, True], ids=["new", "sealed before"])
+def test_a_commit_while_a_file_is_written_again_has_what_was_closed_before(
+    session: Session, kernel: Kernel, scratch: Path, size: int, sealed: bool
+) -> None:
+    """A crash kept the removal that came after the close, and lost what was closed."""
+    kernel.write_file("removed", b"later")
+    kernel.write_file("file", LARGE[:size])
+    if sealed:
+        session.rest()
+    append(kernel, "file", b"appended")
+    kernel.unlink("removed")
+    file = kernel.open("file", os.O_RDWR)
+    file.write(b"not closed", size + len(b"appended"))
+    kernel.sync()
+    copy = scratch / "copy"
+    copy_store(session.path, copy)
+    crashed = Session(copy)
+    assert crashed.kernel.names() == [b"file"]
+    assert crashed.kernel.read_file("file") == LARGE[:size] + b"appended"
+    crashed.stop()
+    file.write(b"more", size + 18)
+    file.fsync()
+    file.truncate(size + 20)
+    kernel.sync()
+    file.close()
+    assert session.reopen().read_file("file") == LARGE[:size] + b"appendednot closedmo"
+    session.stop()
+    assert_clean(session.path)
+
+
+def test_a_commit_does_not_go_behind_what_was_synced(session: Session, kernel: Kernel, scratch: Path) -> None:
+    """What was closed before the fsync(2) is not what the row says after it."""
+    session.rest()
+    kernel.write_file("file", LARGE)
+    session.rest()
+    append(kernel, "file", b"closed")
+    file = kernel.open("file", os.O_RDWR)
+    file.write(b"synced", len(LARGE) + 6)
+    file.fsync()
+    file.write(b"not synced", len(LARGE) + 12)
+    kernel.mkdir("directory")
+    kernel.sync()
+    copy = scratch / "copy"
+    copy_store(session.path, copy)
+    crashed = Session(copy)
+    assert crashed.kernel.read_file("file") == LARGE + b"closedsynced"
+    crashed.stop()
+    file.close()
+
+
+@pytest.mark.parametrize("size", [20, len(LARGE)], ids=["in memory", "staged"])
+def test_a_commit_while_a_closed_file_is_emptied_and_written_anew_has_no_half_of_it(
+    session: Session, kernel: Kernel, scratch: Path, size: int
+) -> None:
+    kernel.write_file("file", LARGE[:size])
+    session.rest()
+    append(kernel, "file", b"appended")
+    file = kernel.open("file", os.O_WRONLY | os.O_TRUNC)
+    file.write(b"new content")
+    kernel.mkdir("directory")
+    kernel.sync()
+    copy = scratch / "copy"
+    copy_store(session.path, copy)
+    crashed = Session(copy)
+    assert crashed.kernel.read_file("file") == b""
+    crashed.stop()
+    file.close()
+    assert session.reopen().read_file("file") == b"new content"
 
 
 def test_a_file_emptied_to_be_written_anew_keeps_its_last_version_until_then(
