@@ -254,7 +254,8 @@ class Files(Settling):
             self._drop_staged(content)
             content.rewritten = content.rewritten and self._was_just_written(content.inode)
             content.buffer = bytearray()
-            content.inode.size = content.closed_size = 0
+            content.inode.size = 0
+            self.seals_due.discard(content)  # a row that shows it empty meanwhile would be worse (I6)
             return
         buffer = content.buffer
         if buffer is not None:

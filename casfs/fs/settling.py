@@ -79,6 +79,11 @@ class Settling(Sealing):
 
     async def _settle_closing(self, content: Content) -> None:
         """`settle` for what is due, as it was when it was closed. Raises OSError."""
+        while content.mutex.busy:  # who has it may be writing it again: that is known afterwards
+            async with content.mutex:
+                pass
+        if content not in self.seals_due:
+            return
         if not content.written_again:
             await self.settle(content)
             return

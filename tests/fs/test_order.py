@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from casfs.fs import copy
 from casfs.fs.files import Files
@@ -170,5 +171,32 @@ def test_a_commit_is_what_a_program_has_done_up_to_a_moment(
         for files, empty in seen:
             moments = [state for state in program.states if state == files and not empty & state.keys()]
             assert moments, f"seed {SEED}: committed {files}, and empty {empty}, which was never so"
+
+    run(body)
+
+
+def test_what_is_emptied_while_a_commit_waits_for_it_is_not_committed_empty(run: Run) -> None:
+    """A program had closed it, and emptied it to write it anew just then: a crash left it empty."""
+
+    async def body(mount: Mount) -> None:
+        files = mount.fs.files
+        await mount.write_file(b"file", b"first")
+        await mount.fs.group.durable()
+        inode = mount.fs.tree.lookup(ROOT_INO, b"file")
+        assert inode is not None
+        handle = mount.open(inode)
+        await files.write(handle, 0, b"second")
+        await mount.close(handle)
+        assert handle.content in files.seals_due
+        again = mount.open(inode)
+        async with trio.open_nursery() as nursery, again.content.mutex:
+            nursery.start_soon(mount.fs.group.durable)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            await files._truncate(again.content, 0)
+        assert [size for size, *_ in mount.committed().values()] == [len(b"first")]
+        await files.write(again, 0, b"third")
+        await mount.close(again)
+        await mount.fs.group.durable()
+        assert await mount.read_file(b"file") == b"third"
 
     run(body)
