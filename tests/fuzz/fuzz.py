@@ -218,10 +218,10 @@ class Fuzz:
     def unmount(self) -> None:
         """Let the kernel forget; nothing may be held then."""
         self.undelete()
-        if os.getuid() == 0:
-            Path("/proc/sys/vm/drop_caches").write_text("2")
         deadline = time.monotonic() + 20
         while True:
+            if os.getuid() == 0:  # again and again: what was killed just now may hold something
+                Path("/proc/sys/vm/drop_caches").write_text("2")
             activity = self.mount.status["activity"]
             held = {key: activity[key] for key in ("open_handles", "unlinked_open") if activity[key]}
             if not held:
