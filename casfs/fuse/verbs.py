@@ -161,7 +161,9 @@ class Verbs:
     async def setattr(self, ino: int, changes: Changes, fh: int | None, uid: int) -> Inode:
         handle = None if fh is None else self.handles.get(fh)
         if changes.mtime is not None and changes.size is None:
-            await self._see_mappings(self.inode(ino))  # their being written back later would move the time
+            inode = self.inode(ino)
+            if inode.content is not None:
+                await self._see_mappings(inode)  # their being written back later would move the time
         return await self.fs.attributes.set(ino, changes, handle, uid)
 
     # Extended attributes
