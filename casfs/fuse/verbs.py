@@ -40,20 +40,17 @@ def patient(method: Verb[P, R]) -> Verb[P, R]:
     """
 
     async def verb(self: Verbs, *args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return await method(self, *args, **kwargs)
-        except OSError as error:
-            refused = error
-        deadline = self.fs.scheduler.now() + PATIENCE_SECONDS
+        deadline = 0.0
         while True:
-            if refused.errno not in NO_ROOM or isinstance(refused, FsError):
-                raise refused
-            if self.fs.scheduler.now() > deadline or not await self.fs.relieve():
-                raise refused
             try:
                 return await method(self, *args, **kwargs)
             except OSError as error:
-                refused = error
+                if error.errno not in NO_ROOM or isinstance(error, FsError):
+                    raise
+                now = self.fs.scheduler.now()
+                deadline = deadline or now + PATIENCE_SECONDS
+                if now > deadline or not await self.fs.relieve():
+                    raise
 
     return functools.wraps(method)(verb)  # type: ignore[return-value]
 
