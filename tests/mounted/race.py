@@ -144,7 +144,8 @@ class Writer:
         self._write("torn", os.O_TRUNC, number, sync=self.dice.random() < 0.2)
 
     def cut(self) -> None:
-        """By O_TRUNC, while nobody else has it open: whole, whatever happens."""
+        """By O_TRUNC, while nobody else has it open: whole, whatever happens to the daemon. Who is killed
+        himself in between has closed it empty."""
         name, number, sync = (
             f"cut{self.dice.randrange(2)}",
             self.dice.randrange(CONTENTS),
@@ -360,8 +361,9 @@ def _collect(store: Path, record: Path, ask: Ask, *, forever: bool, full: bool) 
 # The look afterwards
 
 
-def allowed(record: Path) -> dict[str, set[str]]:
-    """For each name, what it may hold after a kill: the last that is sure, or what was tried since."""
+def allowed(record: Path, *, killed: bool) -> dict[str, set[str]]:
+    """For each name, what it may hold after a kill: the last that is sure, or what was tried since. `killed`:
+    the writer was, so that the last cut may be half done."""
     tried: dict[str, list[str]] = {}
     data = record.read_bytes() if record.exists() else b""
     for line in data.decode().splitlines()[: data.count(b"\n")]:
@@ -372,18 +374,25 @@ def allowed(record: Path) -> dict[str, set[str]]:
             tried[name] = tried[name][-1:]
         else:
             tried.setdefault(name, ["-"]).append(rest[0])
+    for name, values in tried.items():
+        if killed and len(values) > 1 and is_cut(name):
+            values.append("-")
     return {name: set(values) for name, values in tried.items()}
 
 
-def lost(folder: Path, record: Path) -> list[str]:
+def is_cut(name: str) -> bool:
+    return Path(name).name.startswith("cut")
+
+
+def lost(folder: Path, record: Path, *, killed: bool) -> list[str]:
     """Names that hold nothing they may hold."""
     found = []
-    for name, values in allowed(record).items():
+    for name, values in allowed(record, killed=killed).items():
         try:
             data = (folder / name).read_bytes()
             number = number_of(data)
             holds = f"{len(data)} bytes of no content: {data[:40]!r}" if number is None else str(number)
-            if not data and Path(name).name.startswith("cut"):  # made, and not written yet
+            if not data and is_cut(name):  # made or cut, and not written yet
                 holds = "-"
         except FileNotFoundError:
             holds = "-"
@@ -496,7 +505,7 @@ class Race:
         found = fsck.check(str(self.mount.store), deep=True).problems
         self.problems += [f"{each.kind}: {each.detail}" for each in found if each.kind not in LEFT_BY_A_KILL]
         self.mount.start()
-        self.look(place)
+        self.look(place, killed=not kill)
         shutil.rmtree(place)  # what it holds could not die
         self.mount.stop()
         assert_sound(self.mount.store, crashed=True)
@@ -523,10 +532,10 @@ class Race:
             elif rest.isdigit():
                 self.totals["reads"] += int(rest)
 
-    def look(self, place: Path) -> None:
-        """After the next mount: is everything there that has to be?"""
+    def look(self, place: Path, *, killed: bool) -> None:
+        """After the next mount: is everything there that has to be? `killed`: the writers were."""
         for number in range(self.writers):
-            self.problems += lost(place, self._record(place, number))
+            self.problems += lost(place, self._record(place, number), killed=killed)
 
     def tally(self) -> None:
         """Count what the collectors have written down. One that was killed has not told of its last run."""
