@@ -48,7 +48,7 @@ class Contents:
         self._scheduler = scheduler
         self._open: dict[int, Content] = {}
         self._slow_writes = 0
-        self._with_blob_fd: list[Content] = []
+        self._with_blob_fd: dict[Content, None] = {}
         self._blob_threads: Counter[int] = Counter()
         self.handles = 0
         self.attributes_changed: Callable[[int], object] = lambda _: None
@@ -134,7 +134,8 @@ class Contents:
     def _blob_fd(self, content: Content) -> int:
         if content.blob_fd < 0:
             content.blob_fd = self._filestore.open(self._digest(content.inode))
-            self._with_blob_fd.append(content)
+            self._with_blob_fd.pop(content, None)  # it had one before: now it is the newest
+            self._with_blob_fd[content] = None
             if len(self._with_blob_fd) > DESCRIPTOR_LIMIT:
                 self._close_oldest_blobs()
         return content.blob_fd
@@ -145,7 +146,7 @@ class Contents:
         half = len(opened) // 2
         for content in opened[:half]:
             content.close_blob()
-        self._with_blob_fd = opened[half:]
+        self._with_blob_fd = dict.fromkeys(opened[half:])
 
     @contextlib.contextmanager
     def _blob_in_thread(self, blob: int | None) -> Iterator[None]:

@@ -126,7 +126,7 @@ class Accelerated:
             verbs.tree.answer = native.reply_early
 
     def _failed(self, error: Exception, opcode: int, answered: bool) -> int:
-        """The errno for an exception that is not an OSError, or that comes after the answer."""
+        """The errno for an exception that is no OSError, or EBADF, or that comes after the answer."""
         number = unexpected(error, self._names[opcode])
         if answered:
             self._verbs.group.stop(OSError(number, "what was answered could not be written"))

@@ -42,6 +42,8 @@ def translated(method: Handler[P, R]) -> Handler[P, R]:
         except pyfuse3.FUSEError:
             raise
         except OSError as error:
+            if error.errno == errno.EBADF:  # no program's: verbs are given handles
+                raise pyfuse3.FUSEError(unexpected(error, method.__name__)) from None
             raise pyfuse3.FUSEError(error.errno or errno.EIO) from None
         except Exception as error:
             raise pyfuse3.FUSEError(unexpected(error, method.__name__)) from None
@@ -50,7 +52,7 @@ def translated(method: Handler[P, R]) -> Handler[P, R]:
 
 
 def unexpected(error: BaseException, operation: str) -> int:
-    """Log an error that is no OSError; gives the errno the program gets."""
+    """Log an error that no verb raises on purpose; gives the errno the program gets."""
     log.error("%s failed", operation, exc_info=error)
     return database_errno(error) or errno.EIO
 

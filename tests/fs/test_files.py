@@ -237,6 +237,22 @@ def test_memory_for_unsealed_content_is_bounded(
     assert session.store.filestore.promised == 0
 
 
+def test_the_blob_that_was_opened_last_is_not_closed_for_the_limit(
+    session: Session, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that somebody reads was written and sealed again and again: it had the oldest of the descriptors
+    as well as the newest, which was closed before its use. The write failed with EBADF."""
+    set_limits(monkeypatch, DESCRIPTOR_LIMIT=4)
+    kernel.write_file("hot", b"0" * 100)
+    kernel.sync()
+    with kernel.open("hot") as reader:
+        for number in range(1, 10):
+            with kernel.open("hot", os.O_WRONLY) as writer:
+                writer.write(b"%d" % number, number)
+            run_inline(session.fs.files.seal_closed(kernel.inode("hot")))
+            assert reader.read(number + 1) == b"0123456789"[: number + 1]
+
+
 def test_what_is_written_for_long_becomes_durable_as_it_is(
     kernel: Kernel, session: Session, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

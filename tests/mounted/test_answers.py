@@ -55,3 +55,35 @@ def test_a_name_that_is_answered_and_cannot_be_written_fails_its_whole_group(
     mount.kill()
     mount.start()
     assert os.listdir(mount.path) == ["kept"]
+
+
+DAEMON_THAT_CLOSES_A_DESCRIPTOR_TOO_EARLY = """
+import errno
+import os
+import sys
+from casfs.cli.main import main
+from casfs.fs.ranges import Ranges
+
+async def truncate(*_):
+    raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+Ranges.truncate = truncate
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_program_is_not_told_that_its_descriptor_is_bad_when_the_daemons_is(
+    new_mount: Callable[..., Mount],
+) -> None:
+    """EBADF is for who gave a wrong descriptor. It is a fault of the daemon, which its log has to show."""
+    mount = new_mount()
+    mount.expect("setattr failed", "Traceback")
+    program = DAEMON_THAT_CLOSES_A_DESCRIPTOR_TOO_EARLY
+    options = ROOT_OPTIONS + (",no_native" if mount.mode == "no-native" else "")
+    words = ["mount", mount.store, mount.path, "-o", options]
+    subprocess.run([sys.executable, "-c", program, *words], env=ENVIRONMENT, check=True)
+    (mount.path / "file").touch()
+    with pytest.raises(OSError, match="error") as raised:
+        os.truncate(mount.path / "file", 10)
+    assert raised.value.errno == errno.EIO
+    assert "Bad file descriptor" in (mount.store / "run" / "mount.log").read_text()

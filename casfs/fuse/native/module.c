@@ -14,7 +14,7 @@ PyDoc_STRVAR(prepare_doc,
 	"Say how the session that pyfuse3 mounts next is to be served.\n\n"
 	"handlers: dict, FUSE opcode (linux/fuse.h) -> callable with the request's fields (dispatch.c).\n"
 	"suspended(coroutine, opcode, unique, wait): a handler has yielded `wait`; go on with it and call `finish`.\n"
-	"failed(exception, opcode, answered) -> errno: for what is no OSError, or comes after `reply_early`.\n"
+	"failed(exception, opcode, answered) -> errno: for what is no OSError, or EBADF, or comes after `reply_early`.\n"
 	"inodes, unlinked: the dict and the set of fs/inodes.py and fs/tree.py; they are looked into.\n"
 	"presentation: (uid, gid, umask), -1 for what is not given.\n"
 	"wake_fd, runnable: an eventfd, and the set of what could run now: `serve` does not sleep while there is some.\n"

@@ -28,10 +28,10 @@ static int take_error(uint32_t opcode, bool answered)
 		PyException_SetTraceback(value, trace);
 	if (!answered && PyErr_GivenExceptionMatches(type, PyExc_OSError)) {
 		PyObject *held = PyObject_GetAttrString(value, "errno");
-		if (held && PyLong_Check(held))
-			number = (int)PyLong_AsLong(held);
+		number = held && PyLong_Check(held) ? (int)PyLong_AsLong(held) : EIO;
 		Py_XDECREF(held);
-	} else {
+	}
+	if (!number || number == EBADF) { /* of a descriptor of ours: verbs are given handles */
 		PyObject *given = PyObject_CallFunction(python.failed, "OIO", value, opcode, answered ? Py_True : Py_False);
 		if (given && PyLong_Check(given))
 			number = (int)PyLong_AsLong(given);
