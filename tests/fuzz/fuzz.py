@@ -78,6 +78,9 @@ class Fuzz:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self.life(deadline)
+        for verb in MAY_BE_REFUSED:
+            if self.counts[f"casfs {verb} refused"] > TRIES and not self.counts[f"casfs {verb}"]:
+                raise Finding(f"casfs {verb} was refused each time: this run proves nothing of it")
 
     def start(self) -> None:
         self.mount.start(f"{ROOT_OPTIONS},commit_interval={self.dice.choice(INTERVALS)}")
@@ -307,6 +310,13 @@ class Fuzz:
         return fewest
 
 
+MAY_BE_REFUSED = ("cp", "mv", "undelete")
+"""What commands say no to while files are written, or because names are taken; at times they succeed."""
+
+TRIES = 30
+"""Of one of them, after which one has to have succeeded."""
+
+
 class Beside(threading.Thread):
     """The commands of casfs, one after the other, while others are at work."""
 
@@ -327,7 +337,7 @@ class Beside(threading.Thread):
                 (
                     ("cp", "-r", place / names[0], place / names[1]),
                     ("mv", place / names[0], place / names[1]),
-                    ("undelete", place, self.dice.choice(names)),
+                    ("undelete", place, place / self.dice.choice(names)),
                     ("gc", "--grace", self.dice.choice(("0", "5s")), self.mount.store),
                     ("gc", "--full", "--grace", "0", self.mount.store),
                     ("scrub", self.mount.store),
@@ -342,9 +352,10 @@ class Beside(threading.Thread):
             if self._ended.is_set():
                 return
             verb = str(words[0])
-            self.counts[f"casfs {verb}"] += not done.returncode
-            refused = done.returncode == 1 and verb in ("cp", "mv", "undelete")
-            if done.returncode and not refused:
+            refused = done.returncode == 1 and verb in MAY_BE_REFUSED
+            if refused or not done.returncode:
+                self.counts[f"casfs {verb}" + " refused" * refused] += 1
+            else:
                 self.complaints.append(
                     f"casfs {words}: exit code {done.returncode}, {done.stderr}{done.stdout}"
                 )
