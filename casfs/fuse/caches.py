@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import pyfuse3
 import trio
+
+from casfs.fs.tree import Tree
 
 
 async def forget(names: Iterable[tuple[int, bytes, int]], inos: Iterable[int]) -> set[tuple[int, bytes]]:
@@ -26,6 +28,13 @@ async def forget(names: Iterable[tuple[int, bytes, int]], inos: Iterable[int]) -
     for ino in inos:
         await trio.to_thread.run_sync(_unless_unknown, pyfuse3.invalidate_inode, ino, False)
     return unknown
+
+
+async def tell(tree: Tree, names: Collection[tuple[int, bytes, int]], inos: Iterable[int]) -> None:
+    """As `forget`. An inode without a name that the kernel does not hold has nobody to say when it may go: it
+    goes at once."""
+    unknown = await forget(names, inos)
+    await tree.forget([gone for parent, name, gone in names if (parent, name) in unknown])
 
 
 def _forget_name(parent: int, name: bytes, gone: int) -> bool:

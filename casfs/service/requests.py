@@ -76,12 +76,12 @@ class Requests:
 
     async def cp(self, src: str, dst: str, recursive: bool) -> dict[str, Any]:
         moved = await copy.copy(self._fs, path_of(src), path_of(dst), recursive=recursive)
-        await caches.forget(moved.names, moved.inos)
+        await caches.tell(self._fs.tree, moved.names, moved.inos)
         return {}
 
     async def mv(self, src: str, dst: str) -> dict[str, Any]:
         moved = await copy.move(self._fs, path_of(src), path_of(dst))
-        await caches.forget(moved.names, moved.inos)
+        await caches.tell(self._fs.tree, moved.names, moved.inos)
         return {}
 
     async def collect(

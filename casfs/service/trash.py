@@ -79,11 +79,8 @@ class TrashService:
         return changed
 
     async def _tell(self, changed: Changed) -> None:
-        """Tell the kernel. An inode that it does not hold any more has nobody to say when it may go."""
         added = [(parent, name, 0) for parent, name in changed.added]
-        unknown = await caches.forget([*changed.names, *added], changed.inos)
-        left = [ino for parent, name, ino in changed.names if (parent, name) in unknown]
-        await self._fs.tree.forget(left)
+        await caches.tell(self._fs.tree, [*changed.names, *added], changed.inos)
 
     # Operations of the control socket
 

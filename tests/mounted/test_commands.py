@@ -199,6 +199,20 @@ def test_what_a_copy_has_replaced_goes_at_once(mount: Mount) -> None:
     assert mount.status["activity"]["unlinked_open"] == 0
 
 
+def test_what_is_replaced_goes_though_the_kernel_has_never_seen_it(mount: Mount) -> None:
+    """What has no name any more goes when the kernel forgets it; what the kernel did not hold kept its
+    content until the mount ended."""
+    for name in ("source", "moved", "copied over", "moved over"):
+        (mount.path / name).write_bytes(name.encode() * 50_000)
+    mount.remount()
+    casfs("cp", "--store", mount.store, "/source", "/copied over")
+    casfs("mv", "--store", mount.store, "/moved", "/moved over")
+    assert mount.status["activity"]["unlinked_open"] == 0
+    assert "removed 2 blobs" in casfs("gc", "--grace", "0", mount.store)
+    assert (mount.path / "copied over").read_bytes() == b"source" * 50_000
+    assert (mount.path / "moved over").read_bytes() == b"moved" * 50_000
+
+
 def test_cp_between_two_stores_is_refused(new_mount: Callable[..., Mount]) -> None:
     one, two = new_mount().start(), new_mount().start()
     (one.path / "file").write_text("content")
