@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import apsw
 
+from casfs.namespace.table import Table
+
 
 class BlobRow(NamedTuple):
     """A row as schema.sql documents it."""
@@ -19,7 +21,7 @@ class BlobRow(NamedTuple):
     orphaned_ns: int | None
 
 
-class Blobs:
+class Blobs(Table):
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
         self._cursor = connection.cursor()

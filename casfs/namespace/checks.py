@@ -12,11 +12,9 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import apsw
-
-from casfs.namespace.connection import translate
 from casfs.namespace.dentries import Dentry
 from casfs.namespace.namespace import Namespace
+from casfs.namespace.table import Table
 from casfs.types import DIGEST_SIZE, ROOT_INO
 
 INTEGRITY_LINES = 20
@@ -119,20 +117,17 @@ class Affected(NamedTuple):
     total: int = 0
 
 
-class Checks:
+class Checks(Table):
     """Queries over a namespace, which has to stand still meanwhile: `snapshot`, or a write transaction.
 
-    Methods raise DatabaseError; iterators must be used up before rows are changed.
+    Iterators must be used up before rows are changed.
     """
 
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
 
     def _rows(self, sql: str, *bindings: Any) -> Iterator[Any]:
-        try:
-            yield from self._namespace.query(sql, bindings)
-        except apsw.Error as error:
-            raise translate(error) from error
+        yield from self._namespace.query(sql, bindings)
 
     def _value(self, sql: str, *bindings: Any) -> Any:
         return next(self._rows(sql, *bindings), (None,))[0]

@@ -10,10 +10,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import apsw
-
-from casfs.namespace.connection import translate
 from casfs.namespace.namespace import Namespace
+from casfs.namespace.table import Table
 
 RUNS_KEPT = 1000
 """Runs of the collector that stay in the record."""
@@ -82,17 +80,14 @@ class Pin(NamedTuple):
     bytes: int
 
 
-class Collecting:
-    """The collector's view of a namespace. Methods raise DatabaseError."""
+class Collecting(Table):
+    """The collector's view of a namespace."""
 
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
 
     def _rows(self, sql: str, bindings: Any = ()) -> list[Any]:
-        try:
-            return self._namespace.query(sql, bindings).fetchall()
-        except apsw.Error as error:
-            raise translate(error) from error
+        return self._namespace.query(sql, bindings).fetchall()
 
     # Orphans
 
@@ -244,18 +239,15 @@ class Collecting:
 
     def blobs_below(self, ino: int) -> Iterator[int]:
         """The blobs of an inode and of all below it, some more than once."""
-        try:
-            for (blob_id,) in self._namespace.query(
-                """WITH RECURSIVE below (ino) AS (
-                       VALUES (?)
-                       UNION SELECT d.ino FROM below AS b JOIN dentry AS d ON d.parent = b.ino)
-                   SELECT i.blob_id FROM below AS b CROSS JOIN inode AS i ON i.ino = b.ino
-                   WHERE i.blob_id IS NOT NULL""",
-                (ino,),
-            ):
-                yield blob_id
-        except apsw.Error as error:
-            raise translate(error) from error
+        for (blob_id,) in self._namespace.query(
+            """WITH RECURSIVE below (ino) AS (
+                   VALUES (?)
+                   UNION SELECT d.ino FROM below AS b JOIN dentry AS d ON d.parent = b.ino)
+               SELECT i.blob_id FROM below AS b CROSS JOIN inode AS i ON i.ino = b.ino
+               WHERE i.blob_id IS NOT NULL""",
+            (ino,),
+        ):
+            yield blob_id
 
     def pins(self) -> Iterator[Pin]:
         """Every pin, oldest first, with what it holds."""

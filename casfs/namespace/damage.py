@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from casfs.namespace.connection import translate
+from casfs.namespace.table import Table
 
 
 class BlobToRead(NamedTuple):
@@ -41,17 +41,14 @@ class Pass(NamedTuple):
 _PASS_KEYS = ("scrub_started_ns", "scrub_cursor", "scrub_bytes", "scrub_ended_ns")
 
 
-class Damage:
-    """Methods raise DatabaseError; those that change rows belong into a transaction."""
+class Damage(Table):
+    """Methods that change rows belong into a transaction."""
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._cursor = connection.cursor()
 
     def _run(self, sql: str, *bindings: Any) -> list[Any]:
-        try:
-            return self._cursor.execute(sql, bindings).fetchall()
-        except apsw.Error as error:
-            raise translate(error) from error
+        return self._cursor.execute(sql, bindings).fetchall()
 
     # Blobs that are known to be bad
 

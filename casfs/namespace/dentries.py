@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import apsw
 
+from casfs.namespace.table import Table
+
 
 class Dentry(NamedTuple):
     """A row as schema.sql documents it."""
@@ -21,7 +23,7 @@ Names = list[tuple[int, bytes]]
 """(parent, name) pairs."""
 
 
-class Dentries:
+class Dentries(Table):
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
         self._cursor = connection.cursor()

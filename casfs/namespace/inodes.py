@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import apsw
 
+from casfs.namespace.table import Table
+
 
 class InodeRow(NamedTuple):
     """A row as schema.sql documents it."""
@@ -37,7 +39,7 @@ ON CONFLICT (ino) DO UPDATE SET mode = excluded.mode, nlink = excluded.nlink, ui
 """
 
 
-class Inodes:
+class Inodes(Table):
     def __init__(self, connection: apsw.Connection) -> None:
         self._cursor = connection.cursor()
         self._execute = self._cursor.execute

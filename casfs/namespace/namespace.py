@@ -15,6 +15,7 @@ from casfs.namespace.damage import Damage
 from casfs.namespace.dentries import Dentries
 from casfs.namespace.inodes import Inodes
 from casfs.namespace.redo import Redo
+from casfs.namespace.table import Table
 from casfs.namespace.trash import TrashRows
 from casfs.namespace.xattrs import Xattrs
 from casfs.syscalls import KEEP_SIZE, fallocate
@@ -29,7 +30,7 @@ OPERATION_LOG_BYTES = 8 * PAGE
 """What one operation may add to the log at the most: the pages it changes, with splits of B-tree pages."""
 
 
-class Namespace:
+class Namespace(Table):
     """Rows of one store.
 
     Owned by one thread: the event loop's in the mount daemon. Exceptions: `sync_log` and `checkpoint`

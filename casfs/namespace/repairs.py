@@ -7,27 +7,22 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
-import apsw
-
 from casfs.namespace.checks import BlobFault, LinkFault
-from casfs.namespace.connection import translate
 from casfs.namespace.dentries import Dentry
 from casfs.namespace.inodes import InodeRow
 from casfs.namespace.namespace import Namespace
+from casfs.namespace.table import Table
 from casfs.types import ROOT_INO
 
 
-class Repairs:
-    """Statements by what they mend. Methods raise DatabaseError."""
+class Repairs(Table):
+    """Statements by what they mend."""
 
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
 
     def _run(self, sql: str, *bindings: Any) -> list[Any]:
-        try:
-            return self._namespace.query(sql, bindings).fetchall()
-        except apsw.Error as error:
-            raise translate(error) from error
+        return self._namespace.query(sql, bindings).fetchall()
 
     def reindex(self) -> None:
         self._run("REINDEX")

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import apsw
 
+from casfs.namespace.table import Table
+
 _BELOW = """
 WITH RECURSIVE below (ino) AS (
     VALUES (?)
@@ -32,7 +34,7 @@ class RuleRow(NamedTuple):
     exclude: tuple[str, ...]
 
 
-class TrashRows:
+class TrashRows(Table):
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
         self._cursor = connection.cursor()

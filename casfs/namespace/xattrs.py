@@ -6,8 +6,10 @@ from typing import Any
 
 import apsw
 
+from casfs.namespace.table import Table
 
-class Xattrs:
+
+class Xattrs(Table):
     def __init__(self, connection: apsw.Connection) -> None:
         self._execute = connection.cursor().execute
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import apsw
 import pytest
 
 from casfs.namespace.blobs import BlobRow
+from casfs.namespace.connection import DatabaseError
 from casfs.namespace.namespace import Namespace
 
 ONE, TWO = b"1" * 32, b"2" * 32
@@ -22,7 +22,7 @@ def test_a_new_blob_has_one_reference(writing: Namespace) -> None:
 
 def test_a_digest_is_there_once(writing: Namespace) -> None:
     writing.blobs.insert(ONE, 100, 5)
-    with pytest.raises(apsw.ConstraintError):
+    with pytest.raises(DatabaseError, match="UNIQUE"):
         writing.blobs.insert(ONE, 100, 6)
 
 

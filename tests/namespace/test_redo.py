@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import apsw
 import pytest
 
+from casfs.namespace.connection import DatabaseError
 from casfs.namespace.namespace import Namespace
 from tests.full_log import FullLog
 
@@ -39,7 +39,7 @@ def fill(namespace: Namespace) -> None:
     with namespace.savepoint():
         namespace.xattrs.set(1, b"user.second", bytes(100_000))
     namespace.blobs.insert(bytes(32), 5, 17)
-    with suppress(apsw.ConstraintError):
+    with suppress(DatabaseError):
         namespace.blobs.insert(bytes(32), 6, 18)
 
 

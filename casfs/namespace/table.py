@@ -1,0 +1,47 @@
+"""What the groups of tables have in common: SQLite's errors leave this package as errno values."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import apsw
+
+from casfs.namespace.connection import translate
+
+
+class Table:
+    """A group of tables. Each of its public methods, and each iterator that one gives, raises DatabaseError
+    for what SQLite complains of, without a word of it in the class itself."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name, method in list(vars(cls).items()):
+            if name.startswith("_"):
+                continue
+            if inspect.isgeneratorfunction(method):
+                setattr(cls, name, _translated_iterator(method))
+            elif inspect.isfunction(method):
+                setattr(cls, name, _translated(method))
+
+
+def _translated(method: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except apsw.Error as error:
+            raise translate(error) from error
+
+    return functools.wraps(method)(call)
+
+
+def _translated_iterator(method: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            yield from method(*args, **kwargs)
+        except apsw.Error as error:
+            raise translate(error) from error
+
+    return functools.wraps(method)(call)
