@@ -147,10 +147,8 @@ async def _copy_file(fs: FileSystem, inode: Inode, target: Place) -> None:
     try:
         if there is None:
             fs.tree.attach(target.parent, target.name, copied)
-            return
-        with fs.store.namespace.savepoint():
-            fs.store.namespace.dentries.point(target.parent, target.name, copied.ino, copied.mode >> 12)
-            fs.tree.detach(there, target.parent, target.name)
+        else:
+            fs.tree.replace(target.parent, target.name, copied, there)
     except BaseException:
         fs.inodes.remove(copied)
         raise
@@ -223,7 +221,7 @@ class _TreeCopy:
     async def _remove(self, root: Inode) -> None:
         fs = self._fs
         try:
-            await remove_unlinked(fs.store, fs.inodes, fs.group, fs.files, [root.ino])
+            await remove_unlinked(fs.inodes, fs.group, fs.files, fs.directories, [root.ino])
         except OSError as error:
             log.warning("what a copy left is removed at the next start: %s", error)
 
@@ -279,8 +277,7 @@ class _TreeCopy:
         linked = self._links.get(ino)
         child = linked or _duplicate(fs, source)
         try:
-            cookie = fs.inodes.next_cookie()
-            fs.store.namespace.dentries.insert(directory.ino, cookie, name, child.ino, child.mode >> 12)
+            fs.directories.add_below(directory, name, child)
         except BaseException:
             if linked is None:
                 fs.inodes.remove(child)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from casfs.fs.attributes import Attributes
 from casfs.fs.commit import GroupCommit
+from casfs.fs.directories import Directories
 from casfs.fs.inodes import InodeTable
 from casfs.fs.ranges import Ranges
 from casfs.fs.recovery import Recovery, recover
@@ -52,7 +53,8 @@ class FileSystem:
         self.scheduler = scheduler
         self.inodes = InodeTable(store.namespace)
         self.group = GroupCommit(store, self.inodes, scheduler)
-        self.trash = Trash(store, self.inodes, self.group)
+        self.directories = Directories(store.namespace, self.inodes, self.group)
+        self.trash = Trash(store, self.inodes, self.group, self.directories)
         self.files = Ranges(store, self.inodes, self.group, scheduler)
         self.files.trash = self.trash
         self.collecting = Mutex(scheduler)
@@ -62,12 +64,14 @@ class FileSystem:
         self.group.before_rows = self.trash.flush
         self.group.before_durable = self.files.settle_due
         self.xattrs = ExtendedAttributes(store, self.inodes, self.group, self.files, self.trash)
-        self.tree = Tree(store, self.inodes, self.group, self.files, self.xattrs, self.trash)
+        self.tree = Tree(
+            store, self.inodes, self.group, self.files, self.xattrs, self.trash, self.directories
+        )
         self.attributes = Attributes(self.inodes, self.group, self.files, self.xattrs)
 
     async def start(self) -> None:
         """Clean up after a crash. Raises OSError."""
-        self.recovery = await recover(self.store, self.inodes, self.group, self.files)
+        self.recovery = await recover(self.store, self.inodes, self.group, self.files, self.directories)
 
     async def _before_commit(self) -> None:
         """What can be done while operations go on."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from casfs.fs.commit import PASSING, GroupCommit
 from casfs.fs.content import Content
+from casfs.fs.directories import Directories
 from casfs.fs.files import Files
 from casfs.fs.inodes import InodeTable
 from casfs.store import Store
@@ -45,7 +46,9 @@ class Recovery:
     seconds: float = 0.0
 
 
-async def recover(store: Store, inodes: InodeTable, group: GroupCommit, files: Files) -> Recovery:
+async def recover(
+    store: Store, inodes: InodeTable, group: GroupCommit, files: Files, directories: Directories
+) -> Recovery:
     """Bring a store whose last user may have died to a clean state, durable."""
     began = time.monotonic()
     await group.begin()
@@ -66,7 +69,7 @@ async def recover(store: Store, inodes: InodeTable, group: GroupCommit, files: F
         found.sealed += await _restore_staged(inodes, files, row.ino, row.size, left)
     unlinked = store.namespace.inodes.unlinked()
     found.unlinked = len(unlinked)
-    await remove_unlinked(store, inodes, group, files, unlinked)
+    await remove_unlinked(inodes, group, files, directories, unlinked)
     await group.durable()
     kept = {row.staged for row in store.namespace.inodes.with_staged()}
     staging = store.filestore.staging
@@ -133,25 +136,17 @@ async def _copy_staged(files: Files, content: Content) -> None:
 
 
 async def remove_unlinked(
-    store: Store, inodes: InodeTable, group: GroupCommit, files: Files, unlinked: list[int]
+    inodes: InodeTable, group: GroupCommit, files: Files, directories: Directories, unlinked: list[int]
 ) -> None:
     """Remove inodes without a name, with everything below a directory, in batches."""
     todo = list(unlinked)
     while todo:
         await group.begin()
         inode = inodes.get(todo[-1])
-        children = (
-            store.namespace.dentries.delete_children(inode.ino, REMOVE_BATCH) if inode.is_directory else []
-        )
-        for ino, _ in children:
-            child = inodes.get(ino)
-            child.nlink = 0 if child.is_directory else child.nlink - 1
-            inodes.changed(child)
-            if not child.nlink:
-                todo.append(ino)
-        group.operations += len(children)
-        if not children:
+        more, gone = directories.remove_children(inode, REMOVE_BATCH) if inode.is_directory else (False, [])
+        if not more:
             todo.pop()
             files.discard(inode)
+        todo += gone
         if group.is_long:
             await group.durable()

@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from casfs.errors import FsError
 from casfs.fs import acl
 from casfs.fs.commit import GroupCommit
+from casfs.fs.directories import Directories
 from casfs.fs.inodes import Inode, InodeTable
 from casfs.namespace.trash import RuleRow, TrashRow
 from casfs.store import Store
@@ -96,7 +97,10 @@ class Trash:
     got names since; `changed` is called when there are some.
     """
 
-    def __init__(self, store: Store, inodes: InodeTable, group: GroupCommit) -> None:
+    def __init__(
+        self, store: Store, inodes: InodeTable, group: GroupCommit, directories: Directories
+    ) -> None:
+        self._directories = directories
         self._filestore = store.filestore
         self._rows = store.namespace.trash
         self._dentries = store.namespace.dentries
@@ -297,7 +301,7 @@ class Trash:
             if xattrs:
                 attributes.append((ino, xattrs))
         with self._savepoint():  # or the next attempt would leave two of each
-            for row in self._dentries.insert_new(names):
+            for row in self._directories.add_new(names):
                 self._add_name(*row)
             self._inode_rows.write(inodes)
             self._rows.add(rows)
@@ -315,15 +319,17 @@ class Trash:
         """Give an inode a name in the trash that is taken, with ~2, ~3, ... behind it."""
         key = directory, name
         number = self._copies.get(key, 1) + 1
-        while not self._dentries.insert(directory, cookie, _numbered(name, number), ino, type_):
+        while not self._directories.try_add((directory, cookie, _numbered(name, number), ino, type_)):
             number += 1
         if len(self._copies) >= PLACES:
             self._copies.clear()
         self._copies[key] = number
 
     def _touch(self, directory: Inode) -> None:
-        directory.mtime = directory.ctime = time.time_ns()
-        self._inodes.mark(directory)
+        self._directories.touch(directory)
+        self._has_new_names(directory)
+
+    def _has_new_names(self, directory: Inode) -> None:
         if directory.ino in self.known:
             self.stale.add(directory.ino)
 
@@ -331,7 +337,7 @@ class Trash:
         """The directory of the trash for that day and place: it allows nothing that the original forbade."""
         root = self._inodes.get(ROOT_INO)
         if not self.base:
-            base = self._new_directory(ROOT_INO, CASFS, 0o755, root.uid, root.gid, {})
+            base = self._new_directory(root, CASFS, 0o755, root.uid, root.gid, {})
             self.base = base.ino
             self.known.add(base.ino)
         directory = self._inodes.get(self.base)
@@ -355,9 +361,8 @@ class Trash:
             if above.ino == self.base or (same and self._access(found) == access):
                 return found
             number += 1
-        made = self._new_directory(above.ino, _numbered(name, number), mode, uid, gid, access)
-        above.nlink += 1
-        self._touch(above)
+        made = self._new_directory(above, _numbered(name, number), mode, uid, gid, access)
+        self._has_new_names(above)
         return made
 
     def _access(self, inode: Inode) -> dict[bytes, bytes]:
@@ -366,18 +371,19 @@ class Trash:
         return {key: value for key, value in inode.xattrs.items() if key == acl.ACCESS}
 
     def _new_directory(
-        self, above: int, name: bytes, mode: int, uid: int, gid: int, xattrs: dict[bytes, bytes]
+        self, above: Inode, name: bytes, mode: int, uid: int, gid: int, xattrs: dict[bytes, bytes]
     ) -> Inode:
         inode = self._inodes.create(stat.S_IFDIR | mode, uid, gid)
         inode.nlink = 2
-        cookie = self._inodes.next_cookie()
         try:
             with self._savepoint():
-                self._dentries.insert(above, cookie, name, inode.ino, stat.S_IFDIR >> 12)
                 for key, value in xattrs.items():
                     self._xattrs.set(inode.ino, key, value)
-                if above == ROOT_INO:
+                if above.ino == ROOT_INO:
                     self._rows.set_directory(inode.ino)
+                    self._directories.add_hidden(above, name, inode)
+                else:
+                    self._directories.add(above, name, inode)
         except BaseException:
             self._inodes.remove(inode)
             raise

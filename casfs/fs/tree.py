@@ -6,11 +6,12 @@ import contextlib
 import errno
 import os
 import stat
-import time
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from casfs.errors import FsError
 from casfs.fs.commit import GroupCommit
+from casfs.fs.directories import Directories
 from casfs.fs.files import Files
 from casfs.fs.inodes import Inode, InodeTable
 from casfs.fs.listing import NAME_LIMIT, Listing
@@ -21,9 +22,6 @@ from casfs.types import ROOT_INO
 
 TARGET_LIMIT = 4095
 LINK_LIMIT = (1 << 31) - 1
-
-ABSENT_LIMIT = 1000
-"""Names that are remembered for not being there."""
 
 ROW_BYTES = 1024
 """What one more name may take on disk, rows and indexes, roughly and rather more."""
@@ -43,8 +41,7 @@ class Tree(Listing):
     `answer` is called with a verb's result (None where it has none) as soon as nothing can refuse it any
     more: who waits may go on while the rows are written. When that fails the group has failed, as if at its
     COMMIT.
-    `unlinked`: inodes without a name that the kernel still knows; `_linkable`: those of them that never had
-    one, and may get one. `_absent`: names looked up in vain that were not given since.
+    `unlinked`, `_linkable`: those of `Directories`. `_forgotten`: of them, what the kernel knows no more.
     """
 
     def __init__(
@@ -55,17 +52,18 @@ class Tree(Listing):
         files: Files,
         xattrs: ExtendedAttributes,
         trash: Trash,
+        directories: Directories,
     ) -> None:
         super().__init__(store, inodes, trash)
+        self._directories = directories
         self._filestore = store.filestore
         self._namespace = store.namespace
         self._group = group
         self._files = files
         self._xattrs = xattrs
         self.answer: Callable[[object], object] = lambda _: None
-        self.unlinked: set[int] = set()
-        self._linkable: set[int] = set()
-        self._absent: set[tuple[int, bytes]] = set()
+        self.unlinked = directories.unlinked
+        self._linkable = directories.linkable
         self._forgotten: set[int] = set()
 
     def lookup(self, parent: int, name: bytes) -> Inode | None:
@@ -84,9 +82,7 @@ class Tree(Listing):
             raise FsError(errno.ENAMETOOLONG)
         if parent in self._in_trash:
             return None
-        if len(self._absent) >= ABSENT_LIMIT:
-            self._absent.clear()
-        self._absent.add((parent, name))
+        self._directories.note_absent(parent, name)
         return None
 
     def may_appear(self, parent: int, name: bytes) -> bool:
@@ -135,43 +131,30 @@ class Tree(Listing):
         if stat.S_ISDIR(mode):
             inode.nlink = 2
         made = made or self.answer
-        certain = name is not None and self._takes_absent(parent, name)
+        certain = name is not None and self._directories.take_absent(parent, name)
         if certain:
             made(inode)
-        named = False
         try:
             if name is not None:
-                cookie = self._inodes.next_cookie()
-                named = self._dentries.insert(parent, cookie, name, inode.ino, mode >> 12)
-                if not named:
-                    raise FsError(errno.EEXIST)
+                self._directories.add(directory, name, inode)
             if target is None and directory.xattrs:
-                self._xattrs.inherit(directory, inode, requested)
+                self._inherit(directory, name, inode, requested)
         except BaseException:
-            if name is not None and named:
-                self._dentries.delete(parent, name)
             self._inodes.remove(inode)
             raise
-        if stat.S_ISDIR(mode):
-            directory.nlink += 1
         if name is None:
-            inode.nlink = 0
-            self.unlinked.add(inode.ino)
-            self._linkable.add(inode.ino)
-        else:
-            directory.mtime = directory.ctime = inode.ctime
-            self._inodes.mark(directory)
-        group.count()
+            self._directories.add_unnamed(inode)
         if not certain:
             made(inode)
         return inode
 
-    def _takes_absent(self, parent: int, name: bytes) -> bool:
-        """Was a name looked up in vain, and not given since? From now on it is not known to be absent."""
-        if (parent, name) not in self._absent:
-            return False
-        self._absent.discard((parent, name))
-        return True
+    def _inherit(self, directory: Inode, name: bytes | None, inode: Inode, mode: int) -> None:
+        try:
+            self._xattrs.inherit(directory, inode, mode)
+        except BaseException:
+            if name is not None:
+                self._directories.take_back(directory, name, inode)
+            raise
 
     def _directory(self, ino: int, name: bytes) -> Inode:
         """A directory that may take a new name."""
@@ -190,19 +173,19 @@ class Tree(Listing):
     def attach(self, parent: int, name: bytes, inode: Inode) -> None:
         """Give a copied inode its first name. Inside a transaction. Raises FsError as `make`."""
         directory = self._directory(parent, name)
-        self._takes_absent(parent, name)
-        if not self._dentries.insert(parent, self._inodes.next_cookie(), name, inode.ino, inode.mode >> 12):
-            raise FsError(errno.EEXIST)
-        directory.nlink += inode.is_directory
+        self._directories.take_absent(parent, name)
+        self._directories.add(directory, name, inode)
         self._inodes.mark(inode)
-        self._touch(directory)
-        self._group.count()
 
-    def detach(self, inode: Inode, parent: int, name: bytes) -> None:
-        """A name of a file now stands for another one. Inside a transaction."""
-        self._bring_to_trash(inode, parent, name, os.geteuid(), Reason.REPLACED)
-        self._drop_link(inode)
-        self._group.count()
+    def replace(self, parent: int, name: bytes, inode: Inode, there: Inode) -> None:
+        """Give a copied file its first name, which another file has. Inside a transaction."""
+        noted = self._trash.noted()
+        try:
+            self._bring_to_trash(there, parent, name, os.geteuid(), Reason.REPLACED)
+            self._directories.point(self._inodes.get(parent), name, inode, there)
+        except BaseException:
+            self._trash.forget_since(noted)
+            raise
 
     async def link(self, ino: int, parent: int, name: bytes) -> Inode:
         """link(2). Raises FsError EEXIST, EPERM (a directory), EMLINK, ENOENT (no name is left), and as
@@ -226,36 +209,17 @@ class Tree(Listing):
         if inode.nlink >= LINK_LIMIT:
             raise FsError(errno.EMLINK)
         self._filestore.claim_rows(ROW_BYTES)
-        row = (parent, self._inodes.next_cookie(), name, ino, inode.mode >> 12)
-        certain = self._takes_absent(parent, name)
-        if not certain and not self._dentries.insert(*row):
-            raise FsError(errno.EEXIST)
-        inode.nlink += 1
-        inode.ctime = time.time_ns()
-        self.answer(inode)
-        try:
-            if certain and not self._dentries.insert(*row):
-                raise FsError(errno.EEXIST)
-        except BaseException:
-            inode.nlink -= 1
-            raise
-        self.unlinked.discard(ino)
-        self._linkable.discard(ino)
-        self._inodes.mark(inode)
-        self._touch(directory)
-        self._group.count()
+        certain = self._directories.take_absent(parent, name)
+        self._directories.link(directory, name, inode, partial(self.answer, inode) if certain else None)
+        if not certain:
+            self.answer(inode)
         return inode
-
-    def _touch(self, directory: Inode) -> None:
-        directory.mtime = directory.ctime = time.time_ns()
-        self._inodes.mark(directory)
 
     # Removing
 
     async def unlink(self, parent: int, name: bytes, uid: int = 0) -> Inode:
         """unlink(2) by user `uid`. The inode lives on until its last handle is gone. Raises FsError ENOENT,
         EISDIR."""
-        group = self._group
         if not self._files.keeps_order:
             await self._files.begin_in_order()
         inode = self._existing(parent, name)
@@ -270,13 +234,10 @@ class Tree(Listing):
         noted = self._trash.noted()
         try:
             self._bring_to_trash(inode, parent, name, uid, Reason.REMOVED)
-            self._dentries.delete(parent, name)
+            self._directories.remove(directory, name, inode)
         except BaseException:
             self._trash.forget_since(noted)
             raise
-        self._drop_link(inode)
-        self._touch(directory)
-        group.count()
         return inode
 
     async def rmdir(self, parent: int, name: bytes) -> Inode:
@@ -287,11 +248,8 @@ class Tree(Listing):
         self._trash.check_own(inode.ino)
         directory = self._inodes.get(parent)
         self.answer(None)
-        self._dentries.delete(parent, name)
-        directory.nlink -= 1
-        self._drop_directory(inode)
-        self._touch(directory)
-        self._group.count()
+        self._directories.remove(directory, name, inode)
+        self._trash.directory_gone(inode.ino)
         return inode
 
     def _bring_to_trash(self, inode: Inode, parent: int, name: bytes, uid: int, reason: str) -> None:
@@ -308,18 +266,6 @@ class Tree(Listing):
             with contextlib.suppress(OSError):
                 await self._files.seal_closed(inode)
             await self._files.begin_in_order()
-
-    def _drop_link(self, inode: Inode) -> None:
-        inode.nlink -= 1
-        if not inode.nlink:
-            self.unlinked.add(inode.ino)
-        self._inodes.changed(inode)
-
-    def _drop_directory(self, inode: Inode) -> None:
-        inode.nlink = 0
-        self._trash.directory_gone(inode.ino)
-        self.unlinked.add(inode.ino)
-        self._inodes.changed(inode)
 
     async def forget(self, inos: Iterable[int]) -> None:
         """The kernel holds these inodes no more: those without a name go, rows and content.
@@ -369,7 +315,6 @@ class Tree(Listing):
             leaves_whiteout and flags & RENAME_EXCHANGE
         ):
             raise FsError(errno.EINVAL)
-        group = self._group
         if not self._files.keeps_order:
             await self._files.begin_in_order()
         source = self._existing(parent, name)
@@ -409,40 +354,28 @@ class Tree(Listing):
             self._check_replaceable(source, target)
         if leaves_whiteout:
             self._filestore.claim_rows(ROW_BYTES)
-        self._takes_absent(new_parent, new_name)
         origin = self._inodes.get(parent)
         self.answer(None)
         noted = self._trash.noted()
+        move = (origin, name, to, new_name, source)
         try:
             if target is not None and not flags and not target.is_directory:
                 self._bring_to_trash(target, new_parent, new_name, uid, Reason.REPLACED)
-            if parent in self._in_trash:
-                with self._namespace.savepoint():
-                    self._move(parent, name, target, new_parent, new_name)
-                    self._trash.restored(source)
-            elif leaves_whiteout:
-                with self._namespace.savepoint():
-                    self._leave_whiteout(origin, name, source, target, new_parent, new_name, uid, gid)
+            if leaves_whiteout:
+                self._leave_whiteout(origin, name, source, target, to, new_name, uid, gid)
             elif flags and target is not None:
-                with self._namespace.savepoint():
-                    self._dentries.point(new_parent, new_name, source.ino, source.mode >> 12)
-                    self._dentries.point(parent, name, target.ino, target.mode >> 12)
+                self._directories.exchange(*move, target)
+            elif parent in self._in_trash:
+                self._directories.move(*move, target, beside=partial(self._trash.restored, source))
             else:
-                self._move(parent, name, target, new_parent, new_name)
+                self._directories.move(*move, target)
         except BaseException:
             self._trash.forget_since(noted)
             raise
+        if target is not None and target.is_directory and not flags:
+            self._trash.directory_gone(target.ino)
         if source.is_directory or (target is not None and target.is_directory):
             self._trash.directory_changed()
-        self._settle_links(source, target, origin, to, bool(flags & RENAME_EXCHANGE))
-        group.count()
-
-    def _move(self, parent: int, name: bytes, target: Inode | None, new_parent: int, new_name: bytes) -> None:
-        """A name takes another place, that of `target` if there is one: wholly or not at all."""
-        if target is None:
-            self._dentries.rename(parent, name, new_parent, self._inodes.next_cookie(), new_name)
-        else:
-            self._dentries.replace(parent, name, new_parent, new_name)
 
     def _leave_whiteout(
         self,
@@ -450,45 +383,20 @@ class Tree(Listing):
         name: bytes,
         source: Inode,
         target: Inode | None,
-        new_parent: int,
+        to: Inode,
         new_name: bytes,
         uid: int,
         gid: int,
     ) -> None:
-        """The names of a rename with RENAME_WHITEOUT. Inside a savepoint."""
+        """A rename with RENAME_WHITEOUT."""
         if directory.mode & stat.S_ISGID:
             gid = directory.gid
         whiteout = self._inodes.create(WHITEOUT_MODE, uid, gid)
-        cookie, type_ = self._inodes.next_cookie(), source.mode >> 12
+        inherit = partial(self._xattrs.inherit, directory, whiteout, WHITEOUT_MODE)
         try:
-            self._xattrs.inherit(directory, whiteout, WHITEOUT_MODE)
-            self._dentries.point(directory.ino, name, whiteout.ino, WHITEOUT_MODE >> 12)
-            if target is not None:
-                self._dentries.point(new_parent, new_name, source.ino, type_)
-            elif not self._dentries.insert(new_parent, cookie, new_name, source.ino, type_):
-                raise FsError(errno.EEXIST)
+            self._directories.move_leaving(
+                directory, name, whiteout, to, new_name, source, target, beside=inherit
+            )
         except BaseException:
             self._inodes.remove(whiteout)
             raise
-
-    def _settle_links(
-        self, source: Inode, target: Inode | None, origin: Inode, to: Inode, exchanged: bool
-    ) -> None:
-        """Link counts and times after the names have moved."""
-        if source.is_directory:
-            origin.nlink -= 1
-            to.nlink += 1
-        if target is not None and exchanged:
-            if target.is_directory:
-                to.nlink -= 1
-                origin.nlink += 1
-            self._inodes.changed(target)
-        elif target is not None and target.is_directory:
-            to.nlink -= 1
-            self._drop_directory(target)
-        elif target is not None:
-            self._drop_link(target)
-        self._inodes.changed(source)
-        self._touch(origin)
-        if to is not origin:
-            self._touch(to)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import time
 from dataclasses import dataclass, field
 
 from casfs.errors import FsError
@@ -188,19 +187,18 @@ def kept_ns(rule: RuleRow) -> int:
 
 def _remove(fs: FileSystem, row: TrashRow, changed: Changed) -> None:
     """Remove one file, and the directories it leaves empty. Inside a transaction."""
-    names = fs.store.namespace.dentries.names_of(row.ino)
-    directories = [fs.inodes.get(parent) for parent, _ in names]
+    names = [(fs.inodes.get(parent), name) for parent, name in fs.store.namespace.dentries.names_of(row.ino)]
     inode = fs.inodes.get(row.ino) if names else None
     with fs.store.namespace.savepoint():
         fs.store.namespace.trash.remove([row.ino])
-        for parent, name in names:
-            fs.store.namespace.dentries.delete(parent, name)
-    for directory, (_, name) in zip(directories, names, strict=True):
+        if inode is not None:
+            fs.directories.remove_all(names, inode)
+    for directory, name in names:
         assert inode is not None
         changed.files += 1
         changed.size += inode.size
         _dropped(fs, directory, name, inode, changed)
-    for directory in directories:
+    for directory, _ in names:
         _prune(fs, directory.ino, changed)
 
 
@@ -222,26 +220,20 @@ def _prune(fs: FileSystem, ino: int, changed: Changed) -> None:
             return  # it has gone already
         parent, name = names[0]
         above, inode = fs.inodes.get(parent), fs.inodes.get(ino)
-        dentries.delete(parent, name)
-        above.nlink -= 1
+        fs.directories.remove(above, name, inode)
         _dropped(fs, above, name, inode, changed)
         ino = parent
 
 
 def _dropped(fs: FileSystem, directory: Inode, name: bytes, inode: Inode, changed: Changed) -> None:
     """A name in the trash has gone: its inode goes, unless the kernel may hold it: then that tells."""
-    directory.mtime = directory.ctime = time.time_ns()
-    fs.inodes.mark(directory)
-    inode.nlink = 0
-    fs.tree.unlinked.add(inode.ino)
-    fs.inodes.changed(inode)
     if directory.ino in fs.trash.known:
         changed.names.append((directory.ino, name, inode.ino))
         changed.inos.add(directory.ino)
     if inode.ino in fs.trash.known:
         fs.trash.known.discard(inode.ino)
     elif fs.files.discard(inode):
-        fs.tree.unlinked.discard(inode.ino)
+        fs.directories.unlinked.discard(inode.ino)
 
 
 async def change_rule(

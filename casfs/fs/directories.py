@@ -1,0 +1,263 @@
+"""The only writer of names: entries of directories, link counts, their times, and which names are absent.
+
+All of it is inside the open transaction and waits for nothing. Each method happens wholly or not at all: rows
+go first, what is in memory follows and cannot fail.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Iterable
+
+from casfs.errors import FsError
+from casfs.fs.commit import GroupCommit
+from casfs.fs.inodes import Inode, InodeTable
+from casfs.namespace.namespace import Namespace
+
+ABSENT_LIMIT = 1000
+"""Names that are remembered for not being there."""
+
+NewName = tuple[int, int, bytes, int, int]
+"""(directory, cookie, name, inode number, type): a row of `dentry`."""
+
+
+class Directories:
+    """Owned by the thread that runs the file system.
+
+    `unlinked`: inodes without a name that the kernel still knows; `linkable`: those of them that never had
+    one, and may get one. `_absent`: names looked up in vain that were not given since.
+    """
+
+    def __init__(self, namespace: Namespace, inodes: InodeTable, group: GroupCommit) -> None:
+        self._dentries = namespace.dentries
+        self._savepoint = namespace.savepoint
+        self._inodes = inodes
+        self._group = group
+        self._absent: set[tuple[int, bytes]] = set()
+        self.unlinked: set[int] = set()
+        self.linkable: set[int] = set()
+
+    # Names that are not there
+
+    def note_absent(self, parent: int, name: bytes) -> None:
+        """A name was looked up in vain, and will not come without a call of this class."""
+        if len(self._absent) >= ABSENT_LIMIT:
+            self._absent.clear()
+        self._absent.add((parent, name))
+
+    def take_absent(self, parent: int, name: bytes) -> bool:
+        """Was a name looked up in vain, and not given since? From now on it is not known to be absent."""
+        if (parent, name) not in self._absent:
+            return False
+        self._absent.discard((parent, name))
+        return True
+
+    # One name
+
+    def add(self, directory: Inode, name: bytes, inode: Inode) -> None:
+        """A name for an inode whose link count has it already. Raises FsError EEXIST."""
+        cookie = self._inodes.next_cookie()
+        if not self._dentries.insert(directory.ino, cookie, name, inode.ino, inode.mode >> 12):
+            raise FsError(errno.EEXIST)
+        if inode.is_directory:
+            directory.nlink += 1
+        self.touch(directory, inode.ctime)
+        self._group.count()
+
+    def add_hidden(self, directory: Inode, name: bytes, inode: Inode) -> None:
+        """As `add`, a name that is not listed, nor counted in the directory's links and times."""
+        if not self._dentries.insert(
+            directory.ino, self._inodes.next_cookie(), name, inode.ino, inode.mode >> 12
+        ):
+            raise FsError(errno.EEXIST)
+        self._group.count()
+
+    def add_below(self, directory: Inode, name: bytes, inode: Inode) -> None:
+        """As `add`, in a directory that nobody sees yet, whose link count and times are set afterwards."""
+        self.add_hidden(directory, name, inode)
+
+    def take_back(self, directory: Inode, name: bytes, inode: Inode) -> None:
+        """What `add` has done: the inode cannot be had after all."""
+        self._dentries.delete(directory.ino, name)
+        if inode.is_directory:
+            directory.nlink -= 1
+
+    def link(self, directory: Inode, name: bytes, inode: Inode, certain: Callable[[], object] | None) -> None:
+        """One more name for a file, or the first one. `certain`, if given, is called before the row is
+        written: the name is known to be absent. Raises FsError EEXIST."""
+        row = (directory.ino, self._inodes.next_cookie(), name, inode.ino, inode.mode >> 12)
+        if certain is None and not self._dentries.insert(*row):
+            raise FsError(errno.EEXIST)
+        before = inode.ctime
+        inode.nlink += 1
+        inode.ctime = time.time_ns()
+        if certain is not None:
+            certain()
+            try:
+                if not self._dentries.insert(*row):
+                    raise FsError(errno.EEXIST)
+            except BaseException:
+                inode.nlink -= 1
+                inode.ctime = before
+                raise
+        self.unlinked.discard(inode.ino)
+        self.linkable.discard(inode.ino)
+        self._inodes.mark(inode)
+        self.touch(directory)
+        self._group.count()
+
+    def add_unnamed(self, inode: Inode) -> None:
+        """A new file without a name, O_TMPFILE."""
+        inode.nlink = 0
+        self.unlinked.add(inode.ino)
+        self.linkable.add(inode.ino)
+        self._group.count()
+
+    def remove(self, directory: Inode, name: bytes, inode: Inode) -> None:
+        """A name goes; of a directory, which is empty, the only one."""
+        self._dentries.delete(directory.ino, name)
+        if inode.is_directory:
+            directory.nlink -= 1
+        self._lose_name(inode)
+        self.touch(directory)
+        self._group.count()
+
+    def move(
+        self,
+        origin: Inode,
+        name: bytes,
+        to: Inode,
+        new_name: bytes,
+        source: Inode,
+        target: Inode | None,
+        beside: Callable[[], object] | None = None,
+    ) -> None:
+        """A name takes another place, that of `target` if there is one, which loses it. `beside`: more rows,
+        which change with it or not at all."""
+        self.take_absent(to.ino, new_name)
+        if beside is None:  # one statement
+            self._move_row(origin.ino, name, to.ino, new_name, target)
+        else:
+            with self._savepoint():
+                self._move_row(origin.ino, name, to.ino, new_name, target)
+                beside()
+        self._has_moved(origin, to, source, target)
+
+    def _move_row(
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, target: Inode | None
+    ) -> None:
+        if target is None:
+            self._dentries.rename(parent, name, new_parent, self._inodes.next_cookie(), new_name)
+        else:
+            self._dentries.replace(parent, name, new_parent, new_name)
+
+    def move_leaving(
+        self,
+        origin: Inode,
+        name: bytes,
+        left: Inode,
+        to: Inode,
+        new_name: bytes,
+        source: Inode,
+        target: Inode | None,
+        beside: Callable[[], object],
+    ) -> None:
+        """As `move`; the old name stays and stands for `left`, a new inode that is no directory."""
+        self.take_absent(to.ino, new_name)
+        cookie, type_ = self._inodes.next_cookie(), source.mode >> 12
+        with self._savepoint():
+            beside()
+            self._dentries.point(origin.ino, name, left.ino, left.mode >> 12)
+            if target is not None:
+                self._dentries.point(to.ino, new_name, source.ino, type_)
+            elif not self._dentries.insert(to.ino, cookie, new_name, source.ino, type_):
+                raise FsError(errno.EEXIST)
+        self._has_moved(origin, to, source, target)
+
+    def _has_moved(self, origin: Inode, to: Inode, source: Inode, target: Inode | None) -> None:
+        if source.is_directory:
+            origin.nlink -= 1
+            to.nlink += 1
+        if target is not None:
+            if target.is_directory:
+                to.nlink -= 1
+            self._lose_name(target)
+        self._inodes.changed(source)
+        self._touch_both(origin, to)
+
+    def exchange(
+        self, origin: Inode, name: bytes, to: Inode, new_name: bytes, source: Inode, target: Inode
+    ) -> None:
+        """Two names stand for each other's inodes."""
+        with self._savepoint():
+            self._dentries.point(to.ino, new_name, source.ino, source.mode >> 12)
+            self._dentries.point(origin.ino, name, target.ino, target.mode >> 12)
+        for directory, goes, comes in ((origin, source, target), (to, target, source)):
+            directory.nlink += comes.is_directory - goes.is_directory
+        self._inodes.changed(target)
+        self._inodes.changed(source)
+        self._touch_both(origin, to)
+
+    def point(self, directory: Inode, name: bytes, inode: Inode, before: Inode) -> None:
+        """A name of the file `before` stands for another file now, whose link count has it already."""
+        self._dentries.point(directory.ino, name, inode.ino, inode.mode >> 12)
+        self._lose_name(before)
+        self._inodes.mark(inode)
+        self._group.count()
+
+    # Many names
+
+    def add_new(self, names: list[NewName]) -> list[NewName]:
+        """Names of files whose link counts have them already, in directories that `touch` is called for;
+        gives those whose name is taken."""
+        return self._dentries.insert_new(names)
+
+    def try_add(self, name: NewName) -> bool:
+        """As `add_new`, one; False when it is taken."""
+        return self._dentries.insert(*name)
+
+    def remove_all(self, names: Iterable[tuple[Inode, bytes]], inode: Inode) -> None:
+        """All names of a file go."""
+        names = list(names)
+        with self._savepoint():
+            for directory, name in names:
+                self._dentries.delete(directory.ino, name)
+        for directory, _ in names:
+            self.touch(directory)
+        inode.nlink = 0
+        self.unlinked.add(inode.ino)
+        self._inodes.changed(inode)
+
+    def remove_children(self, directory: Inode, limit: int) -> tuple[bool, list[int]]:
+        """Up to so many names in a directory that has none itself go: may there be more, and the numbers of
+        the inodes that are left without a name."""
+        children = self._dentries.delete_children(directory.ino, limit)
+        gone = []
+        for ino, _ in children:
+            child = self._inodes.get(ino)
+            child.nlink = 0 if child.is_directory else child.nlink - 1
+            self._inodes.changed(child)
+            if not child.nlink:
+                gone.append(ino)
+        self._group.operations += len(children)
+        return len(children) == limit, gone
+
+    # What is common to them
+
+    def touch(self, directory: Inode, now_ns: int | None = None) -> None:
+        """The names of a directory have changed."""
+        directory.mtime = directory.ctime = time.time_ns() if now_ns is None else now_ns
+        self._inodes.mark(directory)
+
+    def _touch_both(self, origin: Inode, to: Inode) -> None:
+        self.touch(origin)
+        if to is not origin:
+            self.touch(to)
+        self._group.count()
+
+    def _lose_name(self, inode: Inode) -> None:
+        inode.nlink = 0 if inode.is_directory else inode.nlink - 1
+        if not inode.nlink:
+            self.unlinked.add(inode.ino)
+        self._inodes.changed(inode)
