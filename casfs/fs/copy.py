@@ -37,14 +37,6 @@ class Place(NamedTuple):
     inode: Inode | None
 
 
-class Moved(NamedTuple):
-    """Names whose meaning has changed, for the kernel's caches: (directory, name, inode that has no name any
-    more, or 0)."""
-
-    names: list[tuple[int, bytes, int]]
-    inos: list[int]
-
-
 def find(fs: FileSystem, path: bytes) -> Place:
     """Walk from the root; symbolic links are not followed. Raises FsError ENOENT, ENOTDIR."""
     parts = [part for part in path.split(b"/") if part not in (b"", b".")]
@@ -86,17 +78,15 @@ def _destination(fs: FileSystem, path: bytes, source: Place) -> Place:
     return place
 
 
-async def move(fs: FileSystem, source: bytes, destination: bytes) -> Moved:
+async def move(fs: FileSystem, source: bytes, destination: bytes) -> None:
     """rename(2) by paths inside the store, durable. Raises FsError as it does."""
-    origin, inode = _existing(fs, source)
+    origin, _ = _existing(fs, source)
     target = _destination(fs, destination, origin)
     await fs.tree.rename(origin.parent, origin.name, target.parent, target.name, 0)
     await fs.group.durable()
-    inos = [inode.ino, origin.parent, target.parent]
-    return Moved([(origin.parent, origin.name, 0), (target.parent, target.name, _gone(target))], inos)
 
 
-async def copy(fs: FileSystem, source: bytes, destination: bytes, *, recursive: bool) -> Moved:
+async def copy(fs: FileSystem, source: bytes, destination: bytes, *, recursive: bool) -> None:
     """Copy a file, or with `recursive` a tree, with all attributes, durable.
 
     Raises FsError EISDIR (a directory without `recursive`), EEXIST (never replaces a directory, nor a file
@@ -117,12 +107,6 @@ async def copy(fs: FileSystem, source: bytes, destination: bytes, *, recursive: 
     else:
         await _copy_file(fs, inode, target)
     await fs.group.durable()
-    return Moved([(target.parent, target.name, _gone(target))], [target.parent])
-
-
-def _gone(place: Place) -> int:
-    """The inode that was there, if it has no name any more."""
-    return place.inode.ino if place.inode is not None and not place.inode.nlink else 0
 
 
 def _is_below(fs: FileSystem, ino: int, directory: int) -> bool:

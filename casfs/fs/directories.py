@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from casfs.errors import FsError
+from casfs.fs.changes import Changes
 from casfs.fs.commit import GroupCommit
 from casfs.fs.inodes import Inode, InodeTable
 from casfs.namespace.namespace import Namespace
@@ -29,11 +30,14 @@ class Directories:
     one, and may get one. `_absent`: names looked up in vain that were not given since.
     """
 
-    def __init__(self, namespace: Namespace, inodes: InodeTable, group: GroupCommit) -> None:
+    def __init__(
+        self, namespace: Namespace, inodes: InodeTable, group: GroupCommit, changes: Changes
+    ) -> None:
         self._dentries = namespace.dentries
         self._savepoint = namespace.savepoint
         self._inodes = inodes
         self._group = group
+        self._changes = changes
         self._absent: set[tuple[int, bytes]] = set()
         self.unlinked: set[int] = set()
         self.linkable: set[int] = set()
@@ -64,6 +68,8 @@ class Directories:
             directory.nlink += 1
         self.touch(directory, inode.ctime)
         self._group.count()
+        if self._changes.collecting:
+            self._changes.name(directory.ino, name)
 
     def add_hidden(self, directory: Inode, name: bytes, inode: Inode) -> None:
         """As `add`, a name that is not listed, nor counted in the directory's links and times."""
@@ -106,6 +112,8 @@ class Directories:
         self._inodes.mark(inode)
         self.touch(directory)
         self._group.count()
+        if self._changes.collecting:
+            self._named(directory, name, inode)
 
     def add_unnamed(self, inode: Inode) -> None:
         """A new file without a name, O_TMPFILE."""
@@ -122,6 +130,8 @@ class Directories:
         self._lose_name(inode)
         self.touch(directory)
         self._group.count()
+        if self._changes.collecting:
+            self._named(directory, name, inode)
 
     def move(
         self,
@@ -142,7 +152,7 @@ class Directories:
             with self._savepoint():
                 self._move_row(origin.ino, name, to.ino, new_name, target)
                 beside()
-        self._has_moved(origin, to, source, target)
+        self._has_moved(origin, name, to, new_name, source, target)
 
     def _move_row(
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, target: Inode | None
@@ -173,9 +183,11 @@ class Directories:
                 self._dentries.point(to.ino, new_name, source.ino, type_)
             elif not self._dentries.insert(to.ino, cookie, new_name, source.ino, type_):
                 raise FsError(errno.EEXIST)
-        self._has_moved(origin, to, source, target)
+        self._has_moved(origin, name, to, new_name, source, target)
 
-    def _has_moved(self, origin: Inode, to: Inode, source: Inode, target: Inode | None) -> None:
+    def _has_moved(
+        self, origin: Inode, name: bytes, to: Inode, new_name: bytes, source: Inode, target: Inode | None
+    ) -> None:
         if source.is_directory:
             origin.nlink -= 1
             to.nlink += 1
@@ -185,6 +197,9 @@ class Directories:
             self._lose_name(target)
         self._inodes.changed(source)
         self._touch_both(origin, to)
+        if self._changes.collecting:
+            self._named(origin, name, source)
+            self._named(to, new_name, source if target is None else target)
 
     def exchange(
         self, origin: Inode, name: bytes, to: Inode, new_name: bytes, source: Inode, target: Inode
@@ -198,6 +213,9 @@ class Directories:
         self._inodes.changed(target)
         self._inodes.changed(source)
         self._touch_both(origin, to)
+        if self._changes.collecting:
+            self._named(origin, name, source)
+            self._named(to, new_name, target)
 
     def point(self, directory: Inode, name: bytes, inode: Inode, before: Inode) -> None:
         """A name of the file `before` stands for another file now, whose link count has it already."""
@@ -205,6 +223,8 @@ class Directories:
         self._lose_name(before)
         self._inodes.mark(inode)
         self._group.count()
+        if self._changes.collecting:
+            self._named(directory, name, before)
 
     # Many names
 
@@ -228,6 +248,9 @@ class Directories:
         inode.nlink = 0
         self.unlinked.add(inode.ino)
         self._inodes.changed(inode)
+        if self._changes.collecting:
+            for directory, name in names:
+                self._named(directory, name, inode)
 
     def remove_children(self, directory: Inode, limit: int) -> tuple[bool, list[int]]:
         """Up to so many names in a directory that has none itself go: may there be more, and the numbers of
@@ -255,6 +278,11 @@ class Directories:
         if to is not origin:
             self.touch(to)
         self._group.count()
+
+    def _named(self, directory: Inode, name: bytes, inode: Inode) -> None:
+        """An inode has got, or lost, a name."""
+        self._changes.name(directory.ino, name, 0 if inode.nlink else inode.ino)
+        self._changes.inode(inode.ino)
 
     def _lose_name(self, inode: Inode) -> None:
         inode.nlink = 0 if inode.is_directory else inode.nlink - 1

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from casfs.fs.attributes import Attributes
+from casfs.fs.changes import Changes
 from casfs.fs.commit import GroupCommit
 from casfs.fs.directories import Directories
 from casfs.fs.inodes import InodeTable
@@ -53,8 +54,9 @@ class FileSystem:
         self.scheduler = scheduler
         self.inodes = InodeTable(store.namespace)
         self.group = GroupCommit(store, self.inodes, scheduler)
-        self.directories = Directories(store.namespace, self.inodes, self.group)
-        self.trash = Trash(store, self.inodes, self.group, self.directories)
+        self.changes = Changes()
+        self.directories = Directories(store.namespace, self.inodes, self.group, self.changes)
+        self.trash = Trash(store, self.inodes, self.group, self.directories, self.changes)
         self.files = Ranges(store, self.inodes, self.group, scheduler)
         self.files.trash = self.trash
         self.collecting = Mutex(scheduler)

@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 
 from casfs.errors import FsError
 from casfs.fs import acl
+from casfs.fs.changes import Changes
 from casfs.fs.commit import GroupCommit
 from casfs.fs.directories import Directories
 from casfs.fs.inodes import Inode, InodeTable
@@ -93,14 +94,19 @@ class Trash:
     """The trash of a mounted store. Owned by the thread that runs the file system.
 
     `off`: why there is none; "" when there is. `known`: inodes in the trash, directories and files, that the
-    kernel may hold: it was given them by a lookup or a listing. `stale`: those directories of them that have
-    got names since; `changed` is called when there are some.
+    kernel may hold: it was given them by a lookup or a listing.
     """
 
     def __init__(
-        self, store: Store, inodes: InodeTable, group: GroupCommit, directories: Directories
+        self,
+        store: Store,
+        inodes: InodeTable,
+        group: GroupCommit,
+        directories: Directories,
+        changes: Changes,
     ) -> None:
         self._directories = directories
+        self._changes = changes
         self._filestore = store.filestore
         self._rows = store.namespace.trash
         self._dentries = store.namespace.dentries
@@ -115,8 +121,6 @@ class Trash:
         self._rules: dict[bytes, RuleRow] = {}
         self.minimal_age_ns = MINIMAL_AGE_NS
         self.known: set[int] = set()
-        self.stale: set[int] = set()
-        self.changed: Callable[[], object] = lambda: None
         self.off = ""
         self.base = 0
         self.directory = 0
@@ -312,8 +316,6 @@ class Trash:
         self._group.count(len(batch))
         for directory in directories.values():
             self._touch(directory)
-        if self.stale:
-            self.changed()
 
     def _add_name(self, directory: int, cookie: int, name: bytes, ino: int, type_: int) -> None:
         """Give an inode a name in the trash that is taken, with ~2, ~3, ... behind it."""
@@ -331,7 +333,7 @@ class Trash:
 
     def _has_new_names(self, directory: Inode) -> None:
         if directory.ino in self.known:
-            self.stale.add(directory.ino)
+            self._changes.names_later(directory.ino)
 
     def _counterpart(self, date: bytes, place: _Place) -> Inode:
         """The directory of the trash for that day and place: it allows nothing that the original forbade."""

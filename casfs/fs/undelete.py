@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from casfs.errors import FsError
 from casfs.fs import acl
@@ -22,33 +22,23 @@ LOOK = 4_000
 
 @dataclass(slots=True)
 class Changed:
-    """What was restored or emptied, and what the kernel's caches have to be told.
-
-    `files`, `size`: how many, and their bytes. `skipped`: their names are taken. `names`: (directory, name,
-    inode number) of what is gone; `added`: (directory, name) of what is new; `inos`: whose attributes, or
-    for directories names, have changed.
-    """
+    """What was restored or emptied: how many files, and their bytes. `skipped`: their names are taken."""
 
     files: int = 0
     size: int = 0
     skipped: int = 0
-    names: list[tuple[int, bytes, int]] = field(default_factory=list)
-    added: list[tuple[int, bytes]] = field(default_factory=list)
-    inos: set[int] = field(default_factory=set)
 
 
-async def undelete(
-    fs: FileSystem, path: bytes, since_ns: int, before_ns: int, changed: Changed | None = None
-) -> Changed:
+async def undelete(fs: FileSystem, path: bytes, since_ns: int, before_ns: int) -> Changed:
     """Restore what had that path, in its newest version removed in [since_ns, before_ns), durable.
 
     A path of no file stands for all files that were below it, each in its newest version; those whose
     name is taken, or that of a directory on the way, are skipped. Missing directories are made, with mode
-    and owner of those that were there. `changed` is filled in even when this fails.
+    and owner of those that were there.
     Raises FsError ENOENT (nothing of it is in the trash), EEXIST or ENOTDIR (nothing could be restored for
     that reason), OSError.
     """
-    changed = Changed() if changed is None else changed
+    changed = Changed()
     path = b"/".join(part for part in path.split(b"/") if part not in (b"", b"."))
     await fs.group.durable()
     newest = await _newest(fs, path, since_ns, before_ns) if path else {}
@@ -104,7 +94,7 @@ async def _restore(fs: FileSystem, row: TrashRow, changed: Changed) -> None:
         above = fs.store.namespace.dentries.parent_of(above)
     parent = fs.inodes.get(ROOT_INO)
     for part, counterpart in zip(parts, reversed(counterparts), strict=True):
-        parent = await _directory(fs, parent, part, counterpart, changed)
+        parent = await _directory(fs, parent, part, counterpart)
     if fs.tree.lookup(parent.ino, name) is not None:
         raise FsError(errno.EEXIST, f"{os.fsdecode(row.path)} exists already; move it away first")
     inode = fs.inodes.get(row.ino)
@@ -112,15 +102,10 @@ async def _restore(fs: FileSystem, row: TrashRow, changed: Changed) -> None:
     await fs.tree.rename(origin, there, parent.ino, name, RENAME_NOREPLACE)
     changed.files += 1
     changed.size += inode.size
-    changed.names.append((origin, there, 0))
-    changed.added.append((parent.ino, name))
-    changed.inos |= {origin, parent.ino, inode.ino}
-    _prune(fs, origin, changed)
+    _prune(fs, origin)
 
 
-async def _directory(
-    fs: FileSystem, parent: Inode, name: bytes, counterpart: Inode, changed: Changed
-) -> Inode:
+async def _directory(fs: FileSystem, parent: Inode, name: bytes, counterpart: Inode) -> Inode:
     """The directory of that name, made like its counterpart in the trash if it is missing."""
     found = fs.tree.lookup(parent.ino, name)
     if found is not None:
@@ -135,24 +120,18 @@ async def _directory(
         fs.store.namespace.xattrs.set(made.ino, key, value)
         fs.xattrs.all(made)[key] = value
     fs.inodes.mark(made)
-    changed.added.append((parent.ino, name))
-    changed.inos.add(parent.ino)
     return made
 
 
 async def expire(
-    fs: FileSystem,
-    now_ns: int,
-    older_ns: int | None = None,
-    changed: Changed | None = None,
-    limit: int | None = None,
+    fs: FileSystem, now_ns: int, older_ns: int | None = None, limit: int | None = None
 ) -> Changed:
     """Remove for good what the rules keep no longer; with `older_ns`, all that was removed so long ago.
 
     Of a directory whose rule says 0 days, what came to the trash before is kept as long as without a rule.
-    `limit`: the oldest so many. `changed` is filled in even when this fails. Raises OSError.
+    `limit`: the oldest so many. Raises OSError.
     """
-    changed = Changed() if changed is None else changed
+    changed = Changed()
     if not fs.trash.directory:
         return changed
     if fs.trash.pending:
@@ -164,7 +143,7 @@ async def expire(
         await fs.group.begin()
         rows = fs.store.namespace.trash.oldest(now_ns - kept, after, STEP)
         if not rows:
-            _sweep(fs, now_ns - (max(map(kept_ns, rules)) if older_ns is None else older_ns), changed)
+            _sweep(fs, now_ns - (max(map(kept_ns, rules)) if older_ns is None else older_ns))
             return changed
         after = (rows[-1].deleted_ns, rows[-1].ino)
         if older_ns is None:
@@ -193,25 +172,25 @@ def _remove(fs: FileSystem, row: TrashRow, changed: Changed) -> None:
         fs.store.namespace.trash.remove([row.ino])
         if inode is not None:
             fs.directories.remove_all(names, inode)
-    for directory, name in names:
+    for _ in names:
         assert inode is not None
         changed.files += 1
         changed.size += inode.size
-        _dropped(fs, directory, name, inode, changed)
+        _dropped(fs, inode)
     for directory, _ in names:
-        _prune(fs, directory.ino, changed)
+        _prune(fs, directory.ino)
 
 
-def _sweep(fs: FileSystem, before_ns: int, changed: Changed) -> None:
+def _sweep(fs: FileSystem, before_ns: int) -> None:
     """Remove what programs have left empty, of the days before: there are no files any more."""
     date = iso_time(max(0, before_ns)).partition("T")[0].encode()
     for _, day, top, _ in fs.store.namespace.dentries.children(fs.trash.directory, 0, 1 << 31):
         if day[: len(date)] < date:
             for ino in fs.store.namespace.trash.directories_below(top):
-                _prune(fs, ino, changed)
+                _prune(fs, ino)
 
 
-def _prune(fs: FileSystem, ino: int, changed: Changed) -> None:
+def _prune(fs: FileSystem, ino: int) -> None:
     """Remove a directory of the trash if it is empty, then the one it was in, and so on."""
     dentries = fs.store.namespace.dentries
     while ino not in (fs.trash.base, fs.trash.directory) and dentries.is_empty(ino):
@@ -221,15 +200,12 @@ def _prune(fs: FileSystem, ino: int, changed: Changed) -> None:
         parent, name = names[0]
         above, inode = fs.inodes.get(parent), fs.inodes.get(ino)
         fs.directories.remove(above, name, inode)
-        _dropped(fs, above, name, inode, changed)
+        _dropped(fs, inode)
         ino = parent
 
 
-def _dropped(fs: FileSystem, directory: Inode, name: bytes, inode: Inode, changed: Changed) -> None:
+def _dropped(fs: FileSystem, inode: Inode) -> None:
     """A name in the trash has gone: its inode goes, unless the kernel may hold it: then that tells."""
-    if directory.ino in fs.trash.known:
-        changed.names.append((directory.ino, name, inode.ino))
-        changed.inos.add(directory.ino)
     if inode.ino in fs.trash.known:
         fs.trash.known.discard(inode.ino)
     elif fs.files.discard(inode):

@@ -1,46 +1,78 @@
-"""Telling the kernel what changed behind its back: by a command, not by a request."""
+"""The kernel's caches: the one place that tells it what it does not know by itself (fs/changes.py)."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Collection, Iterable
+import logging
+from collections.abc import AsyncIterator, Callable, Container, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pyfuse3
 import trio
 
-from casfs.fs.tree import Tree
+from casfs.fs.changes import Unseen
+from casfs.fs.filesystem import FileSystem
+
+log = logging.getLogger(__name__)
 
 
-async def forget(names: Iterable[tuple[int, bytes, int]], inos: Iterable[int]) -> set[tuple[int, bytes]]:
-    """Drop names, attributes and pages from the kernel's caches: the pages of a directory are its names.
+class KernelCaches:
+    """What one mount's kernel remembers: names, attributes, pages. Used from the event loop's thread; the
+    kernel is told by others, since it may have to wait for a request on the same directory, which this loop
+    serves (pyfuse3.invalidate_entry)."""
 
-    `names`: (directory, name, inode number), that of an inode that has no name any more, or 0. Without
-    being told of that the kernel would remember it, and let it stay here, until it needs the memory.
+    def __init__(self, fs: FileSystem) -> None:
+        self._fs = fs
+        self._wake = trio.Event()
+        fs.changes.wake = self._awaken
 
-    Gives the names the kernel did not know. In threads: the kernel may have to wait for a request on the same
-    directory, which this loop serves (pyfuse3.invalidate_entry).
-    """
-    unknown = set()
-    for parent, name, gone in names:
-        if not await trio.to_thread.run_sync(_forget_name, parent, name, gone):
-            unknown.add((parent, name))
-    for ino in inos:
-        await trio.to_thread.run_sync(_unless_unknown, pyfuse3.invalidate_inode, ino, False)
-    return unknown
+    def _awaken(self) -> None:
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Tell of directories that have got names by no command. Until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            later = list(self._fs.changes.later)
+            self._fs.changes.later.clear()
+            try:
+                await self.invalidate(later)
+            except OSError as error:
+                log.warning("the kernel may show what was in %d directories: %s", len(later), error)
+
+    @asynccontextmanager
+    async def told(self, held: Container[int] | None = None) -> AsyncIterator[None]:
+        """Tell the kernel of what is done inside, whether that ends well or not. `held` as in `Unseen`."""
+        with self._fs.changes.unseen(held) as unseen:
+            try:
+                yield
+            finally:
+                await self._tell(unseen)
+
+    async def _tell(self, unseen: Unseen) -> None:
+        """An inode without a name goes when the kernel forgets it: which it is told to, or it would remember
+        it until it needs the memory. One that it does not hold goes at once."""
+        left = []
+        for (directory, name), gone in unseen.names.items():
+            known = await trio.to_thread.run_sync(_invalidate_entry, directory, name, gone)
+            if gone and not known:
+                left.append(gone)
+        await self.invalidate(unseen.inos)
+        await self._fs.tree.forget(left)
+
+    async def invalidate(self, inos: Iterable[int]) -> None:
+        """Drop attributes and pages of inodes: the pages of a directory are its names."""
+        for ino in inos:
+            await trio.to_thread.run_sync(_unless_unknown, pyfuse3.invalidate_inode, ino, False)
 
 
-async def tell(tree: Tree, names: Collection[tuple[int, bytes, int]], inos: Iterable[int]) -> None:
-    """As `forget`. An inode without a name that the kernel does not hold has nobody to say when it may go: it
-    goes at once."""
-    unknown = await forget(names, inos)
-    await tree.forget([gone for parent, name, gone in names if (parent, name) in unknown])
-
-
-def _forget_name(parent: int, name: bytes, gone: int) -> bool:
-    if gone and _unless_unknown(pyfuse3.invalidate_entry, parent, name, gone):
+def _invalidate_entry(directory: int, name: bytes, gone: int) -> bool:
+    """Drop a name, and the inode `gone` that it was the last one of. False when the kernel knew nothing."""
+    if gone and _unless_unknown(pyfuse3.invalidate_entry, directory, name, gone):
         return True
-    return _unless_unknown(pyfuse3.invalidate_entry, parent, name)
+    return _unless_unknown(pyfuse3.invalidate_entry, directory, name)
 
 
 def write_back(ino: int) -> None:
@@ -50,7 +82,7 @@ def write_back(ino: int) -> None:
     _unless_unknown(pyfuse3.invalidate_inode, ino, False)
 
 
-def forget_attributes(ino: int) -> None:
+def invalidate_attributes(ino: int) -> None:
     """Drop the attributes of an inode that a request is under way for, at once: without its pages the kernel
     waits for nothing (fuse_reverse_inval_inode, fs/fuse/inode.c)."""
     _unless_unknown(pyfuse3.invalidate_inode, ino, True)

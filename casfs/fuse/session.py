@@ -12,6 +12,7 @@ from casfs.errors import MountError
 from casfs.fs.filesystem import FileSystem
 from casfs.fuse import accelerator, caches, loop
 from casfs.fuse.accelerated import Accelerated
+from casfs.fuse.caches import KernelCaches
 from casfs.fuse.committer import Committer
 from casfs.fuse.operations import Operations
 from casfs.fuse.options import SUBTYPE, MountOptions, Presentation, source_name
@@ -32,7 +33,8 @@ class Session:
         self._options = options
         self._store = fs.store.path
         self._files = fs.files
-        fs.files.attributes_changed = caches.forget_attributes
+        self.caches = KernelCaches(fs)
+        fs.files.attributes_changed = caches.invalidate_attributes
         presentation = Presentation(options.uid, options.gid, options.umask)
         verbs = Verbs(fs, durable_each=options.commit_interval == 0)
         verbs.write_pages_back = caches.write_back
@@ -81,7 +83,7 @@ class Session:
         inos = await self._files.let_go(blobs)
         if self._accelerated is not None:
             self._accelerated.let_go(inos)
-        await caches.forget((), inos)
+        await self.caches.invalidate(inos)
 
     def features(self) -> dict[str, str]:
         """What makes the mount fast, and why it is not where it is off."""

@@ -76,6 +76,6 @@ class LostAndFound:
 
     def _insert(self, parent: int, name: bytes, ino: int, mode: int) -> None:
         number, free = 1, name
-        while not self._namespace.dentries.insert(parent, self.next_cookie(), free, ino, mode >> 12):
+        while not self._repairs.add_name(parent, self.next_cookie(), free, ino, mode):
             number += 1
             free = name + b".%d" % number

@@ -50,6 +50,10 @@ class Repairs(Table):
 
     # dentry
 
+    def add_name(self, parent: int, cookie: int, name: bytes, ino: int, mode: int) -> bool:
+        """A name for an inode; False when it is taken."""
+        return self._namespace.dentries.insert(parent, cookie, name, ino, mode >> 12)
+
     def delete_name(self, dentry: Dentry) -> None:
         self._namespace.dentries.delete(dentry.parent, dentry.name)
 

@@ -93,7 +93,7 @@ async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Call
     fs = FileSystem(store, scheduler)
     await fs.start()
     session = Session(fs, scheduler, mountpoint, options)
-    trash = TrashService(fs, empties=not options.read_only)
+    trash = TrashService(fs, session.caches, empties=not options.read_only)
     pressure = Pressure(fs, trash, options.low_room)
     collector = Collector(fs, options.orphan_share)
     requests = Requests(fs, mountpoint, session, trash, pressure, collector)
@@ -106,6 +106,7 @@ async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Call
             nursery.start_soon(server.serve)
             nursery.start_soon(session.commit)
             nursery.start_soon(session.seal_resting)
+            nursery.start_soon(session.caches.run)
             nursery.start_soon(trash.run)
             if not options.read_only:
                 nursery.start_soon(pressure.run)

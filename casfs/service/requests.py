@@ -9,7 +9,6 @@ from typing import Any
 from casfs.control.protocol import Nanoseconds, Natural, path_of
 from casfs.fs import copy
 from casfs.fs.filesystem import FileSystem
-from casfs.fuse import caches
 from casfs.fuse.session import Session
 from casfs.maintenance import collect_mounted
 from casfs.namespace.collecting import Record
@@ -75,13 +74,13 @@ class Requests:
         return {}
 
     async def cp(self, src: str, dst: str, recursive: bool) -> dict[str, Any]:
-        moved = await copy.copy(self._fs, path_of(src), path_of(dst), recursive=recursive)
-        await caches.tell(self._fs.tree, moved.names, moved.inos)
+        async with self._session.caches.told():
+            await copy.copy(self._fs, path_of(src), path_of(dst), recursive=recursive)
         return {}
 
     async def mv(self, src: str, dst: str) -> dict[str, Any]:
-        moved = await copy.move(self._fs, path_of(src), path_of(dst))
-        await caches.tell(self._fs.tree, moved.names, moved.inos)
+        async with self._session.caches.told():
+            await copy.move(self._fs, path_of(src), path_of(dst))
         return {}
 
     async def collect(

@@ -1,9 +1,8 @@
-"""What the mount daemon does for the trash: the kernel's caches, the age of what is in it, the commands."""
+"""What the mount daemon does for the trash: the age of what is in it, and the commands."""
 
 from __future__ import annotations
 
 import logging
-import math
 import time
 from typing import Annotated, Any
 
@@ -14,7 +13,7 @@ from casfs.control.protocol import Nanoseconds, path_of
 from casfs.errors import UsageError
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.undelete import Changed, change_rule, expire, undelete
-from casfs.fuse import caches
+from casfs.fuse.caches import KernelCaches
 
 log = logging.getLogger(__name__)
 
@@ -31,32 +30,21 @@ Age = Annotated[float, msgspec.Meta(ge=0, le=36_500 * 86_400)]
 class TrashService:
     """Runs on the event loop's thread."""
 
-    def __init__(self, fs: FileSystem, *, empties: bool) -> None:
+    def __init__(self, fs: FileSystem, caches: KernelCaches, *, empties: bool) -> None:
         self._fs = fs
-        self._wake = trio.Event()
-        self._next = 0.0 if empties else math.inf
-        fs.trash.changed = self._woken
-
-    def _woken(self) -> None:
-        self._wake.set()
+        self._caches = caches
+        self._empties = empties
 
     async def run(self) -> None:
         """Until cancelled."""
         if self._fs.trash.off:
             log.warning("no trash: %s", self._fs.trash.off)
-        while True:
-            with trio.move_on_after(max(0.0, self._next - trio.current_time())):
-                await self._wake.wait()
-            self._wake = trio.Event()
-            stale = list(self._fs.trash.stale)
-            self._fs.trash.stale.clear()
+        while self._empties:
             try:
-                await caches.forget((), stale)
-                if trio.current_time() >= self._next:
-                    self._next = trio.current_time() + EMPTY_SECONDS
-                    await self._empty(None)
+                await self._empty(None)
             except OSError as error:
                 log.warning("the trash could not be looked after: %s", error)
+            await trio.sleep(EMPTY_SECONDS)
 
     async def _empty(self, older_ns: int | None) -> Changed:
         changed = await self._expire(older_ns, None)
@@ -71,16 +59,8 @@ class TrashService:
     async def _expire(self, older_ns: int | None, limit: int | None) -> Changed:
         if self._fs.group.failed:
             return Changed()
-        changed = Changed()
-        try:
-            await expire(self._fs, time.time_ns(), older_ns, changed, limit)
-        finally:
-            await self._tell(changed)
-        return changed
-
-    async def _tell(self, changed: Changed) -> None:
-        added = [(parent, name, 0) for parent, name in changed.added]
-        await caches.tell(self._fs.tree, [*changed.names, *added], changed.inos)
+        async with self._caches.told(self._fs.trash.known):
+            return await expire(self._fs, time.time_ns(), older_ns, limit)
 
     # Operations of the control socket
 
@@ -107,11 +87,8 @@ class TrashService:
         return {}
 
     async def undelete(self, path: str, since_ns: Nanoseconds, before_ns: Nanoseconds) -> dict[str, Any]:
-        changed = Changed()
-        try:
-            await undelete(self._fs, path_of(path), since_ns, before_ns, changed)
-        finally:
-            await self._tell(changed)
+        async with self._caches.told():
+            changed = await undelete(self._fs, path_of(path), since_ns, before_ns)
         return {"files": changed.files, "skipped": changed.skipped}
 
 

@@ -15,7 +15,7 @@ from casfs.fs import acl, commit, copy
 from casfs.fs.scheduler import run_inline
 from casfs.fs.trash import DAY_NS
 from casfs.fs.tree import RENAME_EXCHANGE
-from casfs.fs.undelete import Changed, change_rule, expire, undelete
+from casfs.fs.undelete import change_rule, expire, undelete
 from casfs.fuse.verbs import Verbs
 from casfs.namespace.trash import RuleRow
 from casfs.types import ROOT_INO
@@ -396,9 +396,11 @@ def test_what_is_old_leaves_the_trash_and_its_empty_directories_go(session: Sess
     kernel.names(bin_path("short"))
     kernel.names(bin_path("short/sub"))
     assert run_inline(expire(kernel.fs, now + 1 * DAY_NS)).files == 0
-    changed = run_inline(expire(kernel.fs, now + 3 * DAY_NS))
+    with kernel.fs.changes.unseen(kernel.fs.trash.known) as unseen:
+        changed = run_inline(expire(kernel.fs, now + 3 * DAY_NS))
     assert (changed.files, changed.size) == (1, 5)
-    assert [name for _, name, _ in changed.names] == [b"file", b"sub", b"short"]
+    assert [name for _, name in unseen.names] == [b"file", b"sub", b"short"]
+    assert all(unseen.names.values())
     kernel._forget()
     assert [path for path, _ in in_trash(kernel)] == [b"long/sub/file", b"off/sub/file"]
     assert run_inline(expire(kernel.fs, now + 15 * DAY_NS)).files == 1
@@ -603,9 +605,9 @@ def test_what_came_back_before_an_error_is_told(kernel: Kernel, monkeypatch: pyt
         return rename(parent, name, *args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(kernel.fs.tree, "rename", full)
-    changed = Changed()
-    fails(errno.ENOSPC, run_inline, undelete(kernel.fs, b"d", 0, 1 << 62, changed))
-    assert (changed.files, changed.added) == (1, [(kernel.inode("d").ino, b"a")])
+    with kernel.fs.changes.unseen() as unseen:
+        fails(errno.ENOSPC, run_inline, undelete(kernel.fs, b"d", 0, 1 << 62))
+    assert (kernel.inode("d").ino, b"a") in unseen.names
 
 
 @pytest.mark.parametrize("how", ["unlink", "rename"])

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from casfs.fs.undelete import change_rule
+from casfs.fuse.caches import KernelCaches
 from casfs.service import trash as module
 from casfs.service.trash import TrashService
 from casfs.store import create_store
@@ -22,11 +23,7 @@ def test_an_error_of_the_disk_while_the_trash_is_emptied_ends_no_mount(
     """It came out as an apsw.IOError, which nobody expected."""
     monkeypatch.setattr(module, "EMPTY_SECONDS", 0.01)
     failures = iter(range(3))
-
-    async def no_kernel(*_: object) -> set[tuple[int, bytes]]:
-        return set()
-
-    monkeypatch.setattr(module.caches, "forget", no_kernel)
+    monkeypatch.setattr("casfs.fuse.caches._unless_unknown", lambda *_: False)  # there is no kernel
 
     async def main() -> None:
         async with mounted(scratch / "store") as mount:
@@ -48,7 +45,7 @@ def test_an_error_of_the_disk_while_the_trash_is_emptied_ends_no_mount(
             now = time.time_ns()
             monkeypatch.setattr(time, "time_ns", lambda: now + 2 * 86_400 * 10**9)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(TrashService(mount.fs, empties=True).run)
+                nursery.start_soon(TrashService(mount.fs, KernelCaches(mount.fs), empties=True).run)
                 with trio.fail_after(30):
                     while rows.totals()[0]:  # noqa: ASYNC110 - there is no event: rows are looked at
                         await trio.sleep(0.01)
