@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from casfs.filestore.durable import Durable
-from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import InlineScheduler, run_inline
 from casfs.store import Store
+from casfs.trash.filesystem import file_system
 from tests.faults import FaultyDurable
 from tests.images import copy_store
 from tests.kernel import Kernel
@@ -37,7 +37,7 @@ class Session:
         self.store = Store(str(self.path), durable=durable)
         if isinstance(durable, FaultyDurable):
             durable.watch(self.store.namespace)
-        self.fs = FileSystem(self.store, InlineScheduler())
+        self.fs, _ = file_system(self.store, InlineScheduler())
         self.fs.files.seals_at_close = self.seals_at_close
         self.kernel = Kernel(self.fs)
         try:

@@ -18,6 +18,7 @@ FLOORS = (
     ("filestore", "namespace"),
     ("store",),
     ("fs",),
+    ("trash",),
     ("maintenance",),
     ("fuse", "control"),
     ("service",),

@@ -74,8 +74,8 @@ def _days(word: str) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     from casfs.control.client import Client
-    from casfs.fs.trash import iso_time
     from casfs.maintenance.trash import entries
+    from casfs.trash.policy import iso_time
 
     store = store_of(args.store)
     with contextlib.suppress(NotMounted):

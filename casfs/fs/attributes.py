@@ -8,10 +8,10 @@ import time
 from dataclasses import dataclass
 
 from casfs.errors import FsError
-from casfs.fs.commit import GroupCommit
 from casfs.fs.content import MAX_SIZE, Handle
+from casfs.fs.core import Core
 from casfs.fs.files import Files, mode_without_suid
-from casfs.fs.inodes import Inode, InodeTable
+from casfs.fs.inodes import Inode
 from casfs.fs.xattrs import ExtendedAttributes
 
 FIRST_TIME, LAST_TIME = (sign * ((1 << 63) // 10**9) * 10**9 for sign in (-1, 1))
@@ -43,11 +43,10 @@ class Changes:
 class Attributes:
     """The setattr verb. Owned by the thread that runs the file system."""
 
-    def __init__(
-        self, inodes: InodeTable, group: GroupCommit, files: Files, xattrs: ExtendedAttributes
-    ) -> None:
-        self._inodes = inodes
-        self._group = group
+    def __init__(self, core: Core, files: Files, xattrs: ExtendedAttributes) -> None:
+        self._inodes = core.inodes
+        self._group = core.group
+        self._places = core.places
         self._files = files
         self._xattrs = xattrs
 
@@ -66,7 +65,7 @@ class Attributes:
         if not group.active:
             await group.begin()
         if inode.is_directory and (changes.mode, changes.uid, changes.gid) != (None, None, None):
-            self._files.trash.directory_changed()
+            self._places.invalidate()
         if self._xattrs.all(inode):
             with self._xattrs.whole(inode):
                 await self._apply(inode, changes)

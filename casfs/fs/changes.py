@@ -7,7 +7,7 @@ that are `unseen` are collected for who tells the kernel (fuse/caches.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -18,11 +18,11 @@ class Unseen:
     """Changes that the kernel has not asked for.
 
     `names`: (directory, name) -> the number of the inode that has no name any more, or 0. `inos`: inodes
-    whose attributes or, of directories, names have changed. `held`: the directories that the kernel may know
-    names of; None for all.
+    whose attributes or, of directories, names have changed. `held`: may the kernel know names of that
+    directory? None: of every one.
     """
 
-    held: Container[int] | None = None
+    held: Callable[[int], bool] | None = None
     names: dict[tuple[int, bytes], int] = field(default_factory=dict)
     inos: set[int] = field(default_factory=set)
 
@@ -44,7 +44,7 @@ class Changes:
         self.wake: Callable[[], object] = lambda: None
 
     @contextmanager
-    def unseen(self, held: Container[int] | None = None) -> Iterator[Unseen]:
+    def unseen(self, held: Callable[[int], bool] | None = None) -> Iterator[Unseen]:
         """Collect what the task does inside: the kernel has not asked for it."""
         unseen = Unseen(held)
         before = _current.set(unseen)
@@ -59,7 +59,7 @@ class Changes:
         """A name was given, taken away, or stands for something else. `gone`: the number of the inode that it
         was the last name of."""
         unseen = _current.get()
-        if unseen is not None and (unseen.held is None or directory in unseen.held):
+        if unseen is not None and (unseen.held is None or unseen.held(directory)):
             key = directory, name
             unseen.names[key] = gone or unseen.names.get(key, 0)
             unseen.inos.add(directory)

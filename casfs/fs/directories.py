@@ -14,6 +14,8 @@ from casfs.errors import FsError
 from casfs.fs.changes import Changes
 from casfs.fs.commit import GroupCommit
 from casfs.fs.inodes import Inode, InodeTable
+from casfs.fs.nodes import Nodes
+from casfs.fs.places import Places
 from casfs.namespace.namespace import Namespace
 
 ABSENT_LIMIT = 1000
@@ -31,13 +33,21 @@ class Directories:
     """
 
     def __init__(
-        self, namespace: Namespace, inodes: InodeTable, group: GroupCommit, changes: Changes
+        self,
+        namespace: Namespace,
+        inodes: InodeTable,
+        group: GroupCommit,
+        changes: Changes,
+        places: Places,
+        nodes: Nodes,
     ) -> None:
         self._dentries = namespace.dentries
         self._savepoint = namespace.savepoint
         self._inodes = inodes
         self._group = group
         self._changes = changes
+        self._places = places
+        self._nodes = nodes
         self._absent: set[tuple[int, bytes]] = set()
         self.unlinked: set[int] = set()
         self.linkable: set[int] = set()
@@ -127,6 +137,7 @@ class Directories:
         self._dentries.delete(directory.ino, name)
         if inode.is_directory:
             directory.nlink -= 1
+            self._directory_gone(inode)
         self._lose_name(inode)
         self.touch(directory)
         self._group.count()
@@ -191,9 +202,11 @@ class Directories:
         if source.is_directory:
             origin.nlink -= 1
             to.nlink += 1
+            self._places.invalidate()
         if target is not None:
             if target.is_directory:
                 to.nlink -= 1
+                self._directory_gone(target)
             self._lose_name(target)
         self._inodes.changed(source)
         self._touch_both(origin, to)
@@ -210,6 +223,8 @@ class Directories:
             self._dentries.point(origin.ino, name, target.ino, target.mode >> 12)
         for directory, goes, comes in ((origin, source, target), (to, target, source)):
             directory.nlink += comes.is_directory - goes.is_directory
+        if source.is_directory or target.is_directory:
+            self._places.invalidate()
         self._inodes.changed(target)
         self._inodes.changed(source)
         self._touch_both(origin, to)
@@ -283,6 +298,10 @@ class Directories:
         """An inode has got, or lost, a name."""
         self._changes.name(directory.ino, name, 0 if inode.nlink else inode.ino)
         self._changes.inode(inode.ino)
+
+    def _directory_gone(self, directory: Inode) -> None:
+        self._places.forget(directory.ino)
+        self._nodes.kinds.pop(directory.ino, None)
 
     def _lose_name(self, inode: Inode) -> None:
         inode.nlink = 0 if inode.is_directory else inode.nlink - 1

@@ -13,9 +13,9 @@ from casfs.errors import FsError
 from casfs.fs.content import MAX_SIZE, MEMORY_LIMIT, Content, Handle
 from casfs.fs.contents import BUFFERED_LIMIT
 from casfs.fs.inodes import Inode
+from casfs.fs.policy import Policy
 from casfs.fs.resting import REST_SECONDS
 from casfs.fs.settling import Settling
-from casfs.fs.trash import Trash
 from casfs.syscalls import start_writeback
 
 log = logging.getLogger(__name__)
@@ -45,15 +45,15 @@ CAPABILITY = b"security.capability"
 class Files(Settling):
     """File verbs. Owned by the thread that runs the file system.
 
-    `trash` is set by who puts the file system together.
+    `policy` is set by who puts the file system together.
     """
 
-    trash: Trash
+    policy: Policy
 
     def open(self, inode: Inode, writable: bool, uid: int) -> Handle:
         """As `Contents.open`. Raises FsError EPERM for who wants to write in the trash."""
         if writable:
-            self.trash.check_unchanged(inode.ino)
+            self.policy.check_change(inode.ino)
         return super().open(inode, writable, uid)
 
     async def release(self, handle: Handle) -> None:
@@ -229,7 +229,7 @@ class Files(Settling):
         """
         if self._group.failed:
             raise FsError(errno.EROFS)
-        self.trash.check_unchanged(inode.ino)
+        self.policy.check_change(inode.ino)
         content = self._content(inode)
         if size == 0:
             await self._keep_truncated(content, handle, uid)
@@ -269,7 +269,7 @@ class Files(Settling):
         """What O_TRUNC asks for: no bytes are copied, nothing is sealed before the flush."""
         content = handle.content
         inode = content.inode
-        self.trash.check_unchanged(inode.ino)  # open(2) with O_RDONLY | O_TRUNC
+        self.policy.check_change(inode.ino)  # open(2) with O_RDONLY | O_TRUNC
         await self.drop_privileges(inode, bool(handle.uid))
         if inode.size or content.is_staged:
             await self._keep_truncated(content, handle, handle.uid)
@@ -286,17 +286,17 @@ class Files(Settling):
             self._inodes.changed(inode)
 
     async def _keep_truncated(self, content: Content, handle: Handle | None, uid: int) -> None:
-        """Bring what is about to be cut to nothing, on behalf of user `uid`, to the trash; what rests before
-        it is sealed as well."""
+        """Have the policy keep what is about to be cut to nothing on behalf of user `uid`, also what rests
+        before it is sealed."""
         inode = content.inode
         writers = content.writers - (handle is not None and handle.writable)
         since = max(inode.btime, inode.mtime)
-        if inode.staged is not None and not writers and self.trash.is_old_enough(since):
+        if inode.staged is not None and not writers and self.policy.keeps(since):
             with contextlib.suppress(OSError):
                 await self.seal_unwritten(content)
         if inode.blob is not None:
             await self._group.begin()
-            self.trash.keep_truncated(inode, uid)
+            self.policy.truncates(inode, uid)
 
     def _was_just_written(self, inode: Inode) -> bool:
         """Is a file that is emptied one that is rewritten all the time? Else it is as good as a new one."""

@@ -6,17 +6,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from casfs.fs.attributes import Attributes
-from casfs.fs.changes import Changes
-from casfs.fs.commit import GroupCommit
-from casfs.fs.directories import Directories
-from casfs.fs.inodes import InodeTable
+from casfs.fs.core import Core
+from casfs.fs.policy import Policy
 from casfs.fs.ranges import Ranges
 from casfs.fs.recovery import Recovery, recover
-from casfs.fs.scheduler import Mutex, Scheduler
-from casfs.fs.trash import STEP, Trash
+from casfs.fs.scheduler import Mutex
 from casfs.fs.tree import Tree
 from casfs.fs.xattrs import ExtendedAttributes
-from casfs.store import Store
+
+STEP = 128
+"""Of what the policy has noted, rows that are written before other requests are served: about 3 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,27 +48,26 @@ class FileSystem:
     says True. Set by who knows what is not needed (service/pressure.py).
     """
 
-    def __init__(self, store: Store, scheduler: Scheduler) -> None:
-        self.store = store
-        self.scheduler = scheduler
-        self.inodes = InodeTable(store.namespace)
-        self.group = GroupCommit(store, self.inodes, scheduler)
-        self.changes = Changes()
-        self.directories = Directories(store.namespace, self.inodes, self.group, self.changes)
-        self.trash = Trash(store, self.inodes, self.group, self.directories, self.changes)
-        self.files = Ranges(store, self.inodes, self.group, scheduler)
-        self.files.trash = self.trash
-        self.collecting = Mutex(scheduler)
+    def __init__(self, core: Core, policy: Policy) -> None:
+        self.store = core.store
+        self.scheduler = core.scheduler
+        self.inodes = core.inodes
+        self.group = core.group
+        self.changes = core.changes
+        self.nodes = core.nodes
+        self.directories = core.directories
+        self.policy = policy
+        self.files = Ranges(core.store, core.inodes, core.group, core.scheduler)
+        self.files.policy = policy
+        self.collecting = Mutex(core.scheduler)
         self.recovery = Recovery(clean=True)
         self.relieve: Callable[[], Awaitable[bool]] = _no_relief
         self.group.before_commit = self._before_commit
-        self.group.before_rows = self.trash.flush
+        self.group.before_rows = policy.flush
         self.group.before_durable = self.files.settle_due
-        self.xattrs = ExtendedAttributes(store, self.inodes, self.group, self.files, self.trash)
-        self.tree = Tree(
-            store, self.inodes, self.group, self.files, self.xattrs, self.trash, self.directories
-        )
-        self.attributes = Attributes(self.inodes, self.group, self.files, self.xattrs)
+        self.xattrs = ExtendedAttributes(core, self.files, policy)
+        self.tree = Tree(core, self.files, self.xattrs, policy)
+        self.attributes = Attributes(core, self.files, self.xattrs)
 
     async def start(self) -> None:
         """Clean up after a crash. Raises OSError."""
@@ -79,8 +77,8 @@ class FileSystem:
         """What can be done while operations go on."""
         await self.tree.forget_again()
         await self.files.write_back()
-        while self.trash.pending > STEP and self.group.active:
-            self.trash.flush(STEP)
+        while self.policy.pending > STEP and self.group.active:
+            self.policy.flush(STEP)
             await self.scheduler.pause()
 
     async def stop(self) -> None:
@@ -91,7 +89,7 @@ class FileSystem:
             self.files.close_all(self.inodes.get(ino))
         await self.tree.forget(list(self.tree.unlinked))
         await self.group.begin()
-        self.trash.flush()
+        self.policy.flush()
         self.inodes.return_numbers()
         await self.group.durable()
         await self.scheduler.run(self.store.filestore.remove_all_condemned)

@@ -9,7 +9,7 @@ from typing import Any
 
 from casfs.errors import FsError
 from casfs.fs.inodes import Inode, InodeTable
-from casfs.fs.trash import Trash
+from casfs.fs.nodes import Nodes
 from casfs.store import Store
 from casfs.types import ROOT_INO
 
@@ -29,11 +29,11 @@ NAME_LIMIT = 255
 class Listing:
     """Owned by the thread that runs the file system."""
 
-    def __init__(self, store: Store, inodes: InodeTable, trash: Trash) -> None:
+    def __init__(self, store: Store, inodes: InodeTable, nodes: Nodes) -> None:
         self._dentries = store.namespace.dentries
         self._inodes = inodes
-        self._trash = trash
-        self._in_trash = trash.known
+        self._nodes = nodes
+        self._kinds = nodes.kinds
 
     def list(self, ino: int, after: int) -> Iterator[tuple[int, bytes, Inode]]:
         """(cookie, name, inode) of the entries behind the cookie `after`; 0 begins with "." and "..".
@@ -46,11 +46,11 @@ class Listing:
             yield 2, b"..", self._dot(ino, b"..")
         glimpse = self._inodes.glimpse
         after = max(after, 2)
-        hidden = self._hidden(ino)
+        hidden = self._nodes.hidden.get(ino, 0)
         while True:
             rows = self._dentries.list_inodes(ino, after, LIST_CHUNK)
-            if ino in self._in_trash:
-                self._in_trash.update(row[2] for row in rows)
+            if ino in self._kinds:
+                self._kinds[ino].given(row[2] for row in rows)
             for row in rows:
                 if row[2] == hidden:
                     continue
@@ -61,7 +61,7 @@ class Listing:
 
     def names(self, ino: int, after: int, limit: int) -> Rows:
         """As `list`, but (cookie, name, inode number, type), up to `limit` rows besides "." and ".."."""
-        hidden = self._hidden(ino)
+        hidden = self._nodes.hidden.get(ino, 0)
         listed = self._dentries.children(ino, max(after, 2), limit + bool(hidden))
         if hidden:
             listed = [row for row in listed if row[2] != hidden][:limit]
@@ -70,17 +70,13 @@ class Listing:
     def rows(self, ino: int, after: int, limit: int) -> Rows:
         """As `names`, but those besides "." and ".." are rows of `Dentries.list_attributes`: an inode in
         memory is newer, and one that is only there has NULL for attributes."""
-        hidden = self._hidden(ino)
+        hidden = self._nodes.hidden.get(ino, 0)
         listed = self._dentries.list_attributes(ino, max(after, 2), limit + bool(hidden))
         if hidden:
             listed = [row for row in listed if row[2] != hidden][:limit]
-        if ino in self._in_trash:
-            self._in_trash.update(row[2] for row in listed)
+        if ino in self._kinds:
+            self._kinds[ino].given(row[2] for row in listed)
         return [*self._dots(ino, after), *listed]
-
-    def _hidden(self, ino: int) -> int:
-        """The inode number that a listing of that directory leaves out, 0 for none."""
-        return self._trash.base if ino == ROOT_INO else 0
 
     def _dots(self, ino: int, after: int) -> Rows:
         if after >= 2:

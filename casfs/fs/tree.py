@@ -10,15 +10,12 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from casfs.errors import FsError
-from casfs.fs.commit import GroupCommit
-from casfs.fs.directories import Directories
+from casfs.fs.core import Core
 from casfs.fs.files import Files
-from casfs.fs.inodes import Inode, InodeTable
+from casfs.fs.inodes import Inode
 from casfs.fs.listing import NAME_LIMIT, Listing
-from casfs.fs.trash import CASFS, Reason, Trash
+from casfs.fs.policy import Policy, Reason
 from casfs.fs.xattrs import ExtendedAttributes
-from casfs.store import Store
-from casfs.types import ROOT_INO
 
 TARGET_LIMIT = 4095
 LINK_LIMIT = (1 << 31) - 1
@@ -44,26 +41,18 @@ class Tree(Listing):
     `unlinked`, `_linkable`: those of `Directories`. `_forgotten`: of them, what the kernel knows no more.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        inodes: InodeTable,
-        group: GroupCommit,
-        files: Files,
-        xattrs: ExtendedAttributes,
-        trash: Trash,
-        directories: Directories,
-    ) -> None:
-        super().__init__(store, inodes, trash)
-        self._directories = directories
-        self._filestore = store.filestore
-        self._namespace = store.namespace
-        self._group = group
+    def __init__(self, core: Core, files: Files, xattrs: ExtendedAttributes, policy: Policy) -> None:
+        super().__init__(core.store, core.inodes, core.nodes)
+        self._directories = core.directories
+        self._filestore = core.store.filestore
+        self._namespace = core.store.namespace
+        self._group = core.group
         self._files = files
         self._xattrs = xattrs
+        self._policy = policy
         self.answer: Callable[[object], object] = lambda _: None
-        self.unlinked = directories.unlinked
-        self._linkable = directories.linkable
+        self.unlinked = core.directories.unlinked
+        self._linkable = core.directories.linkable
         self._forgotten: set[int] = set()
 
     def lookup(self, parent: int, name: bytes) -> Inode | None:
@@ -73,21 +62,16 @@ class Tree(Listing):
         except OverflowError:  # a number of 2^63 or more, which open_by_handle_at(2) lets anybody ask for
             raise FsError(errno.ESTALE) from None
         if ino is not None:
-            if parent in self._in_trash:
-                self._in_trash.add(ino)
+            if parent in self._kinds:
+                self._kinds[parent].given((ino,))
             return self._inodes.get(ino)
         if name == b"." or name == b"..":
             return self._dot(parent, name)
         if len(name) > NAME_LIMIT:
             raise FsError(errno.ENAMETOOLONG)
-        if parent in self._in_trash:
-            return None
-        self._directories.note_absent(parent, name)
+        if parent not in self._kinds:
+            self._directories.note_absent(parent, name)
         return None
-
-    def may_appear(self, parent: int, name: bytes) -> bool:
-        """May a name that is not there come without a request for it? Others do not."""
-        return parent in self._in_trash or (parent == ROOT_INO and name == CASFS)
 
     # Making
 
@@ -162,7 +146,7 @@ class Tree(Listing):
             raise FsError(errno.ENAMETOOLONG)
         if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
             raise FsError(errno.EINVAL)
-        self._trash.check_name(ino, name)
+        self._policy.check_add(ino, name)
         directory = self._inodes.get(ino)
         if not directory.is_directory:
             raise FsError(errno.ENOTDIR)
@@ -179,12 +163,12 @@ class Tree(Listing):
 
     def replace(self, parent: int, name: bytes, inode: Inode, there: Inode) -> None:
         """Give a copied file its first name, which another file has. Inside a transaction."""
-        noted = self._trash.noted()
+        noted = self._policy.noted()
         try:
-            self._bring_to_trash(there, parent, name, os.geteuid(), Reason.REPLACED)
+            self._policy.leaves(there, parent, name, os.geteuid(), Reason.REPLACED)
             self._directories.point(self._inodes.get(parent), name, inode, there)
         except BaseException:
-            self._trash.forget_since(noted)
+            self._policy.forget_since(noted)
             raise
 
     async def link(self, ino: int, parent: int, name: bytes) -> Inode:
@@ -201,7 +185,7 @@ class Tree(Listing):
             await self._files.settle_closed(inode)
         await self._files.begin_in_order()
         directory = self._directory(parent, name)
-        self._trash.check_unchanged(ino)
+        self._policy.check_change(ino)
         if inode.is_directory:
             raise FsError(errno.EPERM)
         if not inode.nlink and ino not in self._linkable:
@@ -226,17 +210,17 @@ class Tree(Listing):
         if inode.is_directory:
             raise FsError(errno.EISDIR)
         if self._files.rests(inode):
-            await self._seal_for_trash(inode)
+            await self._seal_to_keep(inode)
             if self._existing(parent, name) is not inode:
                 raise FsError(errno.ENOENT)
         directory = self._inodes.get(parent)
         self.answer(None)
-        noted = self._trash.noted()
+        noted = self._policy.noted()
         try:
-            self._bring_to_trash(inode, parent, name, uid, Reason.REMOVED)
+            self._policy.leaves(inode, parent, name, uid, Reason.REMOVED)
             self._directories.remove(directory, name, inode)
         except BaseException:
-            self._trash.forget_since(noted)
+            self._policy.forget_since(noted)
             raise
         return inode
 
@@ -245,24 +229,15 @@ class Tree(Listing):
         await self._group.begin()
         inode = self._existing(parent, name)
         self._check_empty(inode)
-        self._trash.check_own(inode.ino)
+        self._policy.check_leave(inode.ino)
         directory = self._inodes.get(parent)
         self.answer(None)
         self._directories.remove(directory, name, inode)
-        self._trash.directory_gone(inode.ino)
         return inode
 
-    def _bring_to_trash(self, inode: Inode, parent: int, name: bytes, uid: int, reason: str) -> None:
-        """A name of a file is about to go, by what `uid` does: the last one brings it to the trash, or out
-        of it."""
-        if parent in self._in_trash:
-            self._trash.gone(inode)
-        elif inode.nlink == 1:
-            self._trash.keep(inode, parent, name, uid, reason)
-
-    async def _seal_for_trash(self, inode: Inode) -> None:
+    async def _seal_to_keep(self, inode: Inode) -> None:
         """What rests before it is sealed is kept as well; what cannot be sealed is removed all the same."""
-        if inode.nlink == 1 and self._trash.is_old_enough(inode.btime):
+        if inode.nlink == 1 and self._policy.keeps(inode.btime):
             with contextlib.suppress(OSError):
                 await self._files.seal_closed(inode)
             await self._files.begin_in_order()
@@ -332,13 +307,13 @@ class Tree(Listing):
         if replaces and not flags and target_ino is not None:
             replaced = self._inodes.get(target_ino)
             if self._files.rests(replaced):
-                await self._seal_for_trash(replaced)
+                await self._seal_to_keep(replaced)
                 source = self._existing(parent, name)
                 target_ino = self._dentries.find(new_parent, new_name)
         to = self._directory(new_parent, new_name)
-        self._trash.check_own(source.ino)
-        if (flags & RENAME_EXCHANGE or leaves_whiteout) and parent in self._in_trash:
-            raise FsError(errno.EPERM)
+        self._policy.check_leave(source.ino)
+        if flags & RENAME_EXCHANGE or leaves_whiteout:
+            self._policy.check_swap(parent)
         target = None if target_ino is None else self._inodes.get(target_ino)
         if target is not None and flags & RENAME_NOREPLACE:
             raise FsError(errno.EEXIST)
@@ -356,26 +331,20 @@ class Tree(Listing):
             self._filestore.claim_rows(ROW_BYTES)
         origin = self._inodes.get(parent)
         self.answer(None)
-        noted = self._trash.noted()
+        noted = self._policy.noted()
         move = (origin, name, to, new_name, source)
         try:
             if target is not None and not flags and not target.is_directory:
-                self._bring_to_trash(target, new_parent, new_name, uid, Reason.REPLACED)
+                self._policy.leaves(target, new_parent, new_name, uid, Reason.REPLACED)
             if leaves_whiteout:
                 self._leave_whiteout(origin, name, source, target, to, new_name, uid, gid)
             elif flags and target is not None:
                 self._directories.exchange(*move, target)
-            elif parent in self._in_trash:
-                self._directories.move(*move, target, beside=partial(self._trash.restored, source))
             else:
-                self._directories.move(*move, target)
+                self._directories.move(*move, target, beside=self._policy.moves_out(source, parent))
         except BaseException:
-            self._trash.forget_since(noted)
+            self._policy.forget_since(noted)
             raise
-        if target is not None and target.is_directory and not flags:
-            self._trash.directory_gone(target.ino)
-        if source.is_directory or (target is not None and target.is_directory):
-            self._trash.directory_changed()
 
     def _leave_whiteout(
         self,

@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator
 
 from casfs.errors import FsError
 from casfs.fs import acl
-from casfs.fs.commit import GroupCommit
+from casfs.fs.core import Core
 from casfs.fs.files import Files
-from casfs.fs.inodes import Inode, InodeTable
-from casfs.fs.trash import ATTRIBUTES, Trash
-from casfs.store import Store
+from casfs.fs.inodes import Inode
+from casfs.fs.policy import Policy
 
 DIGEST = b"user.casfs.blake3"
 """Read-only: the digest of a sealed regular file in 64 hex characters. Not listed: no tool shall copy it."""
@@ -32,16 +31,15 @@ _PREFIXES = (b"user.", b"trusted.", b"security.")
 class ExtendedAttributes:
     """The xattr verbs. Owned by the thread that runs the file system."""
 
-    def __init__(
-        self, store: Store, inodes: InodeTable, group: GroupCommit, files: Files, trash: Trash
-    ) -> None:
-        self._trash = trash
-        self._filestore = store.filestore
-        self._rows = store.namespace.xattrs
-        self._savepoint = store.namespace.savepoint
-        self._inodes = inodes
-        self._group = group
+    def __init__(self, core: Core, files: Files, policy: Policy) -> None:
+        self._filestore = core.store.filestore
+        self._rows = core.store.namespace.xattrs
+        self._savepoint = core.store.namespace.savepoint
+        self._inodes = core.inodes
+        self._group = core.group
+        self._places = core.places
         self._files = files
+        self._policy = policy
 
     def all(self, inode: Inode) -> dict[bytes, bytes]:
         """Every stored attribute of an inode, kept with it while it is in memory."""
@@ -57,8 +55,8 @@ class ExtendedAttributes:
             if digest is None:
                 raise FsError(errno.ENODATA)
             return digest.hex().encode()
-        if name in ATTRIBUTES:
-            computed = self._trash.attribute(ino, name)
+        if name in self._policy.attributes:
+            computed = self._policy.attribute(ino, name)
             if computed is None:
                 raise FsError(errno.ENODATA)
             return computed
@@ -104,7 +102,7 @@ class ExtendedAttributes:
             raise FsError(errno.ENODATA)
         await self._group.begin()
         if inode.is_directory:
-            self._trash.directory_changed()
+            self._places.invalidate()
         self._drop(inode, name)
         self._inodes.changed(inode)
         self._group.count()
@@ -141,7 +139,7 @@ class ExtendedAttributes:
         await self._group.begin()
         self._filestore.claim_rows(512 + len(value))
         if inode.is_directory:
-            self._trash.directory_changed()
+            self._places.invalidate()
         mode = inode.mode
         if name == acl.ACCESS and entries:
             mode = mode & ~0o777 | acl.mode_of(entries)

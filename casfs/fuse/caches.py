@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import AsyncIterator, Callable, Container, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -43,7 +43,7 @@ class KernelCaches:
                 log.warning("the kernel may show what was in %d directories: %s", len(later), error)
 
     @asynccontextmanager
-    async def told(self, held: Container[int] | None = None) -> AsyncIterator[None]:
+    async def told(self, held: Callable[[int], bool] | None = None) -> AsyncIterator[None]:
         """Tell the kernel of what is done inside, whether that ends well or not. `held` as in `Unseen`."""
         with self._fs.changes.unseen(held) as unseen:
             try:

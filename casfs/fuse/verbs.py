@@ -100,7 +100,7 @@ class Verbs:
 
     def lookup(self, parent: int, name: bytes) -> Inode | None:
         inode = self.tree.lookup(parent, name)
-        if inode is None and self.tree.may_appear(parent, name):
+        if inode is None and self.fs.nodes.may_appear(parent, name):
             raise FsError(errno.ENOENT)  # which the kernel does not remember
         return inode
 

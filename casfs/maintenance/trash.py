@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from casfs.fs.trash import MINIMAL_AGE_NS
-from casfs.fs.undelete import kept_ns
 from casfs.namespace.trash import RuleRow, TrashRow
 from casfs.store import Store
+from casfs.trash.policy import MINIMAL_AGE_NS
+from casfs.trash.undelete import kept_ns
 
 
 @contextlib.contextmanager

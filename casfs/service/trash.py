@@ -12,8 +12,9 @@ import trio
 from casfs.control.protocol import Nanoseconds, path_of
 from casfs.errors import UsageError
 from casfs.fs.filesystem import FileSystem
-from casfs.fs.undelete import Changed, change_rule, expire, undelete
 from casfs.fuse.caches import KernelCaches
+from casfs.trash.policy import Trash
+from casfs.trash.undelete import Changed, change_rule, expire, undelete
 
 log = logging.getLogger(__name__)
 
@@ -30,15 +31,16 @@ Age = Annotated[float, msgspec.Meta(ge=0, le=36_500 * 86_400)]
 class TrashService:
     """Runs on the event loop's thread."""
 
-    def __init__(self, fs: FileSystem, caches: KernelCaches, *, empties: bool) -> None:
+    def __init__(self, fs: FileSystem, trash: Trash, caches: KernelCaches, *, empties: bool) -> None:
         self._fs = fs
+        self._trash = trash
         self._caches = caches
         self._empties = empties
 
     async def run(self) -> None:
         """Until cancelled."""
-        if self._fs.trash.off:
-            log.warning("no trash: %s", self._fs.trash.off)
+        if self._trash.off:
+            log.warning("no trash: %s", self._trash.off)
         while self._empties:
             try:
                 await self._empty(None)
@@ -59,8 +61,8 @@ class TrashService:
     async def _expire(self, older_ns: int | None, limit: int | None) -> Changed:
         if self._fs.group.failed:
             return Changed()
-        async with self._caches.told(self._fs.trash.known):
-            return await expire(self._fs, time.time_ns(), older_ns, limit)
+        async with self._caches.told(self._trash.holds):
+            return await expire(self._fs, self._trash, time.time_ns(), older_ns, limit)
 
     # Operations of the control socket
 
@@ -70,7 +72,7 @@ class TrashService:
     @property
     def state(self) -> str:
         """For `casfs status`."""
-        return f"off: {self._fs.trash.off}" if self._fs.trash.off else "on"
+        return f"off: {self._trash.off}" if self._trash.off else "on"
 
     async def empty(self, older_seconds: Age | None) -> dict[str, Any]:
         """By age, or everything that was removed so many seconds ago."""
@@ -83,12 +85,12 @@ class TrashService:
     ) -> dict[str, Any]:
         if any("\n" in pattern or not _is_text(pattern) for pattern in exclude or ()):
             raise UsageError("bad arguments: a pattern with a line break, or that is not UTF-8")
-        await change_rule(self._fs, path_of(directory), days, exclude, minimal_age)
+        await change_rule(self._fs, self._trash, path_of(directory), days, exclude, minimal_age)
         return {}
 
     async def undelete(self, path: str, since_ns: Nanoseconds, before_ns: Nanoseconds) -> dict[str, Any]:
         async with self._caches.told():
-            changed = await undelete(self._fs, path_of(path), since_ns, before_ns)
+            changed = await undelete(self._fs, self._trash, path_of(path), since_ns, before_ns)
         return {"files": changed.files, "skipped": changed.skipped}
 
 

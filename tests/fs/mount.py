@@ -18,6 +18,7 @@ from casfs.fs.filesystem import FileSystem
 from casfs.fs.inodes import Inode
 from casfs.fuse.scheduler import TrioScheduler
 from casfs.store import Store, database_path
+from casfs.trash.filesystem import file_system
 from casfs.types import ROOT_INO
 from tests.faults import FaultyDurable
 
@@ -125,7 +126,7 @@ async def mounted(path: Path) -> AsyncIterator[Mount]:
     seam = FaultyDurable()
     store = Store(str(path), durable=seam)
     seam.watch(store.namespace)
-    fs = FileSystem(store, TrioScheduler())
+    fs, _ = file_system(store, TrioScheduler())
     await fs.start()
     try:
         yield Mount(fs, seam)

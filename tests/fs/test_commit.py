@@ -15,6 +15,7 @@ from casfs.fs.commit import GroupCommit
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import run_inline
 from casfs.store import Store, create_store
+from casfs.trash.filesystem import file_system
 from tests.faults import FaultyDurable
 from tests.full_log import FullLog
 from tests.images import copy_store
@@ -249,7 +250,7 @@ def test_readonly_stores_have_no_groups(store_path: Path) -> None:
     from casfs.fs.scheduler import InlineScheduler
 
     store = Store(str(store_path), readonly=True)
-    fs = FileSystem(store, InlineScheduler())
+    fs, _ = file_system(store, InlineScheduler())
     kernel = Kernel(fs)
     assert kernel.tree() == {}
     with pytest.raises(FsError) as raised:

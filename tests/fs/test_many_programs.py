@@ -17,10 +17,10 @@ from casfs.errors import FsError
 from casfs.fs import copy
 from casfs.fs.attributes import Changes
 from casfs.fs.content import Handle
-from casfs.fs.filesystem import FileSystem
 from casfs.fs.tree import RENAME_EXCHANGE
 from casfs.fuse.scheduler import TrioScheduler
 from casfs.store import Store, Turnstile, create_store
+from casfs.trash.filesystem import file_system
 from casfs.types import ROOT_INO
 from tests.faults import FaultyDurable
 from tests.fs.mount import Mount, Run, mounted
@@ -249,7 +249,7 @@ def test_many_programs_on_a_bad_disk(scratch: Path, seed: int, error: int) -> No
         seam = FaultyDurable()
         store = Store(str(scratch / "store"), durable=seam)
         seam.watch(store.namespace)
-        fs = FileSystem(store, TrioScheduler())
+        fs, _ = file_system(store, TrioScheduler())
         await fs.start()
         mount = Mount(fs, seam)
         programs = [FailingProgram(mount, number, random.Random(seed * 100 + number)) for number in range(6)]

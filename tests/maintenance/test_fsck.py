@@ -18,6 +18,7 @@ from casfs.maintenance.fsck import Problem, check
 from casfs.maintenance.problems import Severity
 from casfs.namespace.checks import Checks
 from casfs.store import Store
+from casfs.trash.filesystem import file_system
 from tests.maintenance.defects import DEFECTS, Defect
 from tests.maintenance.stores import ONE, ORPHAN, TWO, Damaged, make_file
 
@@ -171,7 +172,7 @@ def test_a_damaged_page_is_told_and_nothing_else_is_believed(store: Damaged) -> 
 def busy(store: Damaged):
     """The store in use in this process: what is done stays uncommitted."""
     used = Store(str(store))
-    fs = FileSystem(used, InlineScheduler())
+    fs, _ = file_system(used, InlineScheduler())
     run_inline(fs.start())
     yield fs
     run_inline(fs.stop())

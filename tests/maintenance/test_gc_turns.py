@@ -220,7 +220,7 @@ def test_the_trash_of_an_unmounted_store_is_emptied_step_by_step(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the steps a mount gets the store; a stop is heeded there."""
-    session.kernel.fs.trash.minimal_age_ns = 0
+    session.kernel.fs.policy.minimal_age_ns = 0
     make(session, 5)
     session.kernel.sync()
     remove(session, 5)

@@ -15,13 +15,13 @@ import pytest
 from blake3 import blake3
 
 from casfs.errors import FormatError, StoreNotFound
-from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import InlineScheduler, run_inline
 from casfs.maintenance import heal as healing
 from casfs.maintenance.heal import HealReport, heal
 from casfs.maintenance.offline import opened
 from casfs.maintenance.scrub import scrub
 from casfs.store import Store, create_store
+from casfs.trash.filesystem import file_system
 from tests.invariants import assert_clean
 from tests.maintenance.cut_off import CutOff, cut_at
 from tests.maintenance.stores import ONE, ORPHAN, TWO, Damaged, make_file
@@ -235,7 +235,7 @@ def test_a_store_in_use_is_healed(store: Damaged, source: Path) -> None:
     rotten(store)
     ino = store.ino("/a/one")
     used = Store(str(store))
-    fs = FileSystem(used, InlineScheduler())
+    fs, _ = file_system(used, InlineScheduler())
     run_inline(fs.start())
     make_file(fs, 1, b"new", b"committed before")
     run_inline(fs.group.durable())

@@ -15,11 +15,11 @@ import pytest
 
 from casfs.errors import StoreLocked
 from casfs.filestore.filestore import FileStore
-from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import InlineScheduler, run_inline
 from casfs.maintenance.fsck import check, repair
 from casfs.maintenance.offline import opened
 from casfs.store import Store
+from casfs.trash.filesystem import file_system
 from tests.images import copy_store
 from tests.invariants import assert_clean
 from tests.maintenance.cut_off import CutOff, cut_at
@@ -278,7 +278,7 @@ def test_a_damaged_page_is_left_to_a_backup(store: Damaged) -> None:
 
 def test_what_a_crash_leaves_is_no_error_and_repair_does_what_a_start_does(store: Damaged) -> None:
     used = Store(str(store))
-    fs = FileSystem(used, InlineScheduler())
+    fs, _ = file_system(used, InlineScheduler())
     run_inline(fs.start())
     unlinked = fs.files.open(fs.inodes.get(make_file(fs, 1, b"unlinked", b"still open")), False, 0)
     run_inline(fs.tree.unlink(1, b"unlinked"))

@@ -16,7 +16,6 @@ import pytest
 from blake3 import blake3
 
 from casfs.errors import StoreLocked
-from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import InlineScheduler, run_inline
 from casfs.maintenance import batch, verify
 from casfs.maintenance import scrub as scrubbing
@@ -24,6 +23,7 @@ from casfs.maintenance.fsck import check
 from casfs.maintenance.offline import opened
 from casfs.maintenance.scrub import ScrubReport, scrub, scrub_lock, scrub_slice
 from casfs.store import Store
+from casfs.trash.filesystem import file_system
 from tests.invariants import assert_clean
 from tests.maintenance.stores import ONE, ORPHAN, TWO, Damaged, make_file
 
@@ -433,7 +433,7 @@ def test_a_store_in_use_is_scrubbed(store: Damaged) -> None:
     store.overwrite(store.blob(TWO), TWO[:-1] + b"!")
     ino = store.ino("/a/deep/two")
     used = Store(str(store))
-    fs = FileSystem(used, InlineScheduler())
+    fs, _ = file_system(used, InlineScheduler())
     run_inline(fs.start())
     make_file(fs, 1, b"new", b"committed" * 1000)
     run_inline(fs.group.durable())
@@ -457,7 +457,7 @@ def test_what_is_written_while_the_last_blobs_are_read_is_for_the_next_pass(
 ) -> None:
     """A scrub of a store in use is complete all the same: it once said that it had been stopped."""
     used = Store(str(store))
-    fs = FileSystem(used, InlineScheduler())
+    fs, _ = file_system(used, InlineScheduler())
     run_inline(fs.start())
     advance = scrubbing.Scrub._advance
 

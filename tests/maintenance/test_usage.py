@@ -15,6 +15,7 @@ from casfs.fs.scheduler import InlineScheduler, run_inline
 from casfs.maintenance.offline import opened
 from casfs.maintenance.usage import Usage, UsageRow, summarize
 from casfs.store import Store, create_store
+from casfs.trash.filesystem import file_system
 from tests.maintenance.stores import ONE, ORPHAN, TWO, Damaged, make_directory, make_file
 
 
@@ -111,7 +112,7 @@ def test_only_regular_files_count(store: Damaged) -> None:
 @pytest.fixture
 def busy(store: Damaged) -> Iterator[FileSystem]:
     used = Store(str(store))
-    fs = FileSystem(used, InlineScheduler())
+    fs, _ = file_system(used, InlineScheduler())
     run_inline(fs.start())
     yield fs
     run_inline(fs.stop())

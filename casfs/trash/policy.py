@@ -16,17 +16,17 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from datetime import UTC, datetime
+from functools import partial
+from typing import NamedTuple
 
 from casfs.errors import FsError
-from casfs.fs import acl
-from casfs.fs.changes import Changes
-from casfs.fs.commit import GroupCommit
-from casfs.fs.directories import Directories
-from casfs.fs.inodes import Inode, InodeTable
+from casfs.fs.core import Core
+from casfs.fs.inodes import Inode
+from casfs.fs.places import Place
+from casfs.fs.policy import Reason
 from casfs.namespace.trash import RuleRow, TrashRow
-from casfs.store import Store
 from casfs.types import ROOT_INO
 
 CASFS = b".casfs"
@@ -41,11 +41,8 @@ DEFAULT_DAYS = 14
 
 DAY_NS = 86400 * 10**9
 
-STEP = 128
-"""Files that come to the trash, or leave it, before other requests are served again: about 3 ms."""
-
-PLACES = 1000
-"""Directories whose path is remembered."""
+DECISIONS = 1000
+"""Places for which it is remembered what the rules say, and names that were taken."""
 
 ROW_BYTES = 1536
 """What one file in the trash may take on disk, rows and indexes, roughly and rather more."""
@@ -58,72 +55,56 @@ _BLOB = 11
 _FILE = stat.S_IFREG >> 12
 
 
-class Reason:
-    """Why a file is in the trash (maintenance.sql)."""
+class _Decision(NamedTuple):
+    """What the rules say of files in a directory."""
 
-    REMOVED = "removed"
-    REPLACED = "replaced"
-    TRUNCATED = "truncated"
-
-
-_Level = tuple[bytes, int, int, int, dict[bytes, bytes]]
-"""A directory on the way to a file as it was when the file went: name, mode, uid, gid, access list."""
-
-
-class _Place:
-    """A directory files are removed from: the directories that lead there."""
-
-    __slots__ = ("chain", "excluded", "keeps", "path")
-
-    def __init__(self, chain: tuple[_Level, ...], rule: RuleRow, *, inside: bool) -> None:
-        self.chain = chain
-        self.path = b"".join(level[0] + b"/" for level in chain)
-        self.keeps = rule.days > 0 and not inside
-        patterns = "|".join(fnmatch.translate(pattern) for pattern in rule.exclude)
-        self.excluded = re.compile(patterns).match if patterns else None
+    keeps: bool
+    excluded: Callable[[str], object] | None
 
 
 _Removed = tuple[
-    _Place, bytes, int, int, str, dict[bytes, bytes], int, int, int, int, int, int | None, int, int, int
+    Place, bytes, int, int, Reason, dict[bytes, bytes], int, int, int, int, int, int | None, int, int, int
 ]
 """A file as it was: place, name, time of removal, uid of who did it, reason, attributes; then as in the row
 of an inode mode, uid, gid, size, allocated, blob, atime, mtime, btime. Plain: made while others wait."""
 
 
 class Trash:
-    """The trash of a mounted store. Owned by the thread that runs the file system.
+    """The trash of a mounted store: a policy, and a kind of directory. Owned by the thread that runs the file
+    system.
 
-    `off`: why there is none; "" when there is. `known`: inodes in the trash, directories and files, that the
-    kernel may hold: it was given them by a lookup or a listing.
+    `off`: why there is none; "" when there is. Of its inodes, directories and files, `Nodes.kinds` has those
+    that the kernel may hold.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        inodes: InodeTable,
-        group: GroupCommit,
-        directories: Directories,
-        changes: Changes,
-    ) -> None:
-        self._directories = directories
-        self._changes = changes
+    names_appear = True
+    """A file that is removed gets a name here, which the kernel did not ask for."""
+
+    def __init__(self, core: Core) -> None:
+        store = core.store
+        self._directories = core.directories
+        self._changes = core.changes
+        self._nodes = core.nodes
+        self._kinds = core.nodes.kinds
+        self._places = core.places
         self._filestore = store.filestore
         self._rows = store.namespace.trash
         self._dentries = store.namespace.dentries
         self._inode_rows = store.namespace.inodes
         self._xattrs = store.namespace.xattrs
         self._savepoint = store.namespace.savepoint
-        self._inodes = inodes
-        self._group = group
+        self._inodes = core.inodes
+        self._group = core.group
         self._removed: list[_Removed] = []
-        self._places: dict[int, _Place] = {}
+        self._decisions: dict[Place, _Decision] = {}
+        self._version = core.places.version
         self._copies: dict[tuple[int, bytes], int] = {}
         self._rules: dict[bytes, RuleRow] = {}
         self.minimal_age_ns = MINIMAL_AGE_NS
-        self.known: set[int] = set()
         self.off = ""
         self.base = 0
         self.directory = 0
+        self._nodes.reserved.add((ROOT_INO, CASFS))
         self._open()
         self.read_rules()
 
@@ -135,9 +116,30 @@ class Trash:
         if there != self._rows.directory():
             self.off = f"the root has a {CASFS.decode()} of its own"
             return
-        self.base = there
-        self.directory = self._dentries.find(there, TRASH) or 0
-        self.known |= {self.base, self.directory} - {0}
+        self._has_base(there)
+        if directory := self._dentries.find(there, TRASH):
+            self.directory = directory
+            self.given((directory,))
+
+    def _has_base(self, ino: int) -> None:
+        self.base = ino
+        self._nodes.hidden[ROOT_INO] = ino
+        self.given((ino,))
+
+    # A kind of directory
+
+    def given(self, inos: Iterable[int]) -> None:
+        """The kernel gets to know inodes in the trash."""
+        for ino in inos:
+            self._kinds[ino] = self
+
+    def holds(self, ino: int) -> bool:
+        """Is that an inode in the trash that the kernel may hold?"""
+        return self._kinds.get(ino) is self
+
+    def left(self, ino: int) -> None:
+        """An inode is not in the trash any more."""
+        self._kinds.pop(ino, None)
 
     # Rules
 
@@ -147,7 +149,7 @@ class Trash:
         self._rules.setdefault(b"", RuleRow(b"", DEFAULT_DAYS, ()))
         age = self._rows.minimal_age()
         self.minimal_age_ns = self.minimal_age_ns if age is None else age
-        self._places.clear()
+        self._decisions.clear()
 
     @property
     def rules(self) -> list[RuleRow]:
@@ -168,27 +170,30 @@ class Trash:
 
     # What goes to the trash
 
-    def keep(self, inode: Inode, parent: int, name: bytes, uid: int, reason: str) -> None:
-        """Note a file that is about to lose its last name, or its content. Inside a transaction.
+    def leaves(self, inode: Inode, directory: int, name: bytes, uid: int, reason: Reason) -> None:
+        """As `Policy.leaves`: the last name brings it to the trash, or out of it."""
+        if directory in self._kinds and self.holds(directory):
+            self._gone(inode)
+        elif inode.nlink == 1:
+            self._keep(inode, directory, name, uid, reason)
 
-        `name` in `parent`: where it was. `uid`: who does it.
-        """
+    def _keep(self, inode: Inode, parent: int, name: bytes, uid: int, reason: Reason) -> None:
+        """Note a file that is about to lose its last name, or its content: `name` in `parent`."""
         content = inode.content
         blob = inode.blob
         size = inode.size
         if blob is None or inode.staged is not None or self.off:
             return
         if content is not None and content.dirty:
-            if reason == Reason.TRUNCATED:
+            if reason is Reason.TRUNCATED:
                 return
             size = content.row_size  # what was sealed before
         now = time.time_ns()
-        if not self.is_old_enough(
-            inode.btime if reason != Reason.TRUNCATED else max(inode.btime, inode.mtime)
-        ):
+        if not self.keeps(inode.btime if reason is not Reason.TRUNCATED else max(inode.btime, inode.mtime)):
             return
-        place = self._places.get(parent) or self._place(parent)
-        if not place.keeps or (place.excluded and place.excluded(os.fsdecode(place.path + name))):
+        place = self._places.of(parent)
+        keeps, excluded = self._decisions.get(place) or self._decide(place)
+        if not keeps or (excluded and excluded(os.fsdecode(place.path + name))):
             return
         try:
             self._filestore.claim_rows(ROW_BYTES)
@@ -228,47 +233,28 @@ class Trash:
             self._inodes.add_refs(removed[_BLOB], -1)  # type: ignore[arg-type]
         del self._removed[noted:]
 
-    def is_old_enough(self, since_ns: int) -> bool:
+    def keeps(self, since_ns: int) -> bool:
         """May what is there since then be kept?"""
         return not self.off and time.time_ns() - since_ns >= self.minimal_age_ns
 
-    def keep_truncated(self, inode: Inode, uid: int) -> None:
-        """As `keep`, for a file that is cut to nothing: under the oldest of its names."""
-        if inode.blob is None or inode.ino in self.known or not inode.nlink:
+    def truncates(self, inode: Inode, uid: int) -> None:
+        """As `Policy.truncates`: it is kept under the oldest of its names."""
+        if inode.blob is None or self.holds(inode.ino) or not inode.nlink:
             return
         names = self._dentries.names_of(inode.ino)
         if names:
-            self.keep(inode, *names[0], uid, Reason.TRUNCATED)
+            self._keep(inode, *names[0], uid, Reason.TRUNCATED)
 
-    def _place(self, ino: int) -> _Place:
-        chain: list[_Level] = []
-        above, seen = ino, set[int]()
-        while above != ROOT_INO and above not in seen:
-            seen.add(above)
-            names = self._dentries.names_of(above)
-            if not names:
-                break
-            found = self._inodes.get(above)
-            mode = found.mode & 0o7777
-            chain.append((names[0][1], mode, found.uid, found.gid, self._access(found)))
-            above = names[0][0]
-        chain.reverse()
-        path = b"/".join(level[0] for level in chain) + b"/"
-        if len(self._places) >= PLACES:
-            self._places.clear()
-        inside = bool(chain) and chain[0][0] == CASFS
-        place = self._places[ino] = _Place(tuple(chain), self.rule(path if chain else b""), inside=inside)
-        return place
-
-    def directory_gone(self, ino: int) -> None:
-        """A directory was removed."""
-        self._places.pop(ino, None)
-        self.known.discard(ino)
-
-    def directory_changed(self) -> None:
-        """A directory has another name, mode, owner or access list: what goes to the trash from below it is
-        not reached as what went before."""
-        self._places.clear()
+    def _decide(self, place: Place) -> _Decision:
+        if self._version != self._places.version or len(self._decisions) >= DECISIONS:
+            self._version = self._places.version
+            self._decisions.clear()
+        rule = self.rule(place.path)
+        patterns = "|".join(fnmatch.translate(pattern) for pattern in rule.exclude)
+        excluded = re.compile(patterns).match if patterns else None
+        decision = _Decision(rule.days > 0 and place.repository != CASFS, excluded)
+        self._decisions[place] = decision
+        return decision
 
     # Writing the rows
 
@@ -323,7 +309,7 @@ class Trash:
         number = self._copies.get(key, 1) + 1
         while not self._directories.try_add((directory, cookie, _numbered(name, number), ino, type_)):
             number += 1
-        if len(self._copies) >= PLACES:
+        if len(self._copies) >= DECISIONS:
             self._copies.clear()
         self._copies[key] = number
 
@@ -332,22 +318,20 @@ class Trash:
         self._has_new_names(directory)
 
     def _has_new_names(self, directory: Inode) -> None:
-        if directory.ino in self.known:
+        if self.holds(directory.ino):
             self._changes.names_later(directory.ino)
 
-    def _counterpart(self, date: bytes, place: _Place) -> Inode:
+    def _counterpart(self, date: bytes, place: Place) -> Inode:
         """The directory of the trash for that day and place: it allows nothing that the original forbade."""
         root = self._inodes.get(ROOT_INO)
         if not self.base:
-            base = self._new_directory(root, CASFS, 0o755, root.uid, root.gid, {})
-            self.base = base.ino
-            self.known.add(base.ino)
+            self._has_base(self._new_directory(root, CASFS, 0o755, root.uid, root.gid, {}).ino)
         directory = self._inodes.get(self.base)
         for name in (TRASH, date):
             directory = self._subdirectory(directory, name, 0o755, root.uid, root.gid, {})
             if name == TRASH:
                 self.directory = directory.ino
-                self.known.add(directory.ino)
+                self.given((directory.ino,))
         for level in place.chain:
             directory = self._subdirectory(directory, *level)
         return directory
@@ -360,17 +344,12 @@ class Trash:
         while (ino := self._dentries.find(above.ino, _numbered(name, number))) is not None:
             found = self._inodes.get(ino)
             same = (found.mode, found.uid, found.gid) == (stat.S_IFDIR | mode, uid, gid)
-            if above.ino == self.base or (same and self._access(found) == access):
+            if above.ino == self.base or (same and self._places.access(found) == access):
                 return found
             number += 1
         made = self._new_directory(above, _numbered(name, number), mode, uid, gid, access)
         self._has_new_names(above)
         return made
-
-    def _access(self, inode: Inode) -> dict[bytes, bytes]:
-        if inode.xattrs is None:
-            inode.xattrs = self._xattrs.of(inode.ino)
-        return {key: value for key, value in inode.xattrs.items() if key == acl.ACCESS}
 
     def _new_directory(
         self, above: Inode, name: bytes, mode: int, uid: int, gid: int, xattrs: dict[bytes, bytes]
@@ -392,40 +371,54 @@ class Trash:
         inode.xattrs = dict(xattrs)
         return inode
 
-    # What leaves the trash, and who asks for it
+    # What may be done in the trash, and what leaves it
 
-    def check_name(self, parent: int, name: bytes) -> None:
+    def check_add(self, directory: int, name: bytes) -> None:
         """Raises FsError EPERM for a new name in the trash, and for the name of its own directory."""
-        if parent in self.known or (parent == ROOT_INO and name == CASFS and not self.off):
+        if self.holds(directory) or (directory == ROOT_INO and name == CASFS and not self.off):
             raise FsError(errno.EPERM)
 
-    def check_own(self, ino: int) -> None:
-        """Raises FsError EPERM for the directories that hold the trash: they stay."""
+    def check_leave(self, ino: int) -> None:
+        """Raises FsError EPERM for the directories that hold the trash."""
         if ino in (self.base, self.directory):
             raise FsError(errno.EPERM)
 
-    def check_unchanged(self, ino: int) -> None:
+    def check_change(self, ino: int) -> None:
         """Raises FsError EPERM for a file in the trash: nobody writes there."""
-        if ino in self.known:
+        if self.holds(ino):
             raise FsError(errno.EPERM)
 
-    def gone(self, inode: Inode) -> None:
+    def check_swap(self, directory: int) -> None:
+        """Raises FsError EPERM for a directory of the trash."""
+        if self.holds(directory):
+            raise FsError(errno.EPERM)
+
+    def moves_out(self, inode: Inode, directory: int) -> Callable[[], object] | None:
+        """As `Policy.moves_out`: whoever moves something out of the trash restores it."""
+        return partial(self._restored, inode) if self.holds(directory) else None
+
+    def _gone(self, inode: Inode) -> None:
         """A file was removed from the trash by a program."""
         self._rows.remove([inode.ino])
-        self.known.discard(inode.ino)
+        self.left(inode.ino)
 
-    def restored(self, inode: Inode) -> None:
+    def _restored(self, inode: Inode) -> None:
         """Something was moved out of the trash, a directory with all that is below."""
         if not inode.is_directory:
-            self.gone(inode)
+            self._gone(inode)
             return
         self._rows.remove_below(inode.ino)
         for directory in self._rows.directories_below(inode.ino):
-            self.known.discard(directory)
-            self.known.difference_update(row[2] for row in self._dentries.children(directory, 0, 1 << 62))
+            self.left(directory)
+            for row in self._dentries.children(directory, 0, 1 << 62):
+                self.left(row[2])
+
+    @property
+    def attributes(self) -> Container[bytes]:
+        return ATTRIBUTES
 
     def attribute(self, ino: int, name: bytes) -> bytes | None:
-        """The value of one of `ATTRIBUTES`; None for what is not in the trash."""
+        """The value of one of `attributes`; None for what is not in the trash."""
         row = self._rows.get(ino)
         return None if row is None else ATTRIBUTES[name](row)
 

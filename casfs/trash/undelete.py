@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from casfs.errors import FsError
 from casfs.fs import acl
-from casfs.fs.filesystem import FileSystem
+from casfs.fs.filesystem import STEP, FileSystem
 from casfs.fs.inodes import Inode
-from casfs.fs.trash import DAY_NS, DEFAULT_DAYS, STEP, iso_time
 from casfs.fs.tree import RENAME_NOREPLACE
 from casfs.namespace.trash import RuleRow, TrashRow
+from casfs.trash.policy import DAY_NS, DEFAULT_DAYS, Trash, iso_time
 from casfs.types import ROOT_INO
 
 LOOK = 4_000
@@ -29,7 +29,7 @@ class Changed:
     skipped: int = 0
 
 
-async def undelete(fs: FileSystem, path: bytes, since_ns: int, before_ns: int) -> Changed:
+async def undelete(fs: FileSystem, trash: Trash, path: bytes, since_ns: int, before_ns: int) -> Changed:
     """Restore what had that path, in its newest version removed in [since_ns, before_ns), durable.
 
     A path of no file stands for all files that were below it, each in its newest version; those whose
@@ -52,7 +52,7 @@ async def undelete(fs: FileSystem, path: bytes, since_ns: int, before_ns: int) -
                 await fs.group.durable()
             await fs.scheduler.pause()
         try:
-            await _restore(fs, row, changed)
+            await _restore(fs, trash, row, changed)
         except FsError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTDIR):
                 raise
@@ -78,7 +78,7 @@ async def _newest(fs: FileSystem, path: bytes, since_ns: int, before_ns: int) ->
         await fs.scheduler.pause()
 
 
-async def _restore(fs: FileSystem, row: TrashRow, changed: Changed) -> None:
+async def _restore(fs: FileSystem, trash: Trash, row: TrashRow, changed: Changed) -> None:
     """Raises FsError EEXIST, ENOTDIR."""
     await fs.group.begin()
     names = fs.store.namespace.dentries.names_of(row.ino)
@@ -94,18 +94,18 @@ async def _restore(fs: FileSystem, row: TrashRow, changed: Changed) -> None:
         above = fs.store.namespace.dentries.parent_of(above)
     parent = fs.inodes.get(ROOT_INO)
     for part, counterpart in zip(parts, reversed(counterparts), strict=True):
-        parent = await _directory(fs, parent, part, counterpart)
+        parent = await _directory(fs, trash, parent, part, counterpart)
     if fs.tree.lookup(parent.ino, name) is not None:
         raise FsError(errno.EEXIST, f"{os.fsdecode(row.path)} exists already; move it away first")
     inode = fs.inodes.get(row.ino)
-    fs.trash.known.add(origin)
+    trash.given((origin,))
     await fs.tree.rename(origin, there, parent.ino, name, RENAME_NOREPLACE)
     changed.files += 1
     changed.size += inode.size
-    _prune(fs, origin)
+    _prune(fs, trash, origin)
 
 
-async def _directory(fs: FileSystem, parent: Inode, name: bytes, counterpart: Inode) -> Inode:
+async def _directory(fs: FileSystem, trash: Trash, parent: Inode, name: bytes, counterpart: Inode) -> Inode:
     """The directory of that name, made like its counterpart in the trash if it is missing."""
     found = fs.tree.lookup(parent.ino, name)
     if found is not None:
@@ -124,7 +124,7 @@ async def _directory(fs: FileSystem, parent: Inode, name: bytes, counterpart: In
 
 
 async def expire(
-    fs: FileSystem, now_ns: int, older_ns: int | None = None, limit: int | None = None
+    fs: FileSystem, trash: Trash, now_ns: int, older_ns: int | None = None, limit: int | None = None
 ) -> Changed:
     """Remove for good what the rules keep no longer; with `older_ns`, all that was removed so long ago.
 
@@ -132,25 +132,25 @@ async def expire(
     `limit`: the oldest so many. Raises OSError.
     """
     changed = Changed()
-    if not fs.trash.directory:
+    if not trash.directory:
         return changed
-    if fs.trash.pending:
+    if trash.pending:
         await fs.group.committed()
-    rules = fs.trash.rules
+    rules = trash.rules
     kept = min(map(kept_ns, rules)) if older_ns is None else older_ns
     after = (-1, -1)
     while True:
         await fs.group.begin()
         rows = fs.store.namespace.trash.oldest(now_ns - kept, after, STEP)
         if not rows:
-            _sweep(fs, now_ns - (max(map(kept_ns, rules)) if older_ns is None else older_ns))
+            _sweep(fs, trash, now_ns - (max(map(kept_ns, rules)) if older_ns is None else older_ns))
             return changed
         after = (rows[-1].deleted_ns, rows[-1].ino)
         if older_ns is None:
-            rows = [row for row in rows if row.deleted_ns < now_ns - kept_ns(fs.trash.rule(row.path))]
+            rows = [row for row in rows if row.deleted_ns < now_ns - kept_ns(trash.rule(row.path))]
         rows = rows if limit is None else rows[: limit - changed.files]
         for row in rows:
-            _remove(fs, row, changed)
+            _remove(fs, trash, row, changed)
         fs.group.count(2 * len(rows))
         if changed.files == limit:
             return changed
@@ -164,7 +164,7 @@ def kept_ns(rule: RuleRow) -> int:
     return (rule.days or DEFAULT_DAYS) * DAY_NS
 
 
-def _remove(fs: FileSystem, row: TrashRow, changed: Changed) -> None:
+def _remove(fs: FileSystem, trash: Trash, row: TrashRow, changed: Changed) -> None:
     """Remove one file, and the directories it leaves empty. Inside a transaction."""
     names = [(fs.inodes.get(parent), name) for parent, name in fs.store.namespace.dentries.names_of(row.ino)]
     inode = fs.inodes.get(row.ino) if names else None
@@ -176,44 +176,45 @@ def _remove(fs: FileSystem, row: TrashRow, changed: Changed) -> None:
         assert inode is not None
         changed.files += 1
         changed.size += inode.size
-        _dropped(fs, inode)
+        _dropped(fs, trash, inode)
     for directory, _ in names:
-        _prune(fs, directory.ino)
+        _prune(fs, trash, directory.ino)
 
 
-def _sweep(fs: FileSystem, before_ns: int) -> None:
+def _sweep(fs: FileSystem, trash: Trash, before_ns: int) -> None:
     """Remove what programs have left empty, of the days before: there are no files any more."""
     date = iso_time(max(0, before_ns)).partition("T")[0].encode()
-    for _, day, top, _ in fs.store.namespace.dentries.children(fs.trash.directory, 0, 1 << 31):
+    for _, day, top, _ in fs.store.namespace.dentries.children(trash.directory, 0, 1 << 31):
         if day[: len(date)] < date:
             for ino in fs.store.namespace.trash.directories_below(top):
-                _prune(fs, ino)
+                _prune(fs, trash, ino)
 
 
-def _prune(fs: FileSystem, ino: int) -> None:
+def _prune(fs: FileSystem, trash: Trash, ino: int) -> None:
     """Remove a directory of the trash if it is empty, then the one it was in, and so on."""
     dentries = fs.store.namespace.dentries
-    while ino not in (fs.trash.base, fs.trash.directory) and dentries.is_empty(ino):
+    while ino not in (trash.base, trash.directory) and dentries.is_empty(ino):
         names = dentries.names_of(ino)
         if not names:
             return  # it has gone already
         parent, name = names[0]
         above, inode = fs.inodes.get(parent), fs.inodes.get(ino)
         fs.directories.remove(above, name, inode)
-        _dropped(fs, inode)
+        _dropped(fs, trash, inode)
         ino = parent
 
 
-def _dropped(fs: FileSystem, inode: Inode) -> None:
+def _dropped(fs: FileSystem, trash: Trash, inode: Inode) -> None:
     """A name in the trash has gone: its inode goes, unless the kernel may hold it: then that tells."""
-    if inode.ino in fs.trash.known:
-        fs.trash.known.discard(inode.ino)
+    if trash.holds(inode.ino):
+        trash.left(inode.ino)
     elif fs.files.discard(inode):
         fs.directories.unlinked.discard(inode.ino)
 
 
 async def change_rule(
     fs: FileSystem,
+    trash: Trash,
     directory: bytes,
     days: int | None,
     exclude: list[str] | None,
@@ -224,10 +225,10 @@ async def change_rule(
     `minimal_age`: seconds, of the whole store. None leaves as it is; what a directory without a rule has is
     that of the store.
     """
-    rules = {rule.directory: rule for rule in fs.trash.rules}
+    rules = {rule.directory: rule for rule in trash.rules}
     old = rules.get(directory, rules[b""])
     await fs.group.begin()
     patterns = old.exclude if exclude is None else tuple(exclude)
     rule = RuleRow(directory, old.days if days is None else days, patterns)
-    fs.trash.set_rule(rule, None if minimal_age is None else minimal_age * 10**9)
+    trash.set_rule(rule, None if minimal_age is None else minimal_age * 10**9)
     await fs.group.durable()

@@ -1,0 +1,70 @@
+"""What a policy says to the verbs: which names and contents may be changed, what becomes of what goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from enum import StrEnum
+from typing import Protocol
+
+from casfs.fs.inodes import Inode
+
+
+class Reason(StrEnum):
+    """Why a file goes (maintenance.sql)."""
+
+    REMOVED = "removed"
+    REPLACED = "replaced"
+    TRUNCATED = "truncated"
+
+
+class Policy(Protocol):
+    """Asked by the verbs, inside the transaction of what they do; what it notes is undone by `forget_since`
+    when that fails. Owned by the thread that runs the file system.
+
+    `attributes`: names of extended attributes that no row has.
+    """
+
+    @property
+    def attributes(self) -> Container[bytes]: ...
+
+    def check_add(self, directory: int, name: bytes) -> None:
+        """May this name be given? Raises FsError EPERM."""
+
+    def check_change(self, ino: int) -> None:
+        """May a file get another content, or one more name? Raises FsError EPERM."""
+
+    def check_leave(self, ino: int) -> None:
+        """May a directory lose its name? Raises FsError EPERM."""
+
+    def check_swap(self, directory: int) -> None:
+        """May something come in the place of what is moved out of a directory? Raises FsError EPERM."""
+
+    def keeps(self, since_ns: int) -> bool:
+        """May what is there since then be kept when it goes? Then its content is sealed before."""
+
+    def leaves(self, inode: Inode, directory: int, name: bytes, uid: int, reason: Reason) -> None:
+        """A file is about to lose that name, by what user `uid` does."""
+
+    def truncates(self, inode: Inode, uid: int) -> None:
+        """A file is about to be cut to nothing by user `uid`."""
+
+    def moves_out(self, inode: Inode, directory: int) -> Callable[[], object] | None:
+        """Something is about to be moved from that directory to another place: what rows have to change with
+        its name, if any."""
+
+    def noted(self) -> int:
+        """How much is noted of what goes."""
+
+    def forget_since(self, noted: int) -> None:
+        """What was noted since then is forgotten: what it was noted for has failed."""
+
+    @property
+    def pending(self) -> int:
+        """How much is noted and has no rows yet."""
+
+    def flush(self, limit: int | None = None) -> None:
+        """Write the rows of what is noted, of the first `limit` only. Inside a transaction. Raises
+        DatabaseError."""
+
+    def attribute(self, ino: int, name: bytes) -> bytes | None:
+        """The value of one of `attributes`; None where there is none."""
