@@ -7,10 +7,12 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from casfs.cli.help import TOPICS
 from tests.mounted.mounts import ENVIRONMENT
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -74,6 +76,9 @@ def test_a_wheel_from_the_source_distribution_has_the_accelerator(tmp_path):
     assert not [name for name in names if name.endswith(".so")]
 
     wheel, said = build_wheel(sdist, tmp_path / "wheels")
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {Path(name).name for name in archive.namelist() if name.startswith("casfs/help/")}
+    assert packed == {f"{topic}.txt" for topic in TOPICS}
     assert said == ["casfs: built with its native accelerator"]
     assert wheel.stem.endswith(sysconfig.get_platform().replace("-", "_"))
     assert has_accelerator(wheel, tmp_path / "venv")

@@ -63,11 +63,15 @@ def add_command(commands: Commands, name: str, run: Run, text: str | None) -> Pa
 
     `text` is the module's docstring: its first line in `casfs --help`, all of it in `casfs NAME --help`.
     """
-    summary = (text or "").partition("\n")[0].rstrip(".")
-    parser = commands.add_parser(name, help=summary, description=text)
+    parser = commands.add_parser(name, help=summary(text or ""), description=text)
     parser.set_defaults(run=run)
     add_debug(parser, argparse.SUPPRESS)
     return parser
+
+
+def summary(text: str) -> str:
+    """The first line of a help text, for a list of such."""
+    return text.partition("\n")[0].rstrip(".")
 
 
 def add_debug(parser: Parser, default: object) -> None:

@@ -1,8 +1,14 @@
 """Copy a file or a tree inside a store.
 
 All or nothing, and no content is read or written. A DST that is a directory
-is copied into, as cp(1) does. SRC and DST are paths in the mount of one store,
-or with --store paths from the root of that store (/a/b), mounted or not.
+is copied into, as cp(1) does; a directory is never replaced. SRC and DST are
+paths in the mount of one store, or with --store paths from the root of that
+store (/a/b), mounted or not.
+
+Mode, owner, times, attributes and hard links within the tree are kept. The copy
+gets its name in the last step: a crash before leaves nothing, others are served
+meanwhile. A tree that others change while it is copied is not a snapshot. A
+file that somebody writes to is waited for, up to 5 s; then its path is named.
 """
 
 from __future__ import annotations

@@ -2,16 +2,23 @@
 
 Compares names, inodes and blobs with each other and with the files in the
 store; --deep also reads every blob and compares it with its digest. Each
-problem is printed with the paths it touches and what --repair does about it:
+problem is printed with the paths it affects and what --repair does about it:
 an error breaks a promise of the store, garbage is what a crash may leave, a
 note needs nothing done. A store in use is checked as its last commit left it;
 what cannot be judged then is listed, and repair is refused.
 
+  $ casfs fsck --deep s
+  error corrupt-blob (I2): blobs/8e/8e4c…29a99: its bytes have the digest cd8b…c6a3
+    /a
+    repair: the file goes to quarantine/; reading gives EIO until that content is written again
+  /tmp/rd2/s: 1 error
+
 Repair never deletes the only copy of a content: what has no place gets a name
 in lost+found in the root of the store, a damaged file goes to
-STORE/quarantine.
+STORE/quarantine. A blob that is missing heals when the same content is written
+again under any name, or by 'casfs heal' (casfs help bit-rot).
 
-Exit code 0: no error (is left); 5: there are errors.
+Exit code 0: no error (is left), garbage and notes aside; 5: there are errors.
 """
 
 from __future__ import annotations

@@ -8,10 +8,13 @@ missing. What was done is kept, see --history.
 
 With --daemon it stays, in the foreground, and collects by a schedule (as
 crontab(5), in local time), at once when told so by --now or SIGUSR1, and when it
-starts if a run was missed meanwhile.
+starts if a run was missed meanwhile. A mount without such a daemon collects by
+itself.
 
 Exit code 0: done; 1: files could not be removed; 5: a full run has found blobs
 that are missing or counted wrongly (casfs fsck tells more).
+
+More: casfs help collecting
 """
 
 from __future__ import annotations

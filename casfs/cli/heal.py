@@ -6,6 +6,8 @@ size are read, and only what has the right digest goes into place. Nothing is
 written outside STORE. Works while the store is mounted or not.
 
 Exit code 0: nothing is damaged any more; 5: some blobs were not found.
+
+More: casfs help bit-rot
 """
 
 from __future__ import annotations

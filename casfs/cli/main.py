@@ -29,6 +29,7 @@ COMMANDS = (
     "pin",
     "trash",
     "undelete",
+    "help",
     "completion",
 )
 """Each is a module beside this one: its docstring is its help, `add(commands)` makes its parser."""
@@ -37,6 +38,7 @@ _DESCRIPTION = """
 A file system that keeps every distinct content once.
 
 The store is the first argument of every command; commands on a path inside a mount find the store by it.
+'casfs help' lists the topics of the manual.
 """
 
 

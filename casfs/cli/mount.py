@@ -1,8 +1,26 @@
 """Show a store as a file system.
 
 Returns when the mount point is usable, or says why it is not. A store is
-mounted once at a time. With -o remount what is mounted becomes ro, rw, suid,
-nosuid, dev, nodev, exec or noexec.
+mounted once at a time.
+
+Options (-o):
+  ro                    only reading
+  allow_other, allow_root
+  uid=, gid=, umask=    what every file is shown with
+  suid, dev, noexec     by default nosuid,nodev,exec
+  commit_interval=SECONDS
+                        default 1; 0 makes each operation durable before it
+                        returns (casfs help durability)
+  no_native             without the native accelerator (casfs help native)
+  low_room=PERCENT      default 5 (casfs help full-disk)
+  orphan_share=PERCENT  default 10; 0: any (casfs help collecting)
+What mount(8) and fstab(5) pass on (nofail, _netdev, x-..., ...) is accepted.
+
+With -o remount what is mounted becomes ro, rw, suid, nosuid, dev, nodev, exec
+or noexec in place, which is refused while files are open for writing. 'mount -i
+-o remount,ro DIR' does so too; without -i mount(8) calls the helper of the
+type, for which mount.fuse3 runs casfs in a way it does not know. The daemon of
+a mount that was made read-only goes on: it commits, and empties the trash.
 """
 
 from __future__ import annotations

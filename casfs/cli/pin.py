@@ -3,6 +3,8 @@
 A pin keeps what the files at and below its paths have now, whatever becomes of
 them later, or with --everything all that the store has and will have; until it
 expires or is removed. Works on a mounted store and on one that is not.
+
+More: casfs help collecting
 """
 
 from __future__ import annotations

@@ -5,10 +5,12 @@ mounted or not, and names every path that is affected. A bad file goes to
 STORE/quarantine: reading its content then gives an I/O error, not wrong bytes,
 until the same content is written again or 'casfs heal' puts it back.
 
-A run that was cut off is gone on with by the next one.
+A run that was cut off is continued by the next one.
 
 Exit code 0: every blob that was read is whole, and none is known to be damaged;
 5: there are damaged ones; 1: it ended early by an error.
+
+More: casfs help bit-rot
 """
 
 from __future__ import annotations

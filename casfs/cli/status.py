@@ -1,9 +1,12 @@
 """Show what is mounted and how it is doing.
 
 For each mount of a store: process id, store, mount point, format, counts,
-open handles, what waits to be committed, feature switches. With PATH only the
-mount of that store or around that path; exit code 6 if there is none, or its
-daemon is dead.
+open handles, what waits to be committed, features. With PATH only the mount of
+that store or around that path; exit code 6 if there is none, or its daemon is
+dead.
+
+A daemon that says nothing for 3 s (it was stopped, or its disk hangs) is given
+up; other commands that ask it give up after 10 s.
 
 JSON: {"mounts": [{"pid": 1, "store": "…", "mountpoint": "…", "serving": true, …}]}
 """

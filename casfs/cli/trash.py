@@ -4,6 +4,8 @@ What is removed, replaced by a rename or truncated to nothing stays reachable
 below .casfs/trash/DAY/ in the mount, 14 days if nothing else is set, if it was
 there for a minute (or what is set) and its content was complete. mv(1) out of there or
 'casfs undelete' brings it back. DURATION: 30s, 10m, 1h, 14d.
+
+More: casfs help trash
 """
 
 from __future__ import annotations

@@ -1,10 +1,15 @@
 """Take a mount away and wait until its store is closed.
 
-Unlike umount(8), which returns while the daemon still writes, this returns
-when everything is on disk and the store is free for somebody else. A bind
-mount or another mount namespace may still hold the mount then: it is said
-who, with exit code 32, and the store is served until they let go. --wait
-waits for that.
+Unlike umount(8), which returns while the daemon still writes, this commits,
+unmounts, and returns when everything is on disk and the store is free for
+somebody else. A bind mount or another mount namespace may still hold the mount
+then: umount says who, and ends with exit code 32; the store is served until
+they let go. --wait waits for that.
+
+  $ casfs umount mnt
+  casfs: error: it is detached, but still served: it is mounted at
+  /tmp/rd/bound, /tmp/rd/mnt for process 15008 (sleep); end or unmount that;
+  'casfs umount --wait /tmp/rd/store' waits for it
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ Restores the newest version of each PATH to where it was, with the
 directories that are missing; never overwrites. A PATH that was a directory
 brings back every file that was below it, but those whose name is taken now.
 PATH is one in the mount of the store, or one from the store's root.
+
+More: casfs help trash
 """
 
 from __future__ import annotations

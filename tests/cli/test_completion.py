@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from casfs.cli.completion import SHELLS
+from casfs.cli.help import TOPICS
 from casfs.cli.main import COMMANDS
 
 
@@ -37,6 +38,11 @@ def test_bash_completes_commands(bash):
 
 def test_bash_completes_options_of_a_command(bash):
     assert bash("casfs", "fsck", "--d") == ["--debug", "--deep"]
+
+
+def test_bash_completes_topics_of_the_manual(bash):
+    assert bash("casfs", "help", "pos") == ["posix"]
+    assert set(TOPICS) <= set(bash("casfs", "help", ""))
 
 
 def test_bash_completes_a_store_with_directories_only(bash, tmp_path):
