@@ -1,4 +1,4 @@
-"""The manual: the topics of `casfs help` and the help of each command."""
+"""The manual: the topics of `casfs help`, the help of each command, and the README that leads to them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from casfs.errors import ExitCode
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 TEXTS = CHECKOUT / "casfs" / "help"
+README = (CHECKOUT / "README.md").read_text()
 WIDTH = 100
 
 
@@ -74,6 +75,7 @@ def test_the_help_of_a_command_fits_the_screen(casfs, name):
 @pytest.mark.parametrize(
     "text",
     [
+        pytest.param(README, id="README"),
         *(pytest.param(read(topic), id=topic) for topic in TOPICS),
         *(
             pytest.param((CHECKOUT / "casfs" / "cli" / f"{name}.py").read_text(), id=f"{name} --help")
@@ -84,3 +86,24 @@ def test_the_help_of_a_command_fits_the_screen(casfs, name):
 def test_what_the_manual_refers_to_is_there(text):
     assert set(re.findall(r"casfs help ([a-z-]+)", text)) <= set(TOPICS)
     assert set(re.findall(r"casfs ([a-z-]+) --help", text)) <= set(COMMANDS)
+
+
+def test_the_readme_is_short_and_fits_the_screen():
+    assert len(README.splitlines()) < 200
+    assert too_wide(README) == []
+
+
+def test_the_readme_has_the_two_commands():
+    assert "\n    scripts/run [MOUNTPOINT] " in README
+    assert "\n    scripts/test " in README
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_the_readme_says_where_to_read_on(topic):
+    summary = read(topic).partition("\n")[0].removesuffix(".")
+    row = f"\n| `{topic}` | {summary[0].lower()}{summary[1:]} |\n"
+    assert row in README.partition("\n## Where to read on\n")[2]
+
+
+def test_the_readme_names_every_command():
+    assert [name for name in COMMANDS if f"`casfs {name}" not in README] == []

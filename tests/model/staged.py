@@ -6,7 +6,7 @@ outlives its handles, the daemon too. At every step the daemon may be killed, or
 row and the collector have to do with it is in protocol.py; a blob that was found is one that stays.
 
 What is written in place to a file that a committed row names may be there after a crash, or not, each part
-for itself (README, "What is guaranteed"). So bytes are not in this model, sizes are: a row tells of so much,
+for itself ('casfs help durability'). So bytes are not in this model, sizes are: a row tells of so much,
 which has to be durable. A file is written to only while it is no blob (I2), also not by recovery.
 """
 

@@ -12,7 +12,7 @@ from tests.model.state import START, problem
 def test_no_interleaving_and_no_crash_leaves_a_dangling_row_or_loses_what_was_synced() -> None:
     explored = explore(START, Protocol().moves, problem)
     assert explored.problem == "", "\n".join(explored.way)
-    assert explored.states == 123_203, "the README and this say how many there are"
+    assert explored.states == 123_203, "casfs/help/testing.txt and this say how many there are"
     assert {
         *("daemon: Blobs.insert", "daemon: FileStore.has", "daemon: FileStore.has, no"),
         *("daemon: FileStore.accept", "daemon: FileStore.publish_staged", "daemon: Durable.unlink"),
