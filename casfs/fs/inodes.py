@@ -13,9 +13,12 @@ import logging
 import stat
 import sys
 import time
+from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from casfs.errors import FsError
+from casfs.namespace.inodes import InodeRow
 from casfs.namespace.namespace import Namespace
 
 if TYPE_CHECKING:
@@ -32,9 +35,14 @@ EVICT_BATCH = 1000
 FLUSH_BATCH = 400
 """Dirty inodes after which their rows are written: about one millisecond of work."""
 
-_NUMBERS = ("mode", "uid", "gid", "rdev", "size", "allocated", "atime", "mtime", "ctime", "btime")
+FIELDS = tuple(name.removesuffix("_id").removesuffix("_ns") for name in InodeRow._fields)
+"""What `Inode` calls the columns of its row."""
+
+_columns = attrgetter(*FIELDS)
+_SIZE = FIELDS.index("size")
+
 _LOWEST, _HIGHEST = -(1 << 63), (1 << 63) - 1
-"""Fields of an inode that a program sets, and what SQLite's integers hold."""
+"""What SQLite's integers hold."""
 
 NUMBER_BLOCK = 1 << 16
 """Inode numbers and cookies are reserved on disk in blocks of so many (I7)."""
@@ -49,69 +57,33 @@ def _references_of_unheld() -> int:
 _UNHELD = _references_of_unheld()
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Inode:
     """A row of the inode table (schema.sql) and what is known of it while it is in memory.
 
     `size` is what stat(2) shows; while `content` is dirty the row keeps `content.row_size`.
     """
 
-    __slots__ = (
-        "allocated",
-        "atime",
-        "blob",
-        "btime",
-        "content",
-        "ctime",
-        "gid",
-        "ino",
-        "mode",
-        "mtime",
-        "nlink",
-        "rdev",
-        "size",
-        "staged",
-        "stored",
-        "target",
-        "uid",
-        "xattrs",
-    )
-
-    def __init__(
-        self,
-        ino: int,
-        mode: int,
-        nlink: int,
-        uid: int,
-        gid: int,
-        rdev: int,
-        size: int,
-        allocated: int,
-        blob: int | None,
-        staged: str | None,
-        target: bytes | None,
-        atime: int,
-        mtime: int,
-        ctime: int,
-        btime: int,
-    ) -> None:
-        self.ino = ino
-        self.mode = mode
-        self.nlink = nlink
-        self.uid = uid
-        self.gid = gid
-        self.rdev = rdev
-        self.size = size
-        self.allocated = allocated
-        self.blob = blob
-        self.staged = staged
-        self.target = target
-        self.atime = atime
-        self.mtime = mtime
-        self.ctime = ctime
-        self.btime = btime
-        self.content: Content | None = None
-        self.xattrs: dict[bytes, bytes] | None = None
-        self.stored = True
+    # The columns of a row, in their order.
+    ino: int
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    rdev: int
+    size: int
+    allocated: int
+    blob: int | None
+    staged: str | None
+    target: bytes | None
+    atime: int
+    mtime: int
+    ctime: int
+    btime: int
+    # What is only in memory.
+    content: Content | None = field(default=None, init=False)
+    xattrs: dict[bytes, bytes] | None = field(default=None, init=False)
+    stored: bool = field(default=True, init=False)
 
     @property
     def is_directory(self) -> bool:
@@ -122,25 +94,12 @@ class Inode:
         return stat.S_ISREG(self.mode)
 
     def row(self) -> tuple[object, ...]:
+        """The row in the order of `InodeRow`."""
+        row: tuple[object, ...] = _columns(self)
         content = self.content
-        size = self.size if content is None or not content.dirty else content.row_size
-        return (
-            self.ino,
-            self.mode,
-            self.nlink,
-            self.uid,
-            self.gid,
-            self.rdev,
-            size,
-            self.allocated,
-            self.blob,
-            self.staged,
-            self.target,
-            self.atime,
-            self.mtime,
-            self.ctime,
-            self.btime,
-        )
+        if content is None or not content.dirty:
+            return row
+        return *row[:_SIZE], content.row_size, *row[_SIZE + 1 :]
 
 
 class InodeTable:
@@ -168,7 +127,7 @@ class InodeTable:
         row = None if ino > _HIGHEST else self._namespace.inodes.get(ino)
         if row is None or ino in self._deleted:
             raise FsError(errno.ESTALE)
-        inode = Inode(*row)  # type: ignore[arg-type]
+        inode = Inode(*row)
         self._remember(inode)
         return inode
 
@@ -306,11 +265,11 @@ class InodeTable:
         """Values that no row can hold must not keep others from being committed. They are bounded where they
         come in; this is for those that were forgotten there."""
         for inode in inodes:
-            for field in _NUMBERS:
-                value = getattr(inode, field)
+            for name in FIELDS:
+                value = getattr(inode, name)
                 if isinstance(value, int) and not _LOWEST <= value <= _HIGHEST:
-                    setattr(inode, field, min(max(value, _LOWEST), _HIGHEST))
-                    log.error("inode %d: its %s was %d, which no row can hold", inode.ino, field, value)
+                    setattr(inode, name, min(max(value, _LOWEST), _HIGHEST))
+                    log.error("inode %d: its %s was %d, which no row can hold", inode.ino, name, value)
 
     def flush(self) -> None:
         """Bring every row in line with memory, reference counts included (I4): what COMMIT needs."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import stat
 
-from casfs.namespace.inodes import InodeRow
+from casfs.namespace.inodes import directory_row, empty_row
 from casfs.namespace.namespace import Namespace
-from casfs.namespace.repairs import Repairs, directory_row
+from casfs.namespace.repairs import Repairs
 from casfs.types import ROOT_INO
 
 NAME = b"lost+found"
@@ -55,11 +55,9 @@ class LostAndFound:
     ) -> None:
         """A new file with a content, which nobody but its owner may read."""
         ino = self.next_ino()
-        mode = stat.S_IFREG | 0o400
-        times = (mtime_ns,) * 4
-        self._repairs.insert(
-            InodeRow(ino, mode, 1, self.uid, self.gid, 0, size, size + 511 & ~511, blob, staged, None, *times)
-        )
+        row = empty_row(ino, stat.S_IFREG | 0o400, 1, self.uid, self.gid, mtime_ns)
+        allocated = size + 511 & ~511
+        self._repairs.insert(row._replace(size=size, allocated=allocated, blob_id=blob, staged=staged))
         self.add(ino, name)
 
     def _place(self) -> int:

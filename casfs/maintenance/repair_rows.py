@@ -12,8 +12,9 @@ import time
 
 from casfs.maintenance.lost_found import LostAndFound
 from casfs.namespace.checks import Checks, ContentFault
+from casfs.namespace.inodes import directory_row
 from casfs.namespace.namespace import Namespace
-from casfs.namespace.repairs import Repairs, directory_row
+from casfs.namespace.repairs import Repairs
 from casfs.namespace.trash import TrashRow
 
 

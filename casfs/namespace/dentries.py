@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
+from casfs.namespace.inodes import InodeRow
 from casfs.namespace.table import Table
 
 
@@ -23,6 +24,13 @@ Names = list[tuple[int, bytes]]
 """(parent, name) pairs."""
 
 
+_LIST_INODES = f"""
+SELECT d.cookie, d.name, d.ino, {", ".join(f"i.{name}" for name in InodeRow._fields)}
+FROM dentry AS d LEFT JOIN inode AS i ON i.ino = d.ino
+WHERE d.parent = ? AND d.cookie > ? ORDER BY d.cookie LIMIT ?
+"""
+
+
 class Dentries(Table):
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
@@ -37,11 +45,10 @@ class Dentries(Table):
         return ino
 
     def list_inodes(self, parent: int, after: int, limit: int) -> list[tuple[Any, ...]]:
-        """As `children`, but (cookie, name, inode number) and then the row of the inode
-        (namespace/inodes.py), which is all NULL for one that is not written yet."""
+        """As `children`, but (cookie, name, inode number) and then the row of the inode in the order of
+        `InodeRow`, which is all NULL for one that is not written yet."""
         rows: Any = self._execute(
-            """SELECT d.cookie, d.name, d.ino, i.* FROM dentry AS d LEFT JOIN inode AS i ON i.ino = d.ino
-               WHERE d.parent = ? AND d.cookie > ? ORDER BY d.cookie LIMIT ?""",
+            _LIST_INODES,
             (parent, after, limit),
         ).fetchall()
         return list(rows)

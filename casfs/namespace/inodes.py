@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import stat
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -11,7 +13,7 @@ from casfs.namespace.table import Table
 
 
 class InodeRow(NamedTuple):
-    """A row as schema.sql documents it."""
+    """A row as schema.sql documents it. Every statement gives and takes its columns in this order."""
 
     ino: int
     mode: int
@@ -30,13 +32,46 @@ class InodeRow(NamedTuple):
     btime_ns: int
 
 
-_UPSERT = """
-INSERT INTO inode VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (ino) DO UPDATE SET mode = excluded.mode, nlink = excluded.nlink, uid = excluded.uid,
-    gid = excluded.gid, size = excluded.size,
-    allocated = excluded.allocated, blob_id = excluded.blob_id, staged = excluded.staged,
-    atime_ns = excluded.atime_ns, mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns
+CONSTANT = frozenset({"ino", "rdev", "target", "btime_ns"})
+"""Columns that never change."""
+
+COLUMNS = ", ".join(InodeRow._fields)
+
+_SELECT = f"SELECT {COLUMNS} FROM inode"
+_SELECT_ONE = f"{_SELECT} WHERE ino = ?"
+
+_UPSERT = f"""
+INSERT INTO inode ({COLUMNS}) VALUES ({", ".join("?" * len(InodeRow._fields))})
+ON CONFLICT (ino) DO UPDATE SET
+    {", ".join(f"{name} = excluded.{name}" for name in InodeRow._fields if name not in CONSTANT)}
 """
+
+
+def empty_row(ino: int, mode: int, nlink: int, uid: int, gid: int, now_ns: int) -> InodeRow:
+    """Something without content that was made at that time."""
+    return InodeRow(
+        ino=ino,
+        mode=mode,
+        nlink=nlink,
+        uid=uid,
+        gid=gid,
+        rdev=0,
+        size=0,
+        allocated=0,
+        blob_id=None,
+        staged=None,
+        target=None,
+        atime_ns=now_ns,
+        mtime_ns=now_ns,
+        ctime_ns=now_ns,
+        btime_ns=now_ns,
+    )
+
+
+def directory_row(ino: int, permissions: int, uid: int, gid: int, now_ns: int | None = None) -> InodeRow:
+    """An empty directory with one name, made at that time or now."""
+    now_ns = time.time_ns() if now_ns is None else now_ns
+    return empty_row(ino, stat.S_IFDIR | permissions, 2, uid, gid, now_ns)
 
 
 class Inodes(Table):
@@ -44,13 +79,13 @@ class Inodes(Table):
         self._cursor = connection.cursor()
         self._execute = self._cursor.execute
 
-    def get(self, ino: int) -> tuple[object, ...] | None:
+    def get(self, ino: int) -> tuple[Any, ...] | None:
         """The row in the order of `InodeRow`, or None."""
-        row: tuple[object, ...] | None = self._execute("SELECT * FROM inode WHERE ino = ?", (ino,)).get
+        row: tuple[Any, ...] | None = self._execute(_SELECT_ONE, (ino,)).get
         return row
 
     def write(self, rows: list[tuple[object, ...]]) -> None:
-        """Insert or update rows in the order of `InodeRow`; rdev, target and btime never change."""
+        """Insert or update rows in the order of `InodeRow`; an update leaves `CONSTANT` as it was."""
         self._cursor.executemany(_UPSERT, rows)
 
     def delete(self, inos: Iterable[int]) -> None:
@@ -62,7 +97,7 @@ class Inodes(Table):
         return [row[0] for row in rows]
 
     def with_staged(self) -> list[InodeRow]:
-        rows: Any = self._execute("SELECT * FROM inode WHERE staged IS NOT NULL").fetchall()
+        rows: Any = self._execute(f"{_SELECT} WHERE staged IS NOT NULL").fetchall()
         return [InodeRow(*row) for row in rows]
 
     def count(self) -> int:
@@ -70,5 +105,5 @@ class Inodes(Table):
 
     def all(self) -> Iterator[InodeRow]:
         """Every row by inode number."""
-        for row in self._execute("SELECT * FROM inode ORDER BY ino"):
+        for row in self._execute(f"{_SELECT} ORDER BY ino"):
             yield InodeRow(*row)

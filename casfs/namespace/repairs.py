@@ -9,7 +9,7 @@ from typing import Any
 
 from casfs.namespace.checks import BlobFault, LinkFault
 from casfs.namespace.dentries import Dentry
-from casfs.namespace.inodes import InodeRow
+from casfs.namespace.inodes import InodeRow, directory_row
 from casfs.namespace.namespace import Namespace
 from casfs.namespace.table import Table
 from casfs.types import ROOT_INO
@@ -91,7 +91,8 @@ class Repairs(Table):
 
     def inode(self, ino: int) -> InodeRow:
         """A row that is there."""
-        (row,) = self._run("SELECT * FROM inode WHERE ino = ?", ino)
+        row = self._namespace.inodes.get(ino)
+        assert row is not None
         return InodeRow(*row)
 
     def insert(self, row: InodeRow) -> None:
@@ -149,9 +150,3 @@ class Repairs(Table):
     def delete_orphan(self, blob: int) -> bool:
         """Delete the row of a blob nobody refers to; False for another."""
         return bool(self._run("DELETE FROM blob WHERE id = ? AND refs = 0 RETURNING id", blob))
-
-
-def directory_row(ino: int, permissions: int, uid: int, gid: int) -> InodeRow:
-    """A new directory; nlink is counted later."""
-    now = time.time_ns()
-    return InodeRow(ino, 0o40000 | permissions, 2, uid, gid, 0, 0, 0, None, None, None, now, now, now, now)

@@ -19,6 +19,12 @@ from tests.limits import set_limits
 from tests.session import Session
 
 
+def test_an_inode_and_its_row_have_the_same_order() -> None:
+    row = tuple(range(len(module.FIELDS)))
+    inode = module.Inode(*row)  # type: ignore[arg-type]
+    assert inode.row() == row
+
+
 def test_an_inode_is_one_object(kernel: Kernel, fs: FileSystem) -> None:
     kernel.write_file("file", b"")
     inode = kernel.inode("file")

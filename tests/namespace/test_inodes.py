@@ -12,6 +12,10 @@ def row(ino: int, **values: object) -> InodeRow:
     return InodeRow(**base | {"blob_id": None, "staged": None, "target": None, "ino": ino} | values)  # type: ignore[arg-type]
 
 
+def test_a_row_has_the_columns_of_the_table_in_their_order(namespace: Namespace) -> None:
+    assert InodeRow._fields == tuple(name for _, name, *_ in namespace.query("PRAGMA table_info(inode)"))
+
+
 def test_a_row_comes_back_as_it_was_written(writing: Namespace) -> None:
     values = dict(zip(InodeRow._fields, range(100, 200), strict=False))
     written = InodeRow(**values | {"staged": "name", "target": b"\xff", "mtime_ns": 2**62})  # type: ignore[arg-type]
