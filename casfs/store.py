@@ -27,7 +27,7 @@ from casfs.filestore.durable import Durable
 from casfs.filestore.filestore import FileStore
 from casfs.filestore.paths import FAN_OUTS
 from casfs.filestore.spare import Spare
-from casfs.namespace import connection
+from casfs.namespace import schema
 from casfs.namespace.namespace import Namespace
 
 FORMAT = 1
@@ -305,7 +305,7 @@ def create_store(path: str, *, fan_out: int = 2) -> None:
     os.mkdir(f"{path}/run", 0o700)
     for name in ("lock", "turnstile", "gc.lock", "gcd.lock", "scrub.lock"):
         os.close(os.open(f"{path}/run/{name}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    connection.create(database_path(path), time.time_ns(), os.getuid(), os.getgid())
+    schema.create(database_path(path), time.time_ns(), os.getuid(), os.getgid())
     text = (
         "# A casfs store. Written once by `casfs init`; do not edit.\n"
         f'format = {FORMAT}\ndigest = "blake3"\nfan_out = {fan_out}\n'

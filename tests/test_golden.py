@@ -1,4 +1,4 @@
-"""Stores of every past format can be used."""
+"""Stores of every format there was, and is, can be used, and become the same one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from blake3 import blake3
 
 from casfs.errors import FormatError
 from casfs.filestore.paths import BlobPaths
-from casfs.namespace.connection import SCHEMA_VERSION
+from casfs.namespace.schema import SCHEMA_VERSION
 from casfs.store import Store, create_store, read_config
 from tests.session import Session
 
@@ -20,13 +20,19 @@ GOLDEN = Path(__file__).parent / "golden"
 CONTENTS = (b"content", b"orphan")
 
 
-@pytest.fixture(params=range(1, SCHEMA_VERSION))
-def golden(store_path: Path, request: pytest.FixtureRequest) -> Path:
-    """A store with a database of an old format."""
+@pytest.fixture(params=range(1, SCHEMA_VERSION + 1))
+def version(request: pytest.FixtureRequest) -> int:
+    """Every format. The present one is among them, so that it is not changed without a new number."""
+    return int(request.param)
+
+
+@pytest.fixture
+def golden(store_path: Path, version: int) -> Path:
+    """A store with a database of that format."""
     for left in store_path.glob("casfs.db*"):
         left.unlink()
     with closing(sqlite3.connect(store_path / "casfs.db", isolation_level=None)) as database:
-        database.executescript((GOLDEN / f"version{request.param}.sql").read_text())
+        database.executescript((GOLDEN / f"version{version}.sql").read_text())
         database.execute("PRAGMA journal_mode = WAL").fetchall()
     (store_path / "casfs.db").chmod(0o600)
     paths = BlobPaths(str(store_path / "blobs"), read_config(str(store_path)).fan_out)
@@ -37,6 +43,7 @@ def golden(store_path: Path, request: pytest.FixtureRequest) -> Path:
     return store_path
 
 
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
 def test_who_only_reads_leaves_an_old_format_alone(golden: Path) -> None:
     with pytest.raises(FormatError, match="older format") as raised:
         Store(str(golden), readonly=True)
@@ -58,13 +65,36 @@ def test_what_an_old_release_wrote_is_there_and_work_goes_on(golden: Path) -> No
     session.stop()
 
 
+def structure(store: Path) -> dict[str, object]:
+    """What the tables and indexes of a store's database are made of, by name."""
+    with closing(sqlite3.connect(store / "casfs.db")) as database:
+
+        def rows(sql: str, *values: object) -> list[tuple[object, ...]]:
+            return database.execute(sql, values).fetchall()
+
+        found: dict[str, object] = {}
+        for name, sql in rows("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"):
+            found[f"{name}: sql"] = " ".join(re.sub(r"--.*", "", str(sql)).split())
+        for name, *kind in rows("SELECT name, type, wr, strict FROM pragma_table_list WHERE schema = 'main'"):
+            found[f"{name}: kind"] = kind
+            found[f"{name}: columns"] = rows("SELECT * FROM pragma_table_xinfo(?) ORDER BY cid", name)
+            for index, *how in rows('SELECT name, "unique", origin, partial FROM pragma_index_list(?)', name):
+                found[f"{index} of {name}"] = how, rows("SELECT * FROM pragma_index_xinfo(?)", index)
+    return found
+
+
 def test_a_migrated_database_is_as_a_new_one(golden: Path, scratch: Path) -> None:
     Session(golden).stop()
     create_store(str(scratch / "new"))
+    assert structure(golden) == structure(scratch / "new")
 
-    def schema(path: Path) -> list[str]:
-        with closing(sqlite3.connect(path)) as database:
-            rows = database.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name")
-            return [" ".join(re.sub(r"--.*", "", sql).split()) for (sql,) in rows]
 
-    assert schema(golden / "casfs.db") == schema(scratch / "new" / "casfs.db")
+@pytest.mark.parametrize("version", [1])
+def test_the_trash_of_a_store_that_had_none_begins_as_in_a_new_one(golden: Path, scratch: Path) -> None:
+    create_store(str(scratch / "new"))
+    rules = []
+    for path in (golden, scratch / "new"):
+        session = Session(path)
+        rules.append(session.store.namespace.trash.rules())
+        session.stop()
+    assert rules[0] == rules[1] != []

@@ -66,7 +66,7 @@ def has_accelerator(wheel: Path, folder: Path) -> bool:
     return found == "True"
 
 
-def test_a_wheel_from_the_source_distribution_has_the_accelerator(tmp_path):
+def test_a_wheel_from_the_source_distribution_has_the_accelerator_and_the_schema(tmp_path):
     run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", tmp_path)
     (sdist,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
@@ -81,6 +81,9 @@ def test_a_wheel_from_the_source_distribution_has_the_accelerator(tmp_path):
     assert packed == {f"{topic}.txt" for topic in TOPICS}
     assert said == ["casfs: built with its native accelerator"]
     assert wheel.stem.endswith(sysconfig.get_platform().replace("-", "_"))
+    with zipfile.ZipFile(wheel) as archive:
+        scripts = {name for name in archive.namelist() if name.endswith(".sql")}
+    assert scripts == {str(file.relative_to(CHECKOUT)) for file in (CHECKOUT / "casfs").rglob("*.sql")}
     assert has_accelerator(wheel, tmp_path / "venv")
 
 

@@ -84,7 +84,7 @@ def test_a_store_cut_off_in_the_making_is_none(scratch: Path, monkeypatch: pytes
     def cut(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module.connection, "create", cut)
+    monkeypatch.setattr(module.schema, "create", cut)
     with pytest.raises(KeyboardInterrupt):
         create_store(str(scratch / "store"), fan_out=1)
     with pytest.raises(StoreNotFound, match="is not a casfs store"):

@@ -10,7 +10,7 @@ from casfs.fs.inodes import Inode
 
 
 class Reason(StrEnum):
-    """Why a file goes (maintenance.sql)."""
+    """Why a file goes (schema.sql)."""
 
     REMOVED = "removed"
     REPLACED = "replaced"

@@ -55,7 +55,7 @@ class Record(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A row of `collection`, as maintenance.sql documents it."""
+    """A row of `collection`, as schema.sql documents it."""
 
     id: int
     kind: str

@@ -1,37 +1,16 @@
-"""Opening the database: pragmas, errors, creation and migration of the schema."""
+"""Opening the database: its pragmas, and what SQLite complains of as errno values."""
 
 from __future__ import annotations
 
 import errno
-import os
-import uuid
-from collections.abc import Callable, Sequence
-from importlib import resources
-from typing import Any
 
 import apsw
 
-from casfs.errors import FormatError, FormatTooNew
-
-APPLICATION_ID = 0x63617366
-"""PRAGMA application_id of a casfs database, "casf"."""
-
-SCHEMA_VERSION = 2
-"""PRAGMA user_version written by this release."""
+from casfs.errors import FormatError
 
 READ_TIMEOUT_MS = 10_000
 """Who opens the database may meet the moment in which its last user closes it. Writers wait elsewhere, and
 set it to 0 when they are in."""
-
-Migration = Callable[[apsw.Connection], None]
-
-
-def _add_maintenance(connection: apsw.Connection) -> None:
-    _drain(connection, _sql("maintenance.sql"))
-
-
-MIGRATIONS: dict[int, Migration] = {1: _add_maintenance}
-"""version -> what turns a database of that version into one of the next; run inside one transaction."""
 
 _ERRNO: tuple[tuple[type[apsw.Error], int], ...] = (
     (apsw.FullError, errno.ENOSPC),
@@ -87,7 +66,7 @@ def connect(path: str, *, readonly: bool = False) -> apsw.Connection:
             "foreign_keys = OFF",
             "trusted_schema = OFF",
         ):
-            _drain(connection, f"PRAGMA {pragma}")
+            run_script(connection, f"PRAGMA {pragma}")
         return connection
     except apsw.Error as error:
         if connection is not None:
@@ -97,86 +76,7 @@ def connect(path: str, *, readonly: bool = False) -> apsw.Connection:
         raise translate(error) from error
 
 
-def create(path: str, now_ns: int, uid: int, gid: int) -> None:
-    """A new database with an empty root directory that `uid` and `gid` own."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    connection = connect(path)
-    try:
-        _drain(connection, "PRAGMA journal_mode = WAL")
-        _drain(connection, "PRAGMA synchronous = FULL")
-        connection.execute("BEGIN IMMEDIATE")
-        _drain(connection, _sql("schema.sql"))
-        _add_maintenance(connection)
-        _drain(connection, f"PRAGMA application_id = {APPLICATION_ID}")
-        _drain(connection, f"PRAGMA user_version = {SCHEMA_VERSION}")
-        values = {"next_ino": 2, "clean_end": 2, "next_cookie": 3, "uuid": uuid.uuid4().hex}
-        for item in values.items():
-            connection.execute("INSERT INTO meta VALUES (?, ?)", item)
-        connection.execute(
-            "INSERT INTO inode VALUES (1, ?, 2, ?, ?, 0, 0, 0, NULL, NULL, NULL, ?, ?, ?, ?)",
-            (0o40755, uid, gid, now_ns, now_ns, now_ns, now_ns),
-        )
-        connection.execute("COMMIT")
-    finally:
-        connection.close()
-
-
-def check_version(connection: apsw.Connection, path: str) -> int:
-    """The schema version of an open database. Raises FormatError, FormatTooNew."""
-    try:
-        application = _value(connection, "PRAGMA application_id")
-        version = _value(connection, "PRAGMA user_version")
-    except apsw.Error as error:
-        raise FormatError(f"{path} cannot be read: {error}", hint="restore it from a backup") from error
-    if application != APPLICATION_ID:
-        raise FormatError(f"{path} is not a casfs database")
-    if version > SCHEMA_VERSION:
-        raise FormatTooNew(
-            f"{path} has format {version}; this casfs knows up to {SCHEMA_VERSION}",
-            hint="use a newer casfs",
-        )
-    return int(version)
-
-
-def migrate(
-    connection: apsw.Connection,
-    path: str,
-    migrations: dict[int, Migration] | None = None,
-    target: int = SCHEMA_VERSION,
-) -> None:
-    """Bring an older database to the `target` version, each step one transaction.
-
-    Raises FormatError for a version no migration starts from, and what the steps raise.
-    """
-    steps = MIGRATIONS if migrations is None else migrations
-    version = check_version(connection, path) if target == SCHEMA_VERSION else _version(connection)
-    while version < target:
-        if version not in steps:
-            raise FormatError(f"{path} has format {version}, which this casfs cannot migrate")
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            steps[version](connection)
-            version += 1
-            _drain(connection, f"PRAGMA user_version = {version}")
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
-
-
-def _sql(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text()
-
-
-def _version(connection: apsw.Connection) -> int:
-    return int(_value(connection, "PRAGMA user_version"))
-
-
-def _value(connection: apsw.Connection, sql: str) -> Any:
-    return connection.execute(sql).get
-
-
-def _drain(connection: apsw.Connection, sql: str, bindings: Sequence[Any] = ()) -> None:
+def run_script(connection: apsw.Connection, sql: str) -> None:
     """Run every statement of `sql`; APSW stops at the first row nobody fetches."""
-    for _ in connection.execute(sql, bindings):
+    for _ in connection.execute(sql):
         pass

@@ -18,7 +18,7 @@ class BlobToRead(NamedTuple):
 
 
 class DamageRow(NamedTuple):
-    """A row as maintenance.sql documents it."""
+    """A row as schema.sql documents it."""
 
     blob_id: int
     found_ns: int

@@ -10,11 +10,12 @@ import apsw
 
 from casfs.errors import FormatError
 from casfs.namespace.blobs import Blobs
-from casfs.namespace.connection import SCHEMA_VERSION, check_version, connect, migrate, translate
+from casfs.namespace.connection import connect, translate
 from casfs.namespace.damage import Damage
 from casfs.namespace.dentries import Dentries
 from casfs.namespace.inodes import Inodes
 from casfs.namespace.redo import Redo
+from casfs.namespace.schema import SCHEMA_VERSION, check_version, migrate
 from casfs.namespace.table import Table
 from casfs.namespace.trash import TrashRows
 from casfs.namespace.xattrs import Xattrs
@@ -42,6 +43,7 @@ class Namespace(Table):
     """
 
     def __init__(self, path: str, *, readonly: bool = False, shared: bool = False) -> None:
+        """Raises FormatError, FormatTooNew, DatabaseError."""
         self.path = path
         self.readonly = readonly
         self._shared = shared
@@ -54,8 +56,10 @@ class Namespace(Table):
             elif self.version < SCHEMA_VERSION:
                 hint = "mount it once, which brings it to the present one"
                 raise FormatError(f"{path} has the older format {self.version}", hint=hint)
-        except BaseException:
+        except BaseException as error:
             self._connection.close()
+            if isinstance(error, apsw.Error):
+                raise translate(error) from error
             raise
         stat = os.statvfs(path)
         self._disk_share = max(64, stat.f_blocks * stat.f_frsize // PAGE // 128)

@@ -1,4 +1,4 @@
-"""The tables of the trash (maintenance.sql): what lies there, and what goes there."""
+"""The tables of the trash (schema.sql): what lies there, and what goes there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WITH RECURSIVE below (ino) AS (
 
 
 class TrashRow(NamedTuple):
-    """A row as maintenance.sql documents it."""
+    """A row as schema.sql documents it."""
 
     ino: int
     deleted_ns: int

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from casfs.namespace import connection
+from casfs.namespace import schema
 from casfs.namespace.namespace import Namespace
 
 
@@ -15,7 +15,7 @@ from casfs.namespace.namespace import Namespace
 def database(scratch: Path) -> Path:
     """A new, closed database."""
     path = scratch / "casfs.db"
-    connection.create(str(path), 1234, 5, 6)
+    schema.create(str(path), 1234, 5, 6)
     return path
 
 

@@ -1,5 +1,4 @@
--- What collection, scrubbing and the trash keep in the namespace: the second part of format version 2
--- (schema.sql is the first). A database of version 1 gets these tables when it is first opened.
+-- Version 1 to 2: what collection, scrubbing and the trash keep. Frozen: schema.sql says what it means today.
 
 -- One row for each run of the collector, the newest 1,000.
 CREATE TABLE collection (

@@ -1,0 +1,101 @@
+"""The schema of the database: creating it, telling its version, and bringing an older one to the present.
+
+schema.sql makes a new database; migrations/NNNN.sql makes one of version NNNN out of one of the version
+before. A migration is never changed once it was released: there are databases that went through it.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from importlib import resources
+from importlib.resources.abc import Traversable
+
+import apsw
+
+from casfs.errors import FormatError, FormatTooNew
+from casfs.namespace.connection import connect, run_script
+from casfs.namespace.inodes import Inodes, directory_row
+from casfs.types import ROOT_INO
+
+APPLICATION_ID = 0x63617366
+"""PRAGMA application_id of a casfs database, "casf"."""
+
+SCHEMA_VERSION = 2
+"""PRAGMA user_version written by this release."""
+
+SCHEMA = resources.files(__package__) / "schema.sql"
+MIGRATIONS = resources.files(__package__) / "migrations"
+
+
+def create(path: str, now_ns: int, uid: int, gid: int) -> None:
+    """A new database with an empty root directory that `uid` and `gid` own."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    connection = connect(path)
+    try:
+        run_script(connection, "PRAGMA journal_mode = WAL")
+        run_script(connection, "PRAGMA synchronous = FULL")
+        connection.execute("BEGIN IMMEDIATE")
+        run_script(connection, SCHEMA.read_text())
+        run_script(connection, f"PRAGMA application_id = {APPLICATION_ID}")
+        run_script(connection, f"PRAGMA user_version = {SCHEMA_VERSION}")
+        values = {
+            "next_ino": ROOT_INO + 1,
+            "clean_end": ROOT_INO + 1,
+            "next_cookie": 3,
+            "uuid": uuid.uuid4().hex,
+        }
+        for item in values.items():
+            connection.execute("INSERT INTO meta VALUES (?, ?)", item)
+        Inodes(connection).write([directory_row(ROOT_INO, 0o755, uid, gid, now_ns)])
+        connection.execute("COMMIT")
+    finally:
+        connection.close()
+
+
+def check_version(connection: apsw.Connection, path: str) -> int:
+    """The schema version of an open database. Raises FormatError, FormatTooNew."""
+    try:
+        application = connection.execute("PRAGMA application_id").get
+        version = _version(connection)
+    except apsw.Error as error:
+        raise FormatError(f"{path} cannot be read: {error}", hint="restore it from a backup") from error
+    if application != APPLICATION_ID:
+        raise FormatError(f"{path} is not a casfs database")
+    if version > SCHEMA_VERSION:
+        raise FormatTooNew(
+            f"{path} has format {version}; this casfs knows up to {SCHEMA_VERSION}",
+            hint="use a newer casfs",
+        )
+    return version
+
+
+def migrate(
+    connection: apsw.Connection,
+    path: str,
+    *,
+    migrations: Traversable = MIGRATIONS,
+    target: int = SCHEMA_VERSION,
+) -> None:
+    """Bring an older database to the `target` version, each step one transaction.
+
+    Raises FormatError for a version no migration starts from, and apsw.Error.
+    """
+    version = _version(connection)
+    while version < target:
+        step = migrations / f"{version + 1:04}.sql"
+        if not step.is_file():
+            raise FormatError(f"{path} has format {version}, which this casfs cannot migrate")
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            run_script(connection, step.read_text())
+            version += 1
+            run_script(connection, f"PRAGMA user_version = {version}")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+
+
+def _version(connection: apsw.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").get)

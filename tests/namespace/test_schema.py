@@ -1,0 +1,197 @@
+"""Creating, refusing and migrating databases."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from contextlib import closing
+from pathlib import Path
+
+import apsw
+import pytest
+
+from casfs.errors import FormatError, FormatTooNew
+from casfs.namespace import schema
+from casfs.namespace.connection import DatabaseError, connect
+from casfs.namespace.inodes import InodeRow
+from casfs.namespace.namespace import Namespace
+from tests.session import descriptors
+
+
+def query(path: Path, sql: str) -> list[tuple[object, ...]]:
+    """Ask another SQLite library than the product's."""
+    with closing(sqlite3.connect(path)) as other, other:
+        return other.execute(sql).fetchall()
+
+
+# Creating
+
+
+def test_a_new_database_has_an_empty_root(database: Path) -> None:
+    assert stat.S_IMODE(database.stat().st_mode) == 0o600
+    namespace = Namespace(str(database))
+    row = namespace.inodes.get(1)
+    assert row is not None
+    root = InodeRow(*row)
+    assert root[:5] == (1, stat.S_IFDIR | 0o755, 2, 5, 6)
+    assert root.atime_ns == root.mtime_ns == root.ctime_ns == root.btime_ns == 1234
+    assert namespace.dentries.is_empty(1)
+    assert namespace.meta("next_ino") == 2
+    assert namespace.meta("next_cookie") == 3
+    assert len(bytes.fromhex(namespace.meta("uuid"))) == 16
+    namespace.close()
+
+
+def test_two_databases_differ_in_their_uuid(scratch: Path) -> None:
+    found = []
+    for name in ("one", "two"):
+        schema.create(str(scratch / name), 0, 0, 0)
+        found += query(scratch / name, "SELECT value FROM meta WHERE key = 'uuid'")
+    assert len(set(found)) == 2
+
+
+def test_what_is_there_is_not_overwritten(database: Path) -> None:
+    before = database.read_bytes()
+    with pytest.raises(FileExistsError):
+        schema.create(str(database), 0, 0, 0)
+    assert database.read_bytes() == before
+
+
+def test_the_schema_says_what_it_is(database: Path) -> None:
+    assert query(database, "PRAGMA application_id") == [(0x63617366,)]
+    assert query(database, "PRAGMA user_version") == [(schema.SCHEMA_VERSION,)]
+    assert query(database, "PRAGMA journal_mode") == [("wal",)]
+    for sql in (
+        "INSERT INTO dentry VALUES (1, 3, 'text', 2, 8)",
+        "INSERT INTO dentry VALUES (1, 3, NULL, 2, 8)",
+        "INSERT INTO blob (blake3, size, refs, created_ns) VALUES (x'00', 'large', 1, 0)",
+    ):
+        with pytest.raises(sqlite3.IntegrityError):
+            query(database, sql)
+
+
+# Refusing
+
+
+@pytest.mark.parametrize("content", [b"garbage " * 1000, b"SQLite format 3\0" + bytes(4080)])
+def test_what_is_no_database_is_refused(scratch: Path, content: bytes) -> None:
+    path = scratch / "casfs.db"
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match=str(path)):
+        Namespace(str(path))
+    assert path.read_bytes() == content
+
+
+def test_a_database_that_was_cut_off_is_refused(database: Path) -> None:
+    os.truncate(database, 5000)
+    with pytest.raises(FormatError, match=str(database)):
+        Namespace(str(database))
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+def test_an_absent_database_is_refused_and_not_made(scratch: Path, readonly: bool) -> None:
+    with pytest.raises(FormatError, match=r"casfs\.db"):
+        Namespace(str(scratch / "casfs.db"), readonly=readonly)
+    assert os.listdir(scratch) == []
+
+
+def test_another_programs_database_is_refused(scratch: Path) -> None:
+    path = scratch / "casfs.db"
+    query(path, "CREATE TABLE thing (name TEXT)")
+    before = path.read_bytes()
+    with pytest.raises(FormatError, match="not a casfs database"):
+        Namespace(str(path))
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+def test_a_newer_database_is_refused_untouched(database: Path, readonly: bool) -> None:
+    query(database, f"PRAGMA user_version = {schema.SCHEMA_VERSION + 1}")
+    before = database.read_bytes()
+    with pytest.raises(FormatTooNew, match="newer casfs") as raised:
+        Namespace(str(database), readonly=readonly)
+    assert str(schema.SCHEMA_VERSION + 1) in str(raised.value)
+    assert database.read_bytes() == before
+
+
+def test_a_refused_database_is_closed(database: Path) -> None:
+    query(database, f"PRAGMA user_version = {schema.SCHEMA_VERSION + 1}")
+    with pytest.raises(FormatTooNew):
+        Namespace(str(database))
+    assert str(database) not in descriptors().values()
+
+
+def test_a_database_that_lacks_a_table_is_closed_with_an_errno(database: Path) -> None:
+    query(database, "DROP TABLE meta")
+    with pytest.raises(DatabaseError, match="no such table"):
+        Namespace(str(database))
+    assert str(database) not in descriptors().values()
+
+
+# Migrating
+
+
+@pytest.fixture
+def old(scratch: Path) -> Path:
+    """A database of format 1 as some release may have left it."""
+    path = scratch / "old.db"
+    with closing(sqlite3.connect(path)) as other, other:
+        other.executescript(
+            f"""PRAGMA application_id = {schema.APPLICATION_ID};
+            PRAGMA user_version = 1;
+            CREATE TABLE file (name TEXT);
+            INSERT INTO file VALUES ('kept');"""
+        )
+    return path
+
+
+@pytest.fixture
+def steps(scratch: Path) -> Path:
+    """Migrations to the formats 2 and 3 of a database like that."""
+    steps = scratch / "migrations"
+    steps.mkdir()
+    (steps / "0002.sql").write_text("ALTER TABLE file ADD COLUMN size INTEGER NOT NULL DEFAULT 0;")
+    (steps / "0003.sql").write_text(
+        "-- Not once more.\nUPDATE file SET size = size + length(name);\nSELECT 1;"
+    )
+    return steps
+
+
+def migrate(path: Path, steps: Path, target: int) -> None:
+    with closing(connect(str(path))) as database:
+        schema.migrate(database, str(path), migrations=steps, target=target)
+        assert not database.in_transaction
+
+
+def test_migrations_run_in_order_and_once(old: Path, steps: Path) -> None:
+    for _ in range(2):
+        migrate(old, steps, 3)
+        assert query(old, "SELECT name, size FROM file") == [("kept", 4)]
+        assert query(old, "PRAGMA user_version") == [(3,)]
+
+
+def test_a_migration_that_fails_leaves_the_step_before(old: Path, steps: Path) -> None:
+    last = steps / "0003.sql"
+    works = last.read_text()
+    last.write_text(f"{works}; INSERT INTO nothing VALUES (1);")
+    with closing(connect(str(old))) as database:
+        with pytest.raises(apsw.SQLError, match="nothing"):
+            schema.migrate(database, str(old), migrations=steps, target=3)
+        assert not database.in_transaction
+    assert query(old, "SELECT name, size FROM file") == [("kept", 0)]
+    assert query(old, "PRAGMA user_version") == [(2,)]
+    last.write_text(works)
+    migrate(old, steps, 3)
+    assert query(old, "SELECT name, size FROM file") == [("kept", 4)]
+
+
+def test_a_format_nobody_migrates_from_is_refused(old: Path, steps: Path) -> None:
+    (steps / "0002.sql").unlink()
+    with pytest.raises(FormatError, match=r"format 1\b.*cannot migrate"):
+        migrate(old, steps, 3)
+
+
+def test_every_format_up_to_this_one_has_a_migration() -> None:
+    names = sorted(file.name for file in schema.MIGRATIONS.iterdir())
+    assert names == [f"{version:04}.sql" for version in range(2, schema.SCHEMA_VERSION + 1)]
