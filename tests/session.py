@@ -37,7 +37,7 @@ class Session:
         self.store = Store(str(self.path), durable=durable)
         if isinstance(durable, FaultyDurable):
             durable.watch(self.store.namespace)
-        self.fs, _ = file_system(self.store, InlineScheduler())
+        self.fs = file_system(self.store, InlineScheduler())
         self.fs.files.seals_at_close = self.seals_at_close
         self.kernel = Kernel(self.fs)
         try:

@@ -17,7 +17,6 @@ import argparse
 
 from casfs.cli.arguments import Commands, add_command, add_pair
 from casfs.cli.places import pair
-from casfs.errors import NotMounted
 
 
 def add(commands: Commands) -> None:
@@ -27,16 +26,10 @@ def add(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from casfs.control.client import Client
+    from casfs.control.access import StoreAccess
+    from casfs.control.messages import Copy
 
     place = pair(args.store, args.src, args.dst)
-    try:
-        client = Client(place.store)
-        client.call("cp", src=place.source, dst=place.destination, recursive=args.recursive)
-    except NotMounted:
-        if args.store is None:
-            raise
-        from casfs.maintenance.offline import copy
-
-        copy(place.store, place.source, place.destination, recursive=args.recursive)
+    access = StoreAccess(place.store, mounted=args.store is None)
+    access.perform(Copy(place.source, place.destination, args.recursive))
     return 0

@@ -20,7 +20,6 @@ More: casfs help collecting
 from __future__ import annotations
 
 import argparse
-import functools
 import math
 import signal
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -177,12 +176,12 @@ def _dry_run(store: str, args: argparse.Namespace) -> int:
 
 
 def _collect(store: str, args: argparse.Namespace) -> int:
-    from casfs.control.client import collect_in_mount
+    from casfs.control.access import StoreAccess
     from casfs.maintenance import gc
 
     with stop_on_signals() as stop, progress() as tell, gc.opened(store, stop=stop) as opened:
         plan = gc.plan(opened, grace_ns=_grace_ns(args), full=args.full)
-        ask = functools.partial(collect_in_mount, store)
+        ask = StoreAccess(store).collect
         outcome = gc.execute(opened, plan, limits=_limits(args), stop=stop, tell=tell, ask=ask)
     if args.json:
         print_json(_outcome_as_json(outcome))

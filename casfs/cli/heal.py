@@ -37,7 +37,7 @@ def add(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from casfs.control.client import tell_damaged
+    from casfs.control.access import StoreAccess
     from casfs.maintenance.heal import heal
     from casfs.store import Store
 
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
                 store,
                 args.source,
                 tell=tell,
-                damaged=lambda blobs: tell_damaged(store.path, blobs),
+                damaged=StoreAccess(store.path).damaged,
             )
     finally:
         store.close()

@@ -11,7 +11,6 @@ import argparse
 
 from casfs.cli.arguments import Commands, add_command, add_pair
 from casfs.cli.places import pair
-from casfs.errors import NotMounted
 
 
 def add(commands: Commands) -> None:
@@ -19,15 +18,9 @@ def add(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from casfs.control.client import Client
+    from casfs.control.access import StoreAccess
+    from casfs.control.messages import Move
 
     place = pair(args.store, args.src, args.dst)
-    try:
-        Client(place.store).call("mv", src=place.source, dst=place.destination)
-    except NotMounted:
-        if args.store is None:
-            raise
-        from casfs.maintenance.offline import move
-
-        move(place.store, place.source, place.destination)
+    StoreAccess(place.store, mounted=args.store is None).perform(Move(place.source, place.destination))
     return 0

@@ -92,10 +92,10 @@ def _inside(store: str, word: str) -> bytes:
 
 def _sync(store: str) -> None:
     """Have what was written until now sealed and committed, if the store is mounted."""
-    from casfs.control.client import Client
+    from casfs.control.access import StoreAccess
+    from casfs.control.messages import Sync
 
-    with contextlib.suppress(NotMounted):
-        Client(store).call("sync", seal=True)
+    StoreAccess(store).tell(Sync(seal=True))
 
 
 def _list(pins: list[Pin], *, as_json: bool) -> None:

@@ -47,7 +47,7 @@ def add(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from casfs.control.client import tell_damaged
+    from casfs.control.access import StoreAccess
     from casfs.maintenance.scrub import scrub
     from casfs.store import Store
 
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
                 period=args.period,
                 restart=args.restart,
                 tell=tell,
-                damaged=lambda blobs: tell_damaged(store.path, blobs),
+                damaged=StoreAccess(store.path).damaged,
                 stop=stop,
             )
     finally:

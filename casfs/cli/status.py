@@ -72,10 +72,11 @@ def _mount_of(path: str) -> MountInfo:
 
 def _describe(mount: MountInfo) -> dict[str, Any]:
     from casfs.control.client import Client
+    from casfs.control.messages import Status
 
     known = {"pid": mount.pid, "store": mount.store, "mountpoint": mount.mountpoint}
     try:
-        answer = Client(mount.store, PATIENCE).call("status")
+        answer = Client(mount.store, PATIENCE).ask(Status())
     except (CasfsError, OSError) as error:
         return known | {"serving": False, "error": str(error)}
     return known | {"serving": True} | answer

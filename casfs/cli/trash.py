@@ -11,7 +11,6 @@ More: casfs help trash
 from __future__ import annotations
 
 import argparse
-import contextlib
 import fnmatch
 import os
 from itertools import islice
@@ -19,7 +18,7 @@ from itertools import islice
 from casfs.cli.arguments import Commands, Parser, add_command, add_json, add_path, duration
 from casfs.cli.output import print_json, print_table, printable, size
 from casfs.cli.places import store_of
-from casfs.errors import NotMounted, UsageError
+from casfs.errors import UsageError
 
 LIMIT = 1000
 """Files that are listed as text if no other number is asked for."""
@@ -75,13 +74,13 @@ def _days(word: str) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from casfs.control.client import Client
+    from casfs.control.access import StoreAccess
+    from casfs.control.messages import Sync
     from casfs.maintenance.trash import entries
     from casfs.trash.policy import iso_time
 
     store = store_of(args.store)
-    with contextlib.suppress(NotMounted):
-        Client(store).call("sync")
+    StoreAccess(store).tell(Sync())
     with entries(store) as found:
         wanted = (
             (row, size_)
@@ -106,17 +105,11 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _empty(args: argparse.Namespace) -> int:
-    from casfs.control.client import Client
-    from casfs.maintenance import offline
+    from casfs.control.access import StoreAccess
+    from casfs.control.messages import EmptyTrash
 
-    store = store_of(args.store)
-    older = args.older or 0.0
-    try:
-        answer = Client(store).call("trash_empty", older_seconds=older)
-        files, freed = answer["files"], answer["bytes"]
-    except NotMounted:
-        files, freed = offline.empty_trash(store, older)
-    print(f"{files} file{'s' * (files != 1)} removed for good, {size(freed)}")
+    gone = StoreAccess(store_of(args.store)).perform(EmptyTrash(args.older or 0.0))
+    print(f"{gone.files} file{'s' * (gone.files != 1)} removed for good, {size(gone.bytes)}")
     return 0
 
 
@@ -149,8 +142,8 @@ def _is_text(pattern: str) -> bool:
 
 
 def _set(args: argparse.Namespace) -> int:
-    from casfs.control.client import Client
-    from casfs.maintenance import offline
+    from casfs.control.access import StoreAccess
+    from casfs.control.messages import SetTrashRule
 
     if args.days is None and args.exclude is None and args.minimal_age is None:
         raise UsageError("nothing to set", "give --days, --exclude or --minimal-age")
@@ -166,15 +159,6 @@ def _set(args: argparse.Namespace) -> int:
         raise UsageError("a pattern cannot have a line break")
     if exclude and any(not _is_text(pattern) for pattern in exclude):
         raise UsageError("a pattern has to be UTF-8", "'?' stands for any byte that is not")
-    store = store_of(args.store)
-    try:
-        Client(store).call(
-            "trash_set",
-            directory=directory,
-            days=args.days,
-            exclude=exclude,
-            minimal_age=args.minimal_age,
-        )
-    except NotMounted:
-        offline.set_trash_rule(store, directory, args.days, exclude, args.minimal_age)
+    rule = SetTrashRule(directory, args.days, exclude, args.minimal_age)
+    StoreAccess(store_of(args.store)).perform(rule)
     return 0

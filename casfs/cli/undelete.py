@@ -41,28 +41,25 @@ def _date(word: str) -> tuple[int, int]:
 
 
 def run(args: argparse.Namespace) -> int:
-    from casfs.control.client import Client
-    from casfs.maintenance import offline
+    from casfs.control.access import StoreAccess
+    from casfs.control.messages import Undelete
 
     store = store_of(args.store)
+    access = StoreAccess(store)
     since_ns, before_ns = args.date or (0, END_OF_TIME)
     failed = False
     for word in args.paths:
         inside = _inside(store, word)
         try:
-            try:
-                answer = Client(store).call("undelete", path=inside, since_ns=since_ns, before_ns=before_ns)
-                files, skipped = answer["files"], answer["skipped"]
-            except NotMounted:
-                files, skipped = offline.undelete(store, inside, since_ns, before_ns)
+            found = access.perform(Undelete(inside, since_ns, before_ns))
         except (CasfsError, OSError) as error:
             if len(args.paths) == 1:
                 raise
             failed = True
             print(f"casfs: error: {printable(str(error))}", file=sys.stderr)
             continue
-        left = f"; {skipped} not, their names are taken" if skipped else ""
-        print(f"{printable(inside)}: {files} file{'s' * (files != 1)} restored{left}")
+        left = f"; {found.skipped} not, their names are taken" if found.skipped else ""
+        print(f"{printable(inside)}: {found.files} file{'s' * (found.files != 1)} restored{left}")
     return ExitCode.FAILED if failed else ExitCode.OK
 
 

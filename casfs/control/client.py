@@ -6,24 +6,21 @@ import errno
 import os
 import socket
 import struct
-from typing import TYPE_CHECKING, Any
 
+from casfs.control.messages import Operation, Result
 from casfs.control.protocol import (
     LINE_LIMIT,
     SILENCE_SECONDS,
     SILENT_VERSION,
-    VERSION,
     Answer,
     Request,
     decode_answer,
     encode,
+    request_of,
+    result_of,
 )
 from casfs.errors import CasfsError, ExitCode, NotMounted, PermissionDenied, exit_code
 from casfs.store import control_path
-
-if TYPE_CHECKING:  # commands that only ask shall not wait for the whole file system to be loaded
-    from casfs.maintenance.collect_mounted import Collected
-    from casfs.namespace.collecting import Record
 
 
 class DaemonError(CasfsError):
@@ -49,25 +46,29 @@ class Client:
 
     def __init__(self, store: str, patience: float = SILENCE_SECONDS) -> None:
         self._path = control_path(os.path.realpath(store))
-        self._store = store
+        self.store = store
         self._patience = patience
 
-    def call(self, op: str, **args: Any) -> dict[str, Any]:
+    def ask(self, operation: Operation[Result]) -> Result:
         """Ask and wait for the answer, however long it is worked for.
 
         Raises NotMounted, NoAnswer, PermissionDenied, DaemonError.
         """
-        answer = self._ask(Request(VERSION, op, args))
+        answer = self._send(request_of(operation), self._patience)
         if not answer.ok and answer.error.startswith(f"the mount speaks version {SILENT_VERSION} "):
             # A daemon from before an update. It gives no signs of life, but has just answered.
-            self._patience = 0.0
-            answer = self._ask(Request(SILENT_VERSION, op, args))
+            answer = self._send(request_of(operation, SILENT_VERSION), patience=0.0)
         if not answer.ok:
             raise DaemonError(answer.error, answer.exit_code)
-        return answer.result
+        try:
+            return result_of(operation, answer)
+        except ValueError as error:
+            message = f"done, but the daemon of {self.store} answered what this casfs cannot read: {error}"
+            raise DaemonError(message, ExitCode.FAILED) from None
 
-    def _ask(self, request: Request) -> Answer:
-        with self._connected() as connection:
+    def _send(self, request: Request, patience: float) -> Answer:
+        """`patience`: as above; 0 = wait for ever."""
+        with self._connected(patience) as connection:
             try:
                 connection.sendall(encode(request))
                 line = _receive_line(connection)
@@ -76,21 +77,21 @@ class Client:
             except BlockingIOError:
                 raise self._silent() from None
         if not line:
-            raise NotMounted(f"the daemon of {self._store} ended before it answered")
+            raise NotMounted(f"the daemon of {self.store} ended before it answered")
         try:
             return decode_answer(line)
         except ValueError as error:
-            raise NotMounted(f"the daemon of {self._store} gave no valid answer: {error}") from None
+            raise NotMounted(f"the daemon of {self.store} gave no valid answer: {error}") from None
 
-    def _connected(self) -> socket.socket:
+    def _connected(self, patience: float) -> socket.socket:
         try:
             directory = os.open(os.path.dirname(self._path), os.O_PATH | os.O_DIRECTORY)
         except FileNotFoundError:
-            raise NotMounted(f"{self._store} is not mounted") from None
+            raise NotMounted(f"{self.store} is not mounted") from None
         except PermissionError:
-            raise PermissionDenied(f"{self._store} belongs to another user") from None
+            raise PermissionDenied(f"{self.store} belongs to another user") from None
         connection = socket.socket(socket.AF_UNIX)
-        limit = struct.pack("ll", int(self._patience), int(self._patience % 1 * 1e6))
+        limit = struct.pack("ll", int(patience), int(patience % 1 * 1e6))
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):  # the latter for connect(2), too: socket(7)
             connection.setsockopt(socket.SOL_SOCKET, option, limit)
         try:
@@ -100,9 +101,9 @@ class Client:
             connection.close()
             match error:
                 case FileNotFoundError() | ConnectionRefusedError():
-                    raise NotMounted(f"{self._store} is not mounted") from None
+                    raise NotMounted(f"{self.store} is not mounted") from None
                 case PermissionError():
-                    raise PermissionDenied(f"{self._store} belongs to another user") from None
+                    raise PermissionDenied(f"{self.store} belongs to another user") from None
                 case BlockingIOError():
                     raise self._silent() from None
             raise
@@ -111,7 +112,7 @@ class Client:
         return connection
 
     def _silent(self) -> NoAnswer:
-        message = f"the daemon of {self._store} has not answered for {self._patience:g} s"
+        message = f"the daemon of {self.store} has not answered for {self._patience:g} s"
         return NoAnswer(message, "it was stopped, or its disk hangs")
 
 
@@ -124,33 +125,3 @@ def _receive_line(connection: socket.socket) -> bytes:
             return b""
         received += data
     return bytes(received).strip()
-
-
-def tell_damaged(store: str, blobs: list[int]) -> None:
-    """Let the daemon, if there is one, let go of blobs whose files were found to be bad and taken away.
-
-    Raises PermissionDenied, DaemonError, NoAnswer.
-    """
-    try:
-        Client(store).call("damaged", blobs=blobs)
-    except NotMounted:
-        return
-
-
-def collect_in_mount(
-    store: str, ids: list[int], cutoff_ns: int, now_ns: int, record: Record
-) -> Collected | None:
-    """Let the daemon remove orphans (maintenance/collect_mounted.py); None when there is no daemon.
-
-    Raises PermissionDenied, DaemonError, NoAnswer.
-    """
-    from casfs.maintenance.collect_mounted import Collected
-    from casfs.namespace.collecting import Amount
-
-    try:
-        answer = Client(store).call("collect", ids=ids, cutoff_ns=cutoff_ns, now_ns=now_ns, record=record)
-    except NotMounted:
-        return None
-    failures = [(bytes.fromhex(digest), size, reason) for digest, size, reason in answer["failures"]]
-    gone = Amount(answer["blobs"], answer["bytes"])
-    return Collected(gone, failures, answer["untried"], answer["gave_up"], answer["busy"])

@@ -8,20 +8,19 @@ In version 2 the daemon sends an empty line every `ALIVE_SECONDS` until it has t
 is told from a daemon that hangs, which is given up after `SILENCE_SECONDS`. Who asks in version 1 gets the
 answer alone.
 
-Paths inside the store begin with `/`; a byte that is not UTF-8 travels as a lone surrogate (PEP 383), which
-JSON writes as `\\udcNN`. The daemon serves root and its own user only (SO_PEERCRED, unix(7)).
+What may be asked for is in control/messages.py. The lone surrogate that stands for a byte of a path (PEP 383)
+is `\\udcNN` in JSON. The daemon serves root and its own user only (SO_PEERCRED, unix(7)).
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
-from collections.abc import Callable
-from typing import Annotated, Any, get_type_hints
+from typing import Any, TypeVar
 
 import msgspec
 
+from casfs.control.messages import Operation, Result
 from casfs.errors import UsageError
 
 VERSION = 2
@@ -36,12 +35,7 @@ busy disk is late, too."""
 LINE_LIMIT = 64 << 10
 """Bytes of a request or an answer: twice the longest path, quoted, and some."""
 
-
-Natural = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-"""An id or an amount, as the database can keep it."""
-
-Nanoseconds = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
-"""A time, as the database can keep it."""
+Asked = TypeVar("Asked", bound=Operation[Any])
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,24 +63,29 @@ def decode_request(line: bytes) -> Request:
         raise ValueError("it is nested too deeply") from None
 
 
-def arguments_of(operation: Callable[..., object]) -> type[msgspec.Struct]:
-    """What an operation takes: a field for each parameter of its signature, with its default."""
-    hints = get_type_hints(operation, include_extras=True)
-    fields: list[Any] = [
-        (name, hints[name])
-        if parameter.default is parameter.empty
-        else (name, hints[name], parameter.default)
-        for name, parameter in inspect.signature(operation).parameters.items()
-    ]
-    return msgspec.defstruct(operation.__name__, fields, forbid_unknown_fields=True)
+def request_of(operation: Operation[Any], version: int = VERSION) -> Request:
+    """What asks for an operation."""
+    return Request(version, operation.op, msgspec.to_builtins(operation))
 
 
-def arguments(kind: type[msgspec.Struct], given: dict[str, Any]) -> dict[str, Any]:
-    """Those of a request, each of the type and in the bounds it is declared with. Raises UsageError."""
+def operation_of(kind: type[Asked], request: Request) -> Asked:
+    """What a request asks for, each argument of the type and in the bounds it is declared with. Raises
+    UsageError."""
     try:
-        return msgspec.structs.asdict(msgspec.convert(given, kind))
+        operation: Asked = msgspec.convert(request.args, kind)
     except (msgspec.ValidationError, OverflowError) as error:
         raise UsageError(f"bad arguments: {error}") from None
+    return operation
+
+
+def answer_of(result: object) -> Answer:
+    """What tells of an operation that was done."""
+    return Answer(ok=True, result=msgspec.to_builtins(result))
+
+
+def result_of(operation: Operation[Result], answer: Answer) -> Result:
+    """What an answer to an operation says. Raises ValueError for one of a version that is too different."""
+    return msgspec.convert(answer.result, operation.result_type())
 
 
 def path_of(text: str) -> bytes:

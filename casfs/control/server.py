@@ -11,6 +11,7 @@ from typing import Any
 
 import trio
 
+from casfs.control.messages import Operation
 from casfs.control.protocol import (
     ALIVE_SECONDS,
     LINE_LIMIT,
@@ -18,16 +19,17 @@ from casfs.control.protocol import (
     VERSION,
     Answer,
     Request,
-    arguments,
-    arguments_of,
+    answer_of,
     decode_request,
     encode,
+    operation_of,
 )
 from casfs.errors import CasfsError, ExitCode
 
 log = logging.getLogger(__name__)
 
-Operation = Callable[..., Awaitable[dict[str, Any]]]
+Handlers = dict[type[Operation[Any]], Callable[[Any], Awaitable[object]]]
+"""What does each operation, and gives its result."""
 
 _CREDENTIALS = struct.Struct("3i")
 """struct ucred of unix(7): process, user, group."""
@@ -36,11 +38,9 @@ _CREDENTIALS = struct.Struct("3i")
 class Server:
     """The control socket of one store. Runs on the event loop's thread."""
 
-    def __init__(self, path: str, operations: dict[str, Operation]) -> None:
+    def __init__(self, path: str, handlers: Handlers) -> None:
         self._path = path
-        self._operations = {
-            name: (operation, arguments_of(operation)) for name, operation in operations.items()
-        }
+        self._handlers = {kind.op: (kind, handler) for kind, handler in handlers.items()}
         self._listener = socket.socket(socket.AF_UNIX)
 
     def bind(self) -> None:
@@ -104,12 +104,12 @@ class Server:
     async def _call(self, request: Request) -> Answer:
         if request.version not in (VERSION, SILENT_VERSION):
             return Answer(ok=False, error=f"the mount speaks version {VERSION} of the control protocol")
-        known = self._operations.get(request.op)
+        known = self._handlers.get(request.op)
         if known is None:
             return Answer(ok=False, error=f"the mount knows no operation '{request.op}'")
-        operation, kind = known
+        kind, handle = known
         try:
-            return Answer(ok=True, result=await operation(**arguments(kind, request.args)))
+            return answer_of(await handle(operation_of(kind, request)))
         except CasfsError as error:
             return Answer(ok=False, error=str(error), exit_code=error.exit_code)
         except OSError as error:

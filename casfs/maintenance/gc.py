@@ -189,7 +189,7 @@ def _expire_trash(path: str, stop: Stop) -> None:
     """
     with contextlib.suppress(FormatError, StoreLocked):  # an older format has no trash
         while trash.may_have_old(path, time.time_ns()) and not stop():
-            if offline.empty_trash(path, None, limit=TRASH_STEP)[0] < TRASH_STEP:
+            if offline.expire_trash(path, TRASH_STEP) < TRASH_STEP:
                 return
             time.sleep(TRASH_PAUSE)
 

@@ -7,7 +7,6 @@ It opens the store for a run and closes it after, so that between two runs it ho
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 import signal
@@ -19,7 +18,7 @@ from datetime import datetime
 import trio
 from cronsim import CronSim, CronSimError
 
-from casfs.control.client import collect_in_mount, tell_damaged
+from casfs.control.access import StoreAccess
 from casfs.errors import CasfsError, StoreLocked, UsageError
 from casfs.maintenance import gc
 from casfs.maintenance.gc import NO_LIMITS, Limits, Outcome
@@ -192,7 +191,7 @@ class Daemon:
         return last is None or next_run(self._settings.schedule, last.started_ns / 1e9) <= time.time()
 
     def _read_blobs(self, until: float) -> ScrubReport | None:
-        damaged = functools.partial(tell_damaged, self._store)
+        damaged = StoreAccess(self._store).damaged
         period = self._settings.scrub_seconds
 
         def stop() -> bool:
@@ -211,7 +210,7 @@ class Daemon:
                 due or rows.strays_before(time.time_ns() - settings.grace_ns)
             )
             plan = gc.plan(store, grace_ns=settings.grace_ns, full=full)
-            ask = functools.partial(collect_in_mount, self._store)
+            ask = StoreAccess(self._store).collect
             return gc.execute(store, plan, limits=settings.limits, stop=self._stop.is_set, ask=ask)
 
 

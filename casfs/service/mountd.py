@@ -91,14 +91,14 @@ def _log_to_file(store: str) -> None:
 
 async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Callable[[], None]) -> None:
     scheduler = TrioScheduler()
-    fs, trash = file_system(store, scheduler)
+    fs = file_system(store, scheduler)
     await fs.start()
     session = Session(fs, scheduler, mountpoint, options)
-    trash_service = TrashService(fs, trash, session.caches, empties=not options.read_only)
-    pressure = Pressure(fs, trash_service, options.low_room)
+    trash = TrashService(fs, session.caches, empties=not options.read_only)
+    pressure = Pressure(fs, trash, options.low_room)
     collector = Collector(fs, options.orphan_share)
-    requests = Requests(fs, mountpoint, session, trash_service, pressure, collector)
-    server = Server(control_path(store.path), requests.operations())
+    requests = Requests(fs, mountpoint, session, trash, pressure, collector)
+    server = Server(control_path(store.path), requests.handlers())
     _allow_many_files()
     session.mount()
     try:
@@ -108,7 +108,7 @@ async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Call
             nursery.start_soon(session.commit)
             nursery.start_soon(session.seal_resting)
             nursery.start_soon(session.caches.run)
-            nursery.start_soon(trash_service.run)
+            nursery.start_soon(trash.run)
             if not options.read_only:
                 nursery.start_soon(pressure.run)
                 nursery.start_soon(collector.run)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from casfs.control.client import Client, DaemonError, NoAnswer
+from casfs.control.messages import Status, Sync
 from casfs.errors import MountError, NotMounted
 from casfs.fuse.options import REMOUNT, SUBTYPE, remount_options, store_of_source
 from casfs.store import config_path
@@ -155,7 +156,7 @@ def _make_durable(store: str, mounts: list[MountInfo]) -> tuple[bool, str]:
     client = Client(store)
     where = mounts[0].mountpoint if mounts else store
     try:
-        client.call("sync")
+        client.ask(Sync())
     except NotMounted:
         return False, ""
     except NoAnswer as error:
@@ -164,7 +165,7 @@ def _make_durable(store: str, mounts: list[MountInfo]) -> tuple[bool, str]:
             f"process {_pid(store)} serves it; once it is killed 'umount -l {where}' clears the mount",
         ) from None
     except DaemonError as error:
-        if not client.call("status")["activity"]["failed"]:
+        if not client.ask(Status())["activity"]["failed"]:
             raise MountError(
                 f"{where} stays mounted, its last changes cannot be made durable: {error}",
                 "make room on the store's file system, or give them up with umount(8)",
@@ -279,7 +280,7 @@ def remount(store: str, mountpoint: str, words: list[str]) -> None:
         raise NotMounted(f"{store} is not mounted on {mountpoint}")
     _run(["mount", "-i", "-o", ",".join([REMOUNT, *changed]), "--", place])
     if "ro" in changed:
-        Client(store).call("sync")
+        Client(store).ask(Sync())
 
 
 def write_back(store: str, paths: Iterable[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""What the mount daemon does when a command asks (control/protocol.py)."""
+"""What the mount daemon does when a command asks (control/messages.py)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from casfs.control.protocol import Nanoseconds, Natural, path_of
+from casfs.control.messages import Collect, Collected, Copy, Damaged, Done, Move, Status, Sync
+from casfs.control.protocol import path_of
+from casfs.control.server import Handlers
 from casfs.fs import copy
 from casfs.fs.filesystem import FileSystem
 from casfs.fuse.session import Session
@@ -37,17 +39,18 @@ class Requests:
         self._collector = collector
         self._since = time.time()
 
-    def operations(self) -> dict[str, Any]:
+    def handlers(self) -> Handlers:
         return {
-            "status": self.status,
-            "sync": self.sync,
-            "cp": self.cp,
-            "mv": self.mv,
-            "damaged": self.damaged,
-            "collect": self.collect,
-        } | self._trash.operations()
+            Status: self.status,
+            Sync: self.sync,
+            Copy: self.copy,
+            Move: self.move,
+            Damaged: self.damaged,
+            Collect: self.collect,
+            **self._trash.handlers(),
+        }
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self, _: Status) -> dict[str, Any]:
         store = self._fs.store
         activity = asdict(self._fs.activity())
         activity["open_handles"] -= self._session.idle_handles
@@ -64,43 +67,36 @@ class Requests:
             "features": self._session.features() | {"trash": self._trash.state},
         }
 
-    async def sync(self, seal: bool = False) -> dict[str, Any]:
-        """`seal`: also what rests before it is sealed, so that each closed file has its blob."""
+    async def sync(self, asked: Sync) -> Done:
         await self._fs.files.write_back()
-        if seal:
+        if asked.seal:
             await self._fs.files.seal_all_closed()
         await self._fs.group.durable()
         self._fs.files.check_kept()
-        return {}
+        return Done()
 
-    async def cp(self, src: str, dst: str, recursive: bool) -> dict[str, Any]:
+    async def copy(self, asked: Copy) -> Done:
         async with self._session.caches.told():
-            await copy.copy(self._fs, path_of(src), path_of(dst), recursive=recursive)
-        return {}
+            await copy.copy(self._fs, path_of(asked.src), path_of(asked.dst), recursive=asked.recursive)
+        return Done()
 
-    async def mv(self, src: str, dst: str) -> dict[str, Any]:
+    async def move(self, asked: Move) -> Done:
         async with self._session.caches.told():
-            await copy.move(self._fs, path_of(src), path_of(dst))
-        return {}
+            await copy.move(self._fs, path_of(asked.src), path_of(asked.dst))
+        return Done()
 
-    async def collect(
-        self,
-        ids: list[Natural],
-        cutoff_ns: Nanoseconds,
-        now_ns: Nanoseconds,
-        record: tuple[Natural, Natural, Natural, Natural, Natural],
-    ) -> dict[str, Any]:
-        done = await collect_mounted.collect(self._fs, ids, cutoff_ns, now_ns, Record(*record))
-        failures = [(digest.hex(), size, reason) for digest, size, reason in done.failures]
-        return {
-            "blobs": done.gone.blobs,
-            "bytes": done.gone.bytes,
-            "failures": failures,
-            "untried": done.untried,
-            "gave_up": done.gave_up,
-            "busy": done.busy,
-        }
+    async def collect(self, asked: Collect) -> Collected:
+        record = Record(*asked.record)
+        done = await collect_mounted.collect(self._fs, asked.ids, asked.cutoff_ns, asked.now_ns, record)
+        return Collected(
+            blobs=done.gone.blobs,
+            bytes=done.gone.bytes,
+            failures=[(digest.hex(), size, reason) for digest, size, reason in done.failures],
+            untried=done.untried,
+            gave_up=done.gave_up,
+            busy=done.busy,
+        )
 
-    async def damaged(self, blobs: list[Natural]) -> dict[str, Any]:
-        await self._session.damaged(frozenset(blobs))
-        return {}
+    async def damaged(self, asked: Damaged) -> Done:
+        await self._session.damaged(frozenset(asked.blobs))
+        return Done()

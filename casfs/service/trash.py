@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Annotated, Any
 
-import msgspec
 import trio
 
-from casfs.control.protocol import Nanoseconds, path_of
+from casfs.control.messages import Done, Emptied, EmptyTrash, SetTrashRule, Undelete, Undeleted
+from casfs.control.protocol import path_of
+from casfs.control.server import Handlers
 from casfs.errors import UsageError
 from casfs.fs.filesystem import FileSystem
 from casfs.fuse.caches import KernelCaches
-from casfs.trash.policy import Trash
+from casfs.trash.filesystem import trash_of
 from casfs.trash.undelete import Changed, change_rule, expire, undelete
 
 log = logging.getLogger(__name__)
@@ -22,18 +22,12 @@ EMPTY_SECONDS = 3600.0
 """Time from one emptying by age to the next; the first comes with the mount."""
 
 
-Days = Annotated[int, msgspec.Meta(ge=0, le=36_500)]
-Seconds = Annotated[int, msgspec.Meta(ge=0, le=36_500 * 86_400)]
-Age = Annotated[float, msgspec.Meta(ge=0, le=36_500 * 86_400)]
-"""What `casfs trash` takes (cli/trash.py, cli/arguments.py): up to a hundred years; an age in seconds."""
-
-
 class TrashService:
     """Runs on the event loop's thread."""
 
-    def __init__(self, fs: FileSystem, trash: Trash, caches: KernelCaches, *, empties: bool) -> None:
+    def __init__(self, fs: FileSystem, caches: KernelCaches, *, empties: bool) -> None:
         self._fs = fs
-        self._trash = trash
+        self._trash = trash_of(fs)
         self._caches = caches
         self._empties = empties
 
@@ -62,36 +56,37 @@ class TrashService:
         if self._fs.group.failed:
             return Changed()
         async with self._caches.told(self._trash.holds):
-            return await expire(self._fs, self._trash, time.time_ns(), older_ns, limit)
+            return await expire(self._fs, time.time_ns(), older_ns, limit)
 
     # Operations of the control socket
 
-    def operations(self) -> dict[str, Any]:
-        return {"trash_empty": self.empty, "trash_set": self.set, "undelete": self.undelete}
+    def handlers(self) -> Handlers:
+        return {EmptyTrash: self.empty, SetTrashRule: self.set_rule, Undelete: self.undelete}
 
     @property
     def state(self) -> str:
         """For `casfs status`."""
         return f"off: {self._trash.off}" if self._trash.off else "on"
 
-    async def empty(self, older_seconds: Age | None) -> dict[str, Any]:
-        """By age, or everything that was removed so many seconds ago."""
-        changed = await self._empty(None if older_seconds is None else int(older_seconds * 1e9))
+    async def empty(self, asked: EmptyTrash) -> Emptied:
+        older = asked.older_seconds
+        changed = await self._empty(None if older is None else int(older * 1e9))
         await self._fs.group.durable()
-        return {"files": changed.files, "bytes": changed.size}
+        return Emptied(changed.files, changed.size)
 
-    async def set(
-        self, directory: str, days: Days | None, exclude: list[str] | None, minimal_age: Seconds | None
-    ) -> dict[str, Any]:
-        if any("\n" in pattern or not _is_text(pattern) for pattern in exclude or ()):
+    async def set_rule(self, asked: SetTrashRule) -> Done:
+        if any("\n" in pattern or not _is_text(pattern) for pattern in asked.exclude or ()):
             raise UsageError("bad arguments: a pattern with a line break, or that is not UTF-8")
-        await change_rule(self._fs, self._trash, path_of(directory), days, exclude, minimal_age)
-        return {}
+        directory = path_of(asked.directory)
+        await change_rule(self._fs, directory, asked.days, asked.exclude, asked.minimal_age)
+        return Done()
 
-    async def undelete(self, path: str, since_ns: Nanoseconds, before_ns: Nanoseconds) -> dict[str, Any]:
+    async def undelete(self, asked: Undelete) -> Undeleted:
         async with self._caches.told():
-            changed = await undelete(self._fs, self._trash, path_of(path), since_ns, before_ns)
-        return {"files": changed.files, "skipped": changed.skipped}
+            changed = await undelete(
+                self._fs, self._trash, path_of(asked.path), asked.since_ns, asked.before_ns
+            )
+        return Undeleted(changed.files, changed.skipped)
 
 
 def _is_text(pattern: str) -> bool:

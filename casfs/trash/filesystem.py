@@ -9,8 +9,14 @@ from casfs.store import Store
 from casfs.trash.policy import Trash
 
 
-def file_system(store: Store, scheduler: Scheduler) -> tuple[FileSystem, Trash]:
+def file_system(store: Store, scheduler: Scheduler) -> FileSystem:
     """Its parts put together; `start` it before its use."""
     core = Core(store, scheduler)
-    trash = Trash(core)
-    return FileSystem(core, trash), trash
+    return FileSystem(core, Trash(core))
+
+
+def trash_of(fs: FileSystem) -> Trash:
+    """The trash of what `file_system` has put together."""
+    trash = fs.policy
+    assert isinstance(trash, Trash)
+    return trash

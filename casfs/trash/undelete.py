@@ -13,6 +13,7 @@ from casfs.fs.filesystem import STEP, FileSystem
 from casfs.fs.inodes import Inode
 from casfs.fs.tree import RENAME_NOREPLACE
 from casfs.namespace.trash import RuleRow, TrashRow
+from casfs.trash.filesystem import trash_of
 from casfs.trash.policy import DAY_NS, DEFAULT_DAYS, Trash, iso_time
 from casfs.types import ROOT_INO
 
@@ -29,7 +30,7 @@ class Changed:
     skipped: int = 0
 
 
-async def undelete(fs: FileSystem, trash: Trash, path: bytes, since_ns: int, before_ns: int) -> Changed:
+async def undelete(fs: FileSystem, path: bytes, since_ns: int, before_ns: int) -> Changed:
     """Restore what had that path, in its newest version removed in [since_ns, before_ns), durable.
 
     A path of no file stands for all files that were below it, each in its newest version; those whose
@@ -38,7 +39,7 @@ async def undelete(fs: FileSystem, trash: Trash, path: bytes, since_ns: int, bef
     Raises FsError ENOENT (nothing of it is in the trash), EEXIST or ENOTDIR (nothing could be restored for
     that reason), OSError.
     """
-    changed = Changed()
+    trash, changed = trash_of(fs), Changed()
     path = b"/".join(part for part in path.split(b"/") if part not in (b"", b"."))
     await fs.group.durable()
     newest = await _newest(fs, path, since_ns, before_ns) if path else {}
@@ -124,14 +125,14 @@ async def _directory(fs: FileSystem, trash: Trash, parent: Inode, name: bytes, c
 
 
 async def expire(
-    fs: FileSystem, trash: Trash, now_ns: int, older_ns: int | None = None, limit: int | None = None
+    fs: FileSystem, now_ns: int, older_ns: int | None = None, limit: int | None = None
 ) -> Changed:
     """Remove for good what the rules keep no longer; with `older_ns`, all that was removed so long ago.
 
     Of a directory whose rule says 0 days, what came to the trash before is kept as long as without a rule.
     `limit`: the oldest so many. Raises OSError.
     """
-    changed = Changed()
+    trash, changed = trash_of(fs), Changed()
     if not trash.directory:
         return changed
     if trash.pending:
@@ -214,7 +215,6 @@ def _dropped(fs: FileSystem, trash: Trash, inode: Inode) -> None:
 
 async def change_rule(
     fs: FileSystem,
-    trash: Trash,
     directory: bytes,
     days: int | None,
     exclude: list[str] | None,
@@ -225,6 +225,7 @@ async def change_rule(
     `minimal_age`: seconds, of the whole store. None leaves as it is; what a directory without a rule has is
     that of the store.
     """
+    trash = trash_of(fs)
     rules = {rule.directory: rule for rule in trash.rules}
     old = rules.get(directory, rules[b""])
     await fs.group.begin()

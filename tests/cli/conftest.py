@@ -7,9 +7,12 @@ import sys
 from types import ModuleType
 from typing import NamedTuple
 
+import msgspec
 import pytest
 
 from casfs.cli.main import main
+from casfs.control.client import Client
+from casfs.control.messages import Operation, Result
 from casfs.errors import NotMounted
 
 
@@ -53,7 +56,7 @@ def program():
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    """Put a module in the place of one of casfs' own: stand_in("casfs.control.client", Client=…)."""
+    """Put a module in the place of one of casfs' own: stand_in("casfs.maintenance.usage", summarize=…)."""
 
     def put(name: str, **members: object) -> None:
         module = ModuleType(name)
@@ -70,7 +73,7 @@ class Mount(NamedTuple):
 
 
 @pytest.fixture
-def mounted(stand_in):
+def mounted(stand_in, monkeypatch):
     """Say what is mounted, and how its daemon answers; returns the calls it will have got."""
 
     def put(*mounts: Mount, answer: object = None) -> list[tuple]:
@@ -82,15 +85,11 @@ def mounted(stand_in):
                     return mount, path.removeprefix(mount.mountpoint).encode() or b"/"
             raise NotMounted(f"{path} is in no casfs mount")
 
-        class Client:
-            def __init__(self, store: str, patience: float = 0.0) -> None:
-                self.store = store
-
-            def call(self, op: str, **params: object) -> object:
-                calls.append((self.store, op, params))
-                if isinstance(answer, Exception):
-                    raise answer
-                return answer or {}
+        def ask(client: Client, operation: Operation[Result]) -> Result:
+            calls.append((client.store, operation.op, msgspec.to_builtins(operation)))
+            if isinstance(answer, Exception):
+                raise answer
+            return msgspec.convert(answer or {}, operation.result_type())
 
         stand_in(
             "casfs.service.mounts",
@@ -98,7 +97,7 @@ def mounted(stand_in):
             find_mount=find_mount,
             unmount=lambda mountpoint, **_: calls.append((mountpoint, "unmount", {})),
         )
-        stand_in("casfs.control.client", Client=Client)
+        monkeypatch.setattr(Client, "ask", ask)
         return calls
 
     return put

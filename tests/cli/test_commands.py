@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from casfs.control.messages import Copy, Move
 from casfs.errors import ExitCode, FsError, NotMounted, StoreNotFound, UsageError
 from casfs.maintenance.problems import Problem, Report, Severity
 from casfs.maintenance.usage import Usage, UsageRow
@@ -225,20 +226,16 @@ def test_what_the_daemon_refuses_is_told(casfs, mounted):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["cp", "-r", "/a", "//b/../c/"], ("copy", "S", "/a", "/c", {"recursive": True})),
-        (["mv", "/../a", "/"], ("move", "S", "/a", "/", {})),
+        (["cp", "-r", "/a", "//b/../c/"], Copy("/a", "/c", True)),
+        (["mv", "/../a", "/"], Move("/a", "/")),
     ],
 )
 def test_with_store_the_work_is_done_without_a_daemon(casfs, mounted, stand_in, words, expected):
     calls = mounted(answer=NotMounted("nobody answers"))
     done: list[tuple] = []
-    stand_in(
-        "casfs.maintenance.offline",
-        copy=lambda *given, **options: done.append(("copy", *given, options)),
-        move=lambda *given, **options: done.append(("move", *given, options)),
-    )
+    stand_in("casfs.control.unmounted", perform=lambda *given: done.append(given))
     assert casfs(*words, "--store", "S") == (0, "", "")
-    assert done == [expected]
+    assert done == [("S", expected)]
     assert [op for _, op, _ in calls] == [words[0]]
 
 

@@ -126,7 +126,7 @@ async def mounted(path: Path) -> AsyncIterator[Mount]:
     seam = FaultyDurable()
     store = Store(str(path), durable=seam)
     seam.watch(store.namespace)
-    fs, _ = file_system(store, TrioScheduler())
+    fs = file_system(store, TrioScheduler())
     await fs.start()
     try:
         yield Mount(fs, seam)

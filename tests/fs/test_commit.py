@@ -250,7 +250,7 @@ def test_readonly_stores_have_no_groups(store_path: Path) -> None:
     from casfs.fs.scheduler import InlineScheduler
 
     store = Store(str(store_path), readonly=True)
-    fs, _ = file_system(store, InlineScheduler())
+    fs = file_system(store, InlineScheduler())
     kernel = Kernel(fs)
     assert kernel.tree() == {}
     with pytest.raises(FsError) as raised:

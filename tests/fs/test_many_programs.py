@@ -249,7 +249,7 @@ def test_many_programs_on_a_bad_disk(scratch: Path, seed: int, error: int) -> No
         seam = FaultyDurable()
         store = Store(str(scratch / "store"), durable=seam)
         seam.watch(store.namespace)
-        fs, _ = file_system(store, TrioScheduler())
+        fs = file_system(store, TrioScheduler())
         await fs.start()
         mount = Mount(fs, seam)
         programs = [FailingProgram(mount, number, random.Random(seed * 100 + number)) for number in range(6)]

@@ -352,19 +352,19 @@ def test_undelete_brings_the_newest_version_back_with_its_directories(
         kernel.sync()
     kernel.rmdir("d/sub")
     kernel.rmdir("d")
-    changed = run_inline(undelete(kernel.fs, kernel.fs.policy, b"/d/sub/file", 0, 1 << 62))
+    changed = run_inline(undelete(kernel.fs, b"/d/sub/file", 0, 1 << 62))
     assert (changed.files, changed.skipped) == (1, 0)
     assert kernel.read_file("d/sub/file") == b"new"
     assert kernel.inode("d").mode == 0o40710
     sub = kernel.inode("d/sub")
     assert (sub.mode, sub.uid, sub.gid) == (0o40700, 3, 4)
-    fails(errno.EEXIST, run_inline, undelete(kernel.fs, kernel.fs.policy, b"d/sub/file", 0, 1 << 62))
+    fails(errno.EEXIST, run_inline, undelete(kernel.fs, b"d/sub/file", 0, 1 << 62))
     kernel.unlink("d/sub/file")
     kernel.sync()
     rows = sorted(kernel.fs.store.namespace.trash.sized(), key=lambda row: row[0].deleted_ns)
-    run_inline(undelete(kernel.fs, kernel.fs.policy, b"d/sub/file", 0, rows[0][0].deleted_ns + 1))
+    run_inline(undelete(kernel.fs, b"d/sub/file", 0, rows[0][0].deleted_ns + 1))
     assert kernel.read_file("d/sub/file") == b"old"
-    fails(errno.ENOENT, run_inline, undelete(kernel.fs, kernel.fs.policy, b"d/other", 0, 1 << 62))
+    fails(errno.ENOENT, run_inline, undelete(kernel.fs, b"d/other", 0, 1 << 62))
     session.reopen()
 
 
@@ -375,7 +375,7 @@ def test_undelete_of_a_directory_brings_all_back_and_overwrites_nothing(kernel: 
         put(kernel, name, name.encode())
         kernel.unlink(name)
     put(kernel, "d/a", b"another")
-    changed = run_inline(undelete(kernel.fs, kernel.fs.policy, b"d/", 0, 1 << 62))
+    changed = run_inline(undelete(kernel.fs, b"d/", 0, 1 << 62))
     assert (changed.files, changed.skipped) == (2, 1)
     assert kernel.read_file("d/a") == b"another"
     assert kernel.read_file("d/sub/c") == b"d/sub/c"
@@ -390,21 +390,21 @@ def test_what_is_old_leaves_the_trash_and_its_empty_directories_go(session: Sess
         put(kernel, f"{top}/sub/file", top.encode())
         kernel.unlink(f"{top}/sub/file")
     for directory, days in ((b"long", 30), (b"short", 2), (b"off", 0)):
-        rule = change_rule(kernel.fs, kernel.fs.policy, directory, days, None)
+        rule = change_rule(kernel.fs, directory, days, None)
         run_inline(rule)
     kernel.tree()
     kernel.names(bin_path("short"))
     kernel.names(bin_path("short/sub"))
-    assert run_inline(expire(kernel.fs, kernel.fs.policy, now + 1 * DAY_NS)).files == 0
+    assert run_inline(expire(kernel.fs, now + 1 * DAY_NS)).files == 0
     with kernel.fs.changes.unseen(kernel.fs.policy.holds) as unseen:
-        changed = run_inline(expire(kernel.fs, kernel.fs.policy, now + 3 * DAY_NS))
+        changed = run_inline(expire(kernel.fs, now + 3 * DAY_NS))
     assert (changed.files, changed.size) == (1, 5)
     assert [name for _, name in unseen.names] == [b"file", b"sub", b"short"]
     assert all(unseen.names.values())
     kernel._forget()
     assert [path for path, _ in in_trash(kernel)] == [b"long/sub/file", b"off/sub/file"]
-    assert run_inline(expire(kernel.fs, kernel.fs.policy, now + 15 * DAY_NS)).files == 1
-    assert run_inline(expire(kernel.fs, kernel.fs.policy, time.time_ns() + DAY_NS, 0)).files == 1
+    assert run_inline(expire(kernel.fs, now + 15 * DAY_NS)).files == 1
+    assert run_inline(expire(kernel.fs, time.time_ns() + DAY_NS, 0)).files == 1
     kernel = session.reopen()
     assert kernel.names(".casfs/trash") == []
     assert kernel.fs.store.namespace.blobs.totals()[:2] == (0, 0)
@@ -520,7 +520,7 @@ def test_open_for_reading_with_truncation_is_writing(kernel: Kernel) -> None:
 def test_a_pattern_may_have_any_character_but_a_line_break(
     session: Session, kernel: Kernel, pattern: str
 ) -> None:
-    run_inline(change_rule(kernel.fs, kernel.fs.policy, b"", None, [pattern]))
+    run_inline(change_rule(kernel.fs, b"", None, [pattern]))
     kernel = session.reopen()
     assert [rule.exclude for rule in kernel.fs.policy.rules] == [(pattern,)]
 
@@ -533,10 +533,10 @@ def test_a_file_where_a_directory_was_keeps_only_what_was_below_it(kernel: Kerne
         kernel.unlink(name)
     kernel.rmdir("d/sub")
     kernel.write_file("d/sub", b"in the way")
-    changed = run_inline(undelete(kernel.fs, kernel.fs.policy, b"d", 0, 1 << 62))
+    changed = run_inline(undelete(kernel.fs, b"d", 0, 1 << 62))
     assert (changed.files, changed.skipped) == (2, 1)
     assert kernel.names("d") == [b"a", b"sub", b"z"]
-    fails(errno.ENOTDIR, run_inline, undelete(kernel.fs, kernel.fs.policy, b"d/sub/b", 0, 1 << 62))
+    fails(errno.ENOTDIR, run_inline, undelete(kernel.fs, b"d/sub/b", 0, 1 << 62))
 
 
 def test_a_directory_that_is_restored_has_no_more_of_a_list_than_it_had(kernel: Kernel) -> None:
@@ -547,7 +547,7 @@ def test_a_directory_that_is_restored_has_no_more_of_a_list_than_it_had(kernel: 
     kernel.rmdir("d/sub")
     entries = [(1, 7, 0), (2, 7, 9), (4, 7, 0), (16, 7, 0), (32, 0, 0)]
     kernel.setxattr("d", acl.DEFAULT, acl.encode([acl.Entry(*entry) for entry in entries]))
-    run_inline(undelete(kernel.fs, kernel.fs.policy, b"d/sub/a", 0, 1 << 62))
+    run_inline(undelete(kernel.fs, b"d/sub/a", 0, 1 << 62))
     assert kernel.inode("d/sub").mode == 0o40750
     assert acl.ACCESS not in kernel.listxattr("d/sub")
 
@@ -561,9 +561,9 @@ def test_directories_that_programs_have_left_empty_go_by_age(session: Session, k
     kernel.sync()
     kernel.unlink(bin_path("d/1"))
     kernel.rename(bin_path("d/sub/2"), "back")
-    run_inline(expire(kernel.fs, kernel.fs.policy, time.time_ns()))
+    run_inline(expire(kernel.fs, time.time_ns()))
     assert kernel.names(bin_path("d")) == [b"sub"]
-    run_inline(expire(kernel.fs, kernel.fs.policy, time.time_ns() + 16 * DAY_NS))
+    run_inline(expire(kernel.fs, time.time_ns() + 16 * DAY_NS))
     kernel._forget()
     assert session.reopen().names(".casfs/trash") == []
 
@@ -588,7 +588,7 @@ def test_much_is_restored_in_groups_of_their_own(kernel: Kernel, monkeypatch: py
         return rename(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(kernel.fs.tree, "rename", watched)
-    assert run_inline(undelete(kernel.fs, kernel.fs.policy, b"d", 0, 1 << 62)).files == 300
+    assert run_inline(undelete(kernel.fs, b"d", 0, 1 << 62)).files == 300
     assert most < 200
 
 
@@ -606,7 +606,7 @@ def test_what_came_back_before_an_error_is_told(kernel: Kernel, monkeypatch: pyt
 
     monkeypatch.setattr(kernel.fs.tree, "rename", full)
     with kernel.fs.changes.unseen() as unseen:
-        fails(errno.ENOSPC, run_inline, undelete(kernel.fs, kernel.fs.policy, b"d", 0, 1 << 62))
+        fails(errno.ENOSPC, run_inline, undelete(kernel.fs, b"d", 0, 1 << 62))
     assert (kernel.inode("d").ino, b"a") in unseen.names
 
 

@@ -89,7 +89,7 @@ def build(path: Path) -> None:
     create_store(str(path), fan_out=1)
     session = Session(path)
     kernel = session.kernel
-    run_inline(undelete.change_rule(session.fs, session.fs.policy, b"", None, None, 0))
+    run_inline(undelete.change_rule(session.fs, b"", None, None, 0))
     for name in ("dir", "dir/sub", "empty", "other", "team"):
         kernel.mkdir(name)
     kernel.setxattr("team", acl.DEFAULT, acl_of(6))
@@ -212,16 +212,12 @@ VERBS: dict[str, Verb] = {
     "cp -r": lambda kernel: run_inline(copy.copy(kernel.fs, b"dir", b"new", recursive=True)),
     "mv": lambda kernel: run_inline(copy.move(kernel.fs, b"dir", b"new")),
     "mv over": lambda kernel: run_inline(copy.move(kernel.fs, b"large", b"victim")),
-    "undelete": lambda kernel: run_inline(
-        undelete.undelete(kernel.fs, kernel.fs.policy, b"removed", 0, 1 << 62)
-    ),
+    "undelete": lambda kernel: run_inline(undelete.undelete(kernel.fs, b"removed", 0, 1 << 62)),
     "undelete with its directory": lambda kernel: run_inline(
-        undelete.undelete(kernel.fs, kernel.fs.policy, b"lost/file", 0, 1 << 62)
+        undelete.undelete(kernel.fs, b"lost/file", 0, 1 << 62)
     ),
-    "empty the trash": lambda kernel: run_inline(undelete.expire(kernel.fs, kernel.fs.policy, 1 << 62, 0)),
-    "a rule": lambda kernel: run_inline(
-        undelete.change_rule(kernel.fs, kernel.fs.policy, b"dir", 3, ["*.o"])
-    ),
+    "empty the trash": lambda kernel: run_inline(undelete.expire(kernel.fs, 1 << 62, 0)),
+    "a rule": lambda kernel: run_inline(undelete.change_rule(kernel.fs, b"dir", 3, ["*.o"])),
 }
 
 IN_STEPS = {

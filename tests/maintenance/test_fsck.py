@@ -172,7 +172,7 @@ def test_a_damaged_page_is_told_and_nothing_else_is_believed(store: Damaged) -> 
 def busy(store: Damaged):
     """The store in use in this process: what is done stays uncommitted."""
     used = Store(str(store))
-    fs, _ = file_system(used, InlineScheduler())
+    fs = file_system(used, InlineScheduler())
     run_inline(fs.start())
     yield fs
     run_inline(fs.stop())

@@ -199,13 +199,13 @@ def test_a_store_is_only_taken_for_its_trash_when_something_is_old(
 ) -> None:
     """Else a mount that starts at that moment, as at boot, would be refused for nothing."""
     taken: list[str] = []
-    empty = offline.empty_trash
+    expire = offline.expire_trash
 
-    def note(path: str, older_seconds: float | None, *, limit: int | None = None) -> tuple[int, int]:
+    def note(path: str, limit: int) -> int:
         taken.append(path)
-        return empty(path, older_seconds, limit=limit)
+        return expire(path, limit)
 
-    monkeypatch.setattr(offline, "empty_trash", note)
+    monkeypatch.setattr(offline, "expire_trash", note)
     path = str(session.path)
     session.stop()
     with gc.opened(path) as store, batch.transaction(store):

@@ -235,7 +235,7 @@ def test_a_store_in_use_is_healed(store: Damaged, source: Path) -> None:
     rotten(store)
     ino = store.ino("/a/one")
     used = Store(str(store))
-    fs, _ = file_system(used, InlineScheduler())
+    fs = file_system(used, InlineScheduler())
     run_inline(fs.start())
     make_file(fs, 1, b"new", b"committed before")
     run_inline(fs.group.durable())

@@ -278,7 +278,7 @@ def test_a_damaged_page_is_left_to_a_backup(store: Damaged) -> None:
 
 def test_what_a_crash_leaves_is_no_error_and_repair_does_what_a_start_does(store: Damaged) -> None:
     used = Store(str(store))
-    fs, _ = file_system(used, InlineScheduler())
+    fs = file_system(used, InlineScheduler())
     run_inline(fs.start())
     unlinked = fs.files.open(fs.inodes.get(make_file(fs, 1, b"unlinked", b"still open")), False, 0)
     run_inline(fs.tree.unlink(1, b"unlinked"))

@@ -433,7 +433,7 @@ def test_a_store_in_use_is_scrubbed(store: Damaged) -> None:
     store.overwrite(store.blob(TWO), TWO[:-1] + b"!")
     ino = store.ino("/a/deep/two")
     used = Store(str(store))
-    fs, _ = file_system(used, InlineScheduler())
+    fs = file_system(used, InlineScheduler())
     run_inline(fs.start())
     make_file(fs, 1, b"new", b"committed" * 1000)
     run_inline(fs.group.durable())
@@ -457,7 +457,7 @@ def test_what_is_written_while_the_last_blobs_are_read_is_for_the_next_pass(
 ) -> None:
     """A scrub of a store in use is complete all the same: it once said that it had been stopped."""
     used = Store(str(store))
-    fs, _ = file_system(used, InlineScheduler())
+    fs = file_system(used, InlineScheduler())
     run_inline(fs.start())
     advance = scrubbing.Scrub._advance
 

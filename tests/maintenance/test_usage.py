@@ -112,7 +112,7 @@ def test_only_regular_files_count(store: Damaged) -> None:
 @pytest.fixture
 def busy(store: Damaged) -> Iterator[FileSystem]:
     used = Store(str(store))
-    fs, _ = file_system(used, InlineScheduler())
+    fs = file_system(used, InlineScheduler())
     run_inline(fs.start())
     yield fs
     run_inline(fs.stop())

@@ -315,7 +315,7 @@ def collect(store: Path, record: Path, *, forever: bool = True, full: bool = Fal
 
     Between its look at the rows and its turn it waits for a moment, so that much happens there.
     """
-    from casfs.control.client import collect_in_mount
+    from casfs.control.access import StoreAccess
     from casfs.maintenance import gc
 
     enter = gc.enter_turnstile
@@ -328,7 +328,7 @@ def collect(store: Path, record: Path, *, forever: bool = True, full: bool = Fal
     def ask(*batch: Any) -> Collected | None:
         if dice.random() < ASKED:
             time.sleep(dice.uniform(0, LATE_SECONDS) if forever else 0)
-            return collect_in_mount(str(store), *batch)
+            return StoreAccess(str(store)).collect(*batch)
         return None
 
     with mock.patch.multiple(gc, enter_turnstile=enter_late, BUSY_SHARE=gc.SHARE):

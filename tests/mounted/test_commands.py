@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from casfs.control.client import Client, DaemonError
+from casfs.control.messages import Copy
 from tests.mounted.mounts import (
     CASFS,
     ENVIRONMENT,
@@ -166,13 +167,13 @@ def test_what_cp_and_mv_refuse_changes_nothing(mount: Mount) -> None:
 
 def test_a_file_that_is_being_written_is_not_copied(mount: Mount) -> None:
     # Asked from here: a child process would close its copy of the descriptor, which seals what is written.
-    paths = {"src": "/file", "dst": "/copy", "recursive": False}
+    asked = Copy("/file", "/copy", False)
     with open(mount.path / "file", "wb", buffering=0) as file:
         file.write(b"half of it")
         with pytest.raises(DaemonError, match="open for writing"):
-            Client(str(mount.store)).call("cp", **paths)
+            Client(str(mount.store)).ask(asked)
         assert not (mount.path / "copy").exists()
-    Client(str(mount.store)).call("cp", **paths)
+    Client(str(mount.store)).ask(asked)
     assert (mount.path / "copy").read_bytes() == b"half of it"
 
 
@@ -182,7 +183,7 @@ def test_a_copy_waits_for_who_writes_to_a_file_for_a_moment(mount: Mount) -> Non
     file.write(b"half of it, ")
     closes = threading.Timer(1.0, lambda: (file.write(b"and the rest"), file.close()))
     closes.start()
-    Client(str(mount.store)).call("cp", src="/tree", dst="/copy", recursive=True)
+    Client(str(mount.store)).ask(Copy("/tree", "/copy", True))
     closes.join()
     assert (mount.path / "copy" / "file").read_bytes() == b"half of it, and the rest"
 

@@ -16,6 +16,7 @@ import pytest
 
 from casfs.control import protocol
 from casfs.control.client import Client, NoAnswer
+from casfs.control.messages import Status
 from casfs.store import control_path
 from tests.mounted.mounts import CASFS, ENVIRONMENT, Mount, await_exit, casfs, is_mounted
 
@@ -171,18 +172,18 @@ def daemon(scratch: Path, *answers: list[bytes]) -> Iterator[str]:
 
 def test_who_works_for_long_is_waited_for_while_it_says_so(scratch: Path) -> None:
     with daemon(scratch, [b"\n"] * 5 + [b'\n{"ok": true, ', b'"result": {"done": 1}}\n']) as store:
-        assert Client(store, 0.6).call("cp") == {"done": 1}
+        assert Client(store, 0.6).ask(Status()) == {"done": 1}
 
 
 def test_who_says_nothing_is_given_up(scratch: Path) -> None:
     with daemon(scratch, [b"\n", b"", b"", b""]) as store, pytest.raises(NoAnswer, match=r"for 0\.5 s"):
-        Client(store, 0.5).call("cp")
+        Client(store, 0.5).ask(Status())
 
 
 def test_a_daemon_from_before_an_update_is_asked_in_its_version(scratch: Path) -> None:
     old = b'{"ok": false, "error": "the mount speaks version 1 of the control protocol", "exit_code": 1}\n'
     with daemon(scratch, [old], [b"", b"", b'{"ok": true, "result": {"pid": 1}}\n']) as store:
-        assert Client(store, 0.5).call("status") == {"pid": 1}
+        assert Client(store, 0.5).ask(Status()) == {"pid": 1}
 
 
 def test_who_asks_in_the_version_without_signs_of_life_gets_the_answer_alone(mount: Mount) -> None:

@@ -27,7 +27,7 @@ def test_an_error_of_the_disk_while_the_trash_is_emptied_ends_no_mount(
 
     async def main() -> None:
         async with mounted(scratch / "store") as mount:
-            await change_rule(mount.fs, mount.fs.policy, b"", 1, None, 0)
+            await change_rule(mount.fs, b"", 1, None, 0)
             await mount.write_file(b"file", b"content")
             await mount.fs.group.durable()
             await mount.unlink(b"file")
@@ -45,9 +45,7 @@ def test_an_error_of_the_disk_while_the_trash_is_emptied_ends_no_mount(
             now = time.time_ns()
             monkeypatch.setattr(time, "time_ns", lambda: now + 2 * 86_400 * 10**9)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(
-                    TrashService(mount.fs, mount.fs.policy, KernelCaches(mount.fs), empties=True).run
-                )
+                nursery.start_soon(TrashService(mount.fs, KernelCaches(mount.fs), empties=True).run)
                 with trio.fail_after(30):
                     while rows.totals()[0]:  # noqa: ASYNC110 - there is no event: rows are looked at
                         await trio.sleep(0.01)

@@ -1,0 +1,68 @@
+"""Having a store do something, whether it is mounted or not."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from casfs.control.client import Client
+from casfs.control.messages import Collect, Damaged, Operation, Result
+from casfs.errors import NotMounted
+
+if TYPE_CHECKING:  # commands that only ask shall not wait for the whole file system to be loaded
+    from casfs.maintenance.collect_mounted import Collected
+    from casfs.namespace.collecting import Record
+
+
+class StoreAccess:
+    """A store: through the daemon that has it mounted, or without one in this process, under the store's lock
+    and for one operation at a time.
+
+    `mounted`: it was found by its mount, so that a daemon that is gone has died: there is no doing without.
+    """
+
+    def __init__(self, store: str, *, mounted: bool = False) -> None:
+        self._client = Client(store)
+        self._mounted = mounted
+
+    def perform(self, operation: Operation[Result]) -> Result:
+        """Have an operation done that control/unmounted.py has, and wait for it.
+
+        Raises PermissionDenied, NoAnswer and DaemonError as `Client` does, and NotMounted if it is to be
+        `mounted`; without a daemon as `Store` and the operation do.
+        """
+        try:
+            return self._client.ask(operation)
+        except NotMounted:
+            if self._mounted:
+                raise
+        from casfs.control.unmounted import perform
+
+        return perform(self._client.store, operation)
+
+    def tell(self, operation: Operation[Result]) -> Result | None:
+        """Have the daemon do what there is only for it to do; None when there is none.
+
+        Raises PermissionDenied, NoAnswer, DaemonError.
+        """
+        with contextlib.suppress(NotMounted):
+            return self._client.ask(operation)
+        return None
+
+    # For maintenance, which knows nothing of daemons
+
+    def damaged(self, blobs: list[int]) -> None:
+        """These blobs' files were found to be bad and taken away. Raises as `tell`."""
+        self.tell(Damaged(blobs))
+
+    def collect(self, ids: list[int], cutoff_ns: int, now_ns: int, record: Record) -> Collected | None:
+        """Remove orphans (maintenance/collect_mounted.py); None when there is no daemon. Raises as `tell`."""
+        from casfs.maintenance.collect_mounted import Collected
+        from casfs.namespace.collecting import Amount
+
+        answer = self.tell(Collect(ids, cutoff_ns, now_ns, record))
+        if answer is None:
+            return None
+        failures = [(bytes.fromhex(digest), size, reason) for digest, size, reason in answer.failures]
+        gone = Amount(answer.blobs, answer.bytes)
+        return Collected(gone, failures, answer.untried, answer.gave_up, answer.busy)

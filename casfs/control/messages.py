@@ -1,0 +1,139 @@
+"""What the daemon of a mount is asked for, and what it answers: the `args` and the `result` of the protocol.
+
+A client and a daemon of different versions meet after an update. So a field that is new has a default, and is
+not sent while it has it; what an answer has besides is not looked at.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args
+
+from msgspec import Meta, Struct
+
+Natural = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+"""An id or an amount, as the database can keep it."""
+
+Nanoseconds = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+"""A time, as the database can keep it."""
+
+Days = Annotated[int, Meta(ge=0, le=36_500)]
+Seconds = Annotated[int, Meta(ge=0, le=36_500 * 86_400)]
+Age = Annotated[float, Meta(ge=0, le=36_500 * 86_400)]
+"""What `casfs trash` takes (cli/trash.py, cli/arguments.py): up to a hundred years; an age in seconds."""
+
+Result = TypeVar("Result")
+
+
+class Operation(Struct, Generic[Result], frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Asks for `op`, which has that result. Paths are from the root of the store and begin with `/`; a byte
+    that is not UTF-8 is a lone surrogate (PEP 383)."""
+
+    op: ClassVar[str]
+
+    @classmethod
+    def result_type(cls) -> type[Result]:
+        kind: type[Result] = get_args(vars(cls)["__orig_bases__"][0])[0]
+        return kind
+
+
+class Done(Struct, frozen=True):
+    """There is nothing more to say."""
+
+
+class Status(Operation[dict[str, Any]], frozen=True):
+    """How the mount is doing. A dictionary, since it is shown as it is, of a daemon of any version."""
+
+    op = "status"
+
+
+class Sync(Operation[Done], frozen=True):
+    """Make everything durable. `seal`: also what rests before it is sealed, so that each closed file has its
+    blob."""
+
+    op = "sync"
+    seal: bool = False
+
+
+class Copy(Operation[Done], frozen=True):
+    """As fs/copy.py does."""
+
+    op = "cp"
+    src: str
+    dst: str
+    recursive: bool
+
+
+class Move(Operation[Done], frozen=True):
+    """As fs/copy.py does."""
+
+    op = "mv"
+    src: str
+    dst: str
+
+
+class Damaged(Operation[Done], frozen=True):
+    """The files of these blobs were found to be bad, and taken away: let go of them."""
+
+    op = "damaged"
+    blobs: list[Natural]
+
+
+class Collected(Struct, frozen=True):
+    """As maintenance/collect_mounted.py has it; the digests of `failures` are hexadecimal."""
+
+    blobs: int
+    bytes: int
+    failures: list[tuple[str, int, str]]
+    untried: int
+    gave_up: bool
+    busy: bool
+
+
+class Collect(Operation[Collected], frozen=True):
+    """Remove orphans, as maintenance/collect_mounted.py does. `record`: a `Record` of the run."""
+
+    op = "collect"
+    ids: list[Natural]
+    cutoff_ns: Nanoseconds
+    now_ns: Nanoseconds
+    record: tuple[Natural, Natural, Natural, Natural, Natural]
+
+
+class Emptied(Struct, frozen=True):
+    """What left the trash for good."""
+
+    files: int
+    bytes: int
+
+
+class EmptyTrash(Operation[Emptied], frozen=True):
+    """By age (None), or everything that was removed so many seconds ago."""
+
+    op = "trash_empty"
+    older_seconds: Age | None
+
+
+class SetTrashRule(Operation[Done], frozen=True):
+    """What goes to the trash below a directory in the root, or of the whole store (""); None: as it was."""
+
+    op = "trash_set"
+    directory: str
+    days: Days | None
+    exclude: list[str] | None
+    minimal_age: Seconds | None
+
+
+class Undeleted(Struct, frozen=True):
+    """How many files were restored, and how many not, since their names are taken."""
+
+    files: int
+    skipped: int
+
+
+class Undelete(Operation[Undeleted], frozen=True):
+    """Restore what had that path, or lay below it, and was removed in that time."""
+
+    op = "undelete"
+    path: str
+    since_ns: Nanoseconds
+    before_ns: Nanoseconds

@@ -1,0 +1,69 @@
+"""What `casfs cp`, `mv`, `undelete` and `trash` do on a store that is not mounted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from casfs.control.messages import (
+    Copy,
+    Done,
+    Emptied,
+    EmptyTrash,
+    Move,
+    Operation,
+    Result,
+    SetTrashRule,
+    Undelete,
+    Undeleted,
+)
+from casfs.control.protocol import path_of
+from casfs.fs import copy as trees
+from casfs.fs.filesystem import FileSystem
+from casfs.fs.scheduler import run_inline
+from casfs.maintenance.offline import opened
+from casfs.trash import undelete as trash
+
+
+def perform(store: str, operation: Operation[Result]) -> Result:
+    """Do it under the store's lock. Raises as `Store` and the operation of fs/ do."""
+    handle = _HANDLERS[type(operation)]
+    with opened(store) as fs:
+        result: Result = run_inline(handle(fs, operation))
+    return result
+
+
+async def _copy(fs: FileSystem, asked: Copy) -> Done:
+    await trees.copy(fs, path_of(asked.src), path_of(asked.dst), recursive=asked.recursive)
+    return Done()
+
+
+async def _move(fs: FileSystem, asked: Move) -> Done:
+    await trees.move(fs, path_of(asked.src), path_of(asked.dst))
+    return Done()
+
+
+async def _empty_trash(fs: FileSystem, asked: EmptyTrash) -> Emptied:
+    older_ns = None if asked.older_seconds is None else int(asked.older_seconds * 1e9)
+    changed = await trash.expire(fs, time.time_ns(), older_ns)
+    return Emptied(changed.files, changed.size)
+
+
+async def _set_trash_rule(fs: FileSystem, asked: SetTrashRule) -> Done:
+    await trash.change_rule(fs, path_of(asked.directory), asked.days, asked.exclude, asked.minimal_age)
+    return Done()
+
+
+async def _undelete(fs: FileSystem, asked: Undelete) -> Undeleted:
+    changed = await trash.undelete(fs, path_of(asked.path), asked.since_ns, asked.before_ns)
+    return Undeleted(changed.files, changed.skipped)
+
+
+_HANDLERS: dict[type[Operation[Any]], Callable[[FileSystem, Any], Coroutine[Any, Any, Any]]] = {
+    Copy: _copy,
+    Move: _move,
+    EmptyTrash: _empty_trash,
+    SetTrashRule: _set_trash_rule,
+    Undelete: _undelete,
+}

@@ -1,0 +1,134 @@
+"""What goes over the control socket: clients and daemons of other versions read and write it, too."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from casfs.control import protocol
+from casfs.control.messages import (
+    Collect,
+    Collected,
+    Copy,
+    Damaged,
+    Done,
+    Emptied,
+    EmptyTrash,
+    Move,
+    Operation,
+    SetTrashRule,
+    Status,
+    Sync,
+    Undelete,
+    Undeleted,
+)
+from casfs.errors import UsageError
+
+REQUESTS: list[tuple[Operation[Any], str, dict[str, Any]]] = [
+    (Status(), "status", {}),
+    (Sync(), "sync", {}),
+    (Sync(seal=True), "sync", {"seal": True}),
+    (Copy("/a", "/b", False), "cp", {"src": "/a", "dst": "/b", "recursive": False}),
+    (Move("/a\udcff", "/ä"), "mv", {"src": "/a\udcff", "dst": "/ä"}),
+    (Damaged([1, 2]), "damaged", {"blobs": [1, 2]}),
+    (
+        Collect([7], 1, 2, (3, 4, 5, 6, 7)),
+        "collect",
+        {"ids": [7], "cutoff_ns": 1, "now_ns": 2, "record": [3, 4, 5, 6, 7]},
+    ),
+    (EmptyTrash(0.0), "trash_empty", {"older_seconds": 0.0}),
+    (EmptyTrash(None), "trash_empty", {"older_seconds": None}),
+    (
+        SetTrashRule("", None, ["*.tmp"], None),
+        "trash_set",
+        {"directory": "", "days": None, "exclude": ["*.tmp"], "minimal_age": None},
+    ),
+    (Undelete("/a", 0, 9), "undelete", {"path": "/a", "since_ns": 0, "before_ns": 9}),
+]
+
+RESULTS: list[tuple[Operation[Any], object, dict[str, Any]]] = [
+    (Status(), {"format": 1, "room": {"low": False}}, {"format": 1, "room": {"low": False}}),
+    (Sync(), Done(), {}),
+    (
+        Collect([], 0, 0, (0, 0, 0, 0, 0)),
+        Collected(1, 2, [("ab", 3, "why")], 4, False, True),
+        {
+            "blobs": 1,
+            "bytes": 2,
+            "failures": [["ab", 3, "why"]],
+            "untried": 4,
+            "gave_up": False,
+            "busy": True,
+        },
+    ),
+    (EmptyTrash(None), Emptied(1, 2), {"files": 1, "bytes": 2}),
+    (Undelete("/a", 0, 9), Undeleted(1, 2), {"files": 1, "skipped": 2}),
+]
+
+
+@pytest.mark.parametrize(("asked", "op", "args"), REQUESTS)
+def test_requests_are_as_they_always_were(asked: Operation[Any], op: str, args: dict[str, Any]) -> None:
+    line = protocol.encode(protocol.request_of(asked))
+    assert json.loads(line) == {"version": 2, "op": op, "args": args}
+    assert protocol.operation_of(type(asked), protocol.decode_request(line)) == asked
+
+
+@pytest.mark.parametrize(("asked", "result", "told"), RESULTS)
+def test_results_are_as_they_always_were(asked: Operation[Any], result: object, told: dict[str, Any]) -> None:
+    line = protocol.encode(protocol.answer_of(result))
+    assert json.loads(line) == {"ok": True, "result": told, "error": "", "exit_code": 1}
+    assert protocol.result_of(asked, protocol.decode_answer(line)) == result
+
+
+def test_a_line_is_ascii() -> None:
+    line = b'{"version": 2, "op": "mv", "args": {"src": "/a\\udcff", "dst": "/\\u00e4"}}\n'
+    assert protocol.encode(protocol.request_of(Move("/a\udcff", "/ä"))) == line
+
+
+def test_every_operation_has_a_name_and_is_above() -> None:
+    kinds = Operation.__subclasses__()
+    assert {type(asked) for asked, *_ in REQUESTS} == set(kinds)
+    assert len({kind.op for kind in kinds}) == len(kinds)
+
+
+@pytest.mark.parametrize(
+    ("kind", "args", "complaint"),
+    [
+        (Copy, {"src": "/a", "dst": "/b"}, "missing required field `recursive`"),
+        (Copy, {"src": "/a", "dst": "/b", "recursive": 1}, "Expected `bool`"),
+        (Copy, {"src": "/a", "dst": "/b", "recursive": True, "force": True}, "unknown field `force`"),
+        (Damaged, {"blobs": [-1]}, ">= 0"),
+        (Damaged, {"blobs": [1 << 63]}, "bad arguments"),
+        (Damaged, {"blobs": [1 << 80]}, "bad arguments"),
+        (SetTrashRule, {"directory": "", "days": 36_501, "exclude": None, "minimal_age": None}, "<= 36500"),
+        (EmptyTrash, {"older_seconds": float("nan")}, "bad arguments"),
+    ],
+)
+def test_what_is_asked_wrongly_is_refused(
+    kind: type[Operation[Any]], args: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        protocol.operation_of(kind, protocol.Request(protocol.VERSION, kind.op, args))
+
+
+def test_the_answer_of_a_newer_daemon_may_have_more() -> None:
+    answer = protocol.Answer(True, {"files": 1, "bytes": 2, "seconds": 3})
+    assert protocol.result_of(EmptyTrash(None), answer) == Emptied(1, 2)
+
+
+def test_an_answer_that_says_too_little_is_none() -> None:
+    with pytest.raises(ValueError, match="bytes"):
+        protocol.result_of(EmptyTrash(None), protocol.Answer(True, {"files": 1}))
+
+
+@pytest.mark.parametrize(("text", "path"), [("/a", b"/a"), ("/\udcff", b"/\xff")])
+def test_paths_are_bytes(text: str, path: bytes) -> None:
+    assert protocol.path_of(text) == path
+
+
+@pytest.mark.parametrize("text", ["/\ud800", "/a\0b"])
+def test_what_no_path_can_be_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="bad arguments: a path with"):
+        protocol.path_of(text)
