@@ -19,7 +19,8 @@ from casfs.maintenance.collect_mounted import collect_oldest
 from casfs.maintenance.gc import GRACE_NS
 from casfs.namespace.collecting import Amount, Collecting, Record
 from casfs.service.ending import Ending
-from casfs.service.gcd import SCHEDULE, next_run
+from casfs.service.gcd import SCHEDULE
+from casfs.service.schedule import has_missed, next_run
 from casfs.store import Store, collector_daemon_lock, collector_lock
 
 log = logging.getLogger(__name__)
@@ -80,8 +81,9 @@ class Collector:
         except OSError as error:
             log.warning("when the last collection was cannot be read: %s", error)
             last = None
-        missed = last is None or next_run(SCHEDULE, last.started_ns / 1e9) <= time.time()
-        return time.time() + MISSED_SECONDS if missed else next_run(SCHEDULE, time.time())
+        if has_missed(SCHEDULE, None if last is None else last.started_ns / 1e9):
+            return time.time() + MISSED_SECONDS
+        return next_run(SCHEDULE, time.time())
 
     async def _look(self) -> None:
         if self._fs.group.failed:

@@ -7,24 +7,22 @@ It opens the store for a run and closes it after, so that between two runs it ho
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
-import signal
-import threading
 import time
 from dataclasses import dataclass
-from datetime import datetime
 
 import trio
-from cronsim import CronSim, CronSimError
 
 from casfs.control.access import StoreAccess
-from casfs.errors import CasfsError, StoreLocked, UsageError
+from casfs.errors import CasfsError, StoreLocked
 from casfs.maintenance import gc
 from casfs.maintenance.gc import NO_LIMITS, Limits, Outcome
 from casfs.maintenance.scrub import PERIOD, ScrubReport, scrub_slice
 from casfs.namespace.collecting import Collecting
 from casfs.service.notify import notify
+from casfs.service.schedule import Schedule, hold_signals
 from casfs.store import Lock, Store, collector_daemon_lock, read_config
 
 log = logging.getLogger(__name__)
@@ -33,10 +31,7 @@ SCHEDULE = "0 */4 * * *"
 """When it collects, if nothing else is said: every four hours."""
 
 FULL_EVERY = 42
-"""Every so manieth run is a full one, if nothing else is said: with that schedule, once a week."""
-
-LOOK_SECONDS = 60.0
-"""How often it looks at the clock: it may be set, and stands still while the machine sleeps."""
+"""One in so many runs is a full one, if nothing else is said: with that schedule, once a week."""
 
 RETRY_SECONDS = 60.0
 """When it tries again after it found somebody else collecting, or checking, the store."""
@@ -44,7 +39,7 @@ RETRY_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`schedule`: five fields as in crontab(5), local time. `full_every`: 0 = no run is full.
+    """`schedule`: as service/schedule.py takes it. `full_every`: 0 = no run is full.
 
     `scrub_seconds`: every blob is read once in so long; 0 = none is.
     """
@@ -56,32 +51,22 @@ class Settings:
     scrub_seconds: float = PERIOD
 
 
-def next_run(schedule: str, after: float) -> float:
-    """The first time of a schedule after a time, both in seconds since 1970. Raises UsageError."""
-    try:
-        return next(CronSim(schedule, datetime.fromtimestamp(after).astimezone())).timestamp()
-    except (CronSimError, StopIteration):
-        hint = "five fields: minute hour day month weekday"
-        raise UsageError(f"'{schedule}' is no cron expression that ever comes", hint) from None
-
-
 def serve(store: str, settings: Settings) -> None:
     """Collect until SIGTERM or SIGINT, which end a run after the batch it is in.
 
     Raises UsageError, StoreNotFound, FormatError, StoreLocked when the store has such a daemon, OSError.
     """
-    next_run(settings.schedule, time.time())
     store = os.path.realpath(store)
+    daemon = Daemon(store, settings)
     read_config(store)
     os.makedirs(f"{store}/run", mode=0o700, exist_ok=True)
     lock = collector_daemon_lock(store)
-    # From the moment the lock is held `casfs gc --now` may send it, which would end who does not expect it.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    hold_signals()  # `casfs gc --now` finds it by its lock
     if not _acquired(lock):
         raise StoreLocked(f"{store} has a collector already, {lock.holder()}", "stop that one first")
     logging.basicConfig(level=logging.INFO, format="casfs: %(levelname)s: %(message)s")
     try:
-        trio.run(Daemon(store, settings).run)
+        trio.run(daemon.run)
     finally:
         lock.release()
 
@@ -99,61 +84,38 @@ class Daemon:
     """The daemon while it runs."""
 
     def __init__(self, store: str, settings: Settings) -> None:
+        """Raises UsageError."""
         self._store = store
         self._settings = settings
-        self._stop = threading.Event()
-        self._wake = trio.Event()
-        self._wanted = False
+        self._schedule = Schedule(settings.schedule, "collection")
 
     async def run(self) -> None:
         """Until a signal ends it. Raises what opening the store the first time raises."""
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1) as signals:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
-            # Outside of the nursery, which would make a group of what it raises.
-            missed = await trio.to_thread.run_sync(self._has_missed_one)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._obey, signals)
-                try:
-                    await self._collect_by_schedule(missed)
-                finally:
-                    nursery.cancel_scope.cancel()
+        await self._schedule.run(self._last_run, self._work, self._ready)
         log.info("%s is not collected any more", self._store)
 
-    async def _obey(self, signals: object) -> None:
-        async for number in signals:  # type: ignore[attr-defined]
-            if number == signal.SIGUSR1:
-                self._wanted = True
-            else:
-                log.info("%s: ending", signal.Signals(number).name)
-                notify("STOPPING=1")
-                self._stop.set()
-            self._wake.set()
-
-    async def _collect_by_schedule(self, missed: bool) -> None:
-        due = time.time() if missed else self._next()
+    def _ready(self) -> None:
         log.info("%s is collected by the schedule '%s'", self._store, self._settings.schedule)
-        notify("READY=1")
-        while await self._wait_until(due):
-            self._wanted = False
-            notify("STATUS=collecting")
-            try:
-                outcome = await trio.to_thread.run_sync(self._collect)
-            except StoreLocked as error:
-                log.warning("%s; trying again in %d s", error, RETRY_SECONDS)
-                due = time.time() + RETRY_SECONDS
-                continue
-            except (CasfsError, OSError) as error:
-                log.error("not collected: %s", error)
-            else:
-                _tell(outcome)
-                due = self._next()
-                await self._scrub(due)
-                continue
-            due = self._next()
+
+    async def _work(self) -> float:
+        """Collect, then read blobs until it is time for the next run. When is that?"""
+        notify("STATUS=collecting")
+        try:
+            outcome = await trio.to_thread.run_sync(self._collect)
+        except StoreLocked as error:
+            log.warning("%s; trying again in %d s", error, RETRY_SECONDS)
+            return time.time() + RETRY_SECONDS
+        except (CasfsError, OSError) as error:
+            log.error("not collected: %s", error)
+            return self._schedule.next()
+        _tell(outcome)
+        due = self._schedule.next()
+        await self._scrub(due)
+        return due
 
     async def _scrub(self, until: float) -> None:
         """Read what is due. Collection does not wait for it: what is left comes after the next run."""
-        if self._stop.is_set() or not self._settings.scrub_seconds:
+        if self._schedule.ending() or not self._settings.scrub_seconds:
             return
         notify("STATUS=scrubbing")
         try:
@@ -168,41 +130,24 @@ class Daemon:
         if report.error:
             log.warning("not scrubbed to the end: %s", report.error)
 
-    def _next(self) -> float:
-        return next_run(self._settings.schedule, time.time())
-
-    async def _wait_until(self, due: float) -> bool:
-        """Wait until it is time, or somebody wants it to be; False when it is over."""
-        at = datetime.fromtimestamp(due).isoformat(" ", "seconds")
-        notify(f"STATUS=the next collection is due at {at}")
-        while not self._stop.is_set() and not self._wanted and (left := due - time.time()) > 0:
-            due = min(due, self._next())  # the clock was set back
-            with trio.move_on_after(min(left, LOOK_SECONDS)):
-                await self._wake.wait()
-            self._wake = trio.Event()
-        return not self._stop.is_set()
-
     # In a thread
 
-    def _has_missed_one(self) -> bool:
-        """Was a run due since the last one, or was there none yet?"""
+    def _last_run(self) -> float | None:
+        """When the last collection began."""
         with contextlib.closing(Store(self._store, shared=True)) as store:
             last = Collecting(store.namespace).last_ended()
-        return last is None or next_run(self._settings.schedule, last.started_ns / 1e9) <= time.time()
+        return None if last is None else last.started_ns / 1e9
 
     def _read_blobs(self, until: float) -> ScrubReport | None:
         damaged = StoreAccess(self._store).damaged
         period = self._settings.scrub_seconds
-
-        def stop() -> bool:
-            return self._stop.is_set() or self._wanted or time.time() >= until
-
+        stop = functools.partial(self._schedule.is_time, until)
         with contextlib.closing(Store(self._store, shared=True)) as store:
             return scrub_slice(store, period=period, damaged=damaged, stop=stop)
 
     def _collect(self) -> Outcome:
-        settings = self._settings
-        with gc.opened(self._store, stop=self._stop.is_set) as store:
+        settings, stop = self._settings, self._schedule.ending
+        with gc.opened(self._store, stop=stop) as store:
             rows = Collecting(store.namespace)
             due = rows.runs_since_full() + 1 >= settings.full_every
             # A mount that did not end cleanly has maybe left files without a row.
@@ -211,7 +156,7 @@ class Daemon:
             )
             plan = gc.plan(store, grace_ns=settings.grace_ns, full=full)
             ask = StoreAccess(self._store).collect
-            return gc.execute(store, plan, limits=settings.limits, stop=self._stop.is_set, ask=ask)
+            return gc.execute(store, plan, limits=settings.limits, stop=stop, ask=ask)
 
 
 def _tell(outcome: Outcome) -> None:

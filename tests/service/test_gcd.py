@@ -14,14 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import trio
-import trio.testing
 
-from casfs.errors import UsageError
 from casfs.maintenance import gc
 from casfs.namespace.collecting import Run
 from casfs.service import gcd
-from casfs.service.gcd import next_run
 from casfs.store import Store, create_store
 
 NEVER = "0 0 29 2 *"
@@ -151,17 +147,6 @@ def test_now_without_a_daemon_is_one_line(store: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("schedule", ["", "x", "99 * * * *", "0 0 30 2 *"])
-def test_what_is_no_schedule_is_refused(schedule: str) -> None:
-    with pytest.raises(UsageError, match="no cron expression"):
-        next_run(schedule, 0)
-
-
-def test_the_default_is_every_four_hours() -> None:
-    first = next_run("0 */4 * * *", 1_000_000_000)
-    assert next_run("0 */4 * * *", first) - first == 4 * 3600
-
-
 def test_a_damaged_database_is_one_line(store: Path) -> None:
     (store / "casfs.db").write_bytes(b"x" * 5_000)
     done = run_casfs("gc", str(store), "--daemon")
@@ -212,21 +197,6 @@ def test_told_to_collect_as_soon_as_it_can_be_found(store: Path) -> None:
     assert len(runs(store)) == 2
 
 
-def test_a_clock_that_was_years_ahead_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = trio.testing.MockClock(autojump_threshold=0)
-    daemon = gcd.Daemon("store", gcd.Settings(schedule="0 * * * *"))
-    now = 1_800_000_000.0
-    monkeypatch.setattr(gcd.time, "time", lambda: now + clock.current_time())
-    due = next_run("0 * * * *", now + 10 * 365 * 86_400)
-
-    async def wait() -> float:
-        began = trio.current_time()
-        assert await daemon._wait_until(due)
-        return trio.current_time() - began
-
-    assert trio.run(wait, clock=clock) <= 3_600 + gcd.LOOK_SECONDS
-
-
 @pytest.mark.parametrize("why", ["asked", "due", "ending"])
 def test_a_scrub_ends_when_there_is_something_to_collect(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
@@ -239,11 +209,11 @@ def test_a_scrub_ends_when_there_is_something_to_collect(
     def scrub_slice(_store: Store, *, stop: Callable[[], bool], **_options: object) -> None:
         answers.append(stop())
         if why == "asked":
-            daemon._wanted = True
+            daemon._schedule._wanted = True
         elif why == "ending":
-            daemon._stop.set()
+            daemon._schedule._ending.set()
         else:
-            monkeypatch.setattr(gcd.time, "time", lambda: ends)
+            monkeypatch.setattr(time, "time", lambda: ends)
         answers.append(stop())
 
     monkeypatch.setattr(gcd, "scrub_slice", scrub_slice)
