@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from casfs.control.client import Client
+from casfs.control.client import Client, Unanswered
 from casfs.control.messages import Collect, Damaged, Operation, Result
 from casfs.errors import NotMounted
 
@@ -28,13 +28,13 @@ class StoreAccess:
     def perform(self, operation: Operation[Result]) -> Result:
         """Have an operation done that control/unmounted.py has, and wait for it.
 
-        Raises PermissionDenied, NoAnswer and DaemonError as `Client` does, and NotMounted if it is to be
-        `mounted`; without a daemon as `Store` and the operation do.
+        Raises PermissionDenied, NoAnswer, Unanswered and DaemonError as `Client` does, and NotMounted if it
+        is to be `mounted`; without a daemon as `Store` and the operation do.
         """
         try:
             return self._client.ask(operation)
-        except NotMounted:
-            if self._mounted:
+        except NotMounted as error:
+            if self._mounted or isinstance(error, Unanswered):  # a copy into a directory is not done twice
                 raise
         from casfs.control.unmounted import perform
 

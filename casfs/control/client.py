@@ -31,6 +31,10 @@ class DaemonError(CasfsError):
         self.exit_code = exit_code(code)
 
 
+class Unanswered(NotMounted):
+    """The daemon ended after it was asked, or talked nonsense: what it was asked for may have been done."""
+
+
 class NoAnswer(CasfsError):
     """There is a daemon, and it does not say anything: it was stopped, or its disk hangs."""
 
@@ -52,7 +56,7 @@ class Client:
     def ask(self, operation: Operation[Result]) -> Result:
         """Ask and wait for the answer, however long it is worked for.
 
-        Raises NotMounted, NoAnswer, PermissionDenied, DaemonError.
+        Raises NotMounted (Unanswered), NoAnswer, PermissionDenied, DaemonError.
         """
         answer = self._send(request_of(operation), self._patience)
         if not answer.ok and answer.error.startswith(f"the mount speaks version {SILENT_VERSION} "):
@@ -77,11 +81,11 @@ class Client:
             except BlockingIOError:
                 raise self._silent() from None
         if not line:
-            raise NotMounted(f"the daemon of {self.store} ended before it answered")
+            raise Unanswered(f"the daemon of {self.store} ended before it answered")
         try:
             return decode_answer(line)
         except ValueError as error:
-            raise NotMounted(f"the daemon of {self.store} gave no valid answer: {error}") from None
+            raise Unanswered(f"the daemon of {self.store} gave no valid answer: {error}") from None
 
     def _connected(self, patience: float) -> socket.socket:
         try:

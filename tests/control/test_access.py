@@ -16,7 +16,7 @@ import pytest
 
 from casfs.control import protocol
 from casfs.control.access import StoreAccess
-from casfs.control.client import DaemonError
+from casfs.control.client import DaemonError, Unanswered
 from casfs.control.messages import Copy, EmptyTrash, Move, SetTrashRule, Sync, Undelete
 from casfs.errors import FsError, NotMounted, StoreLocked, UsageError
 from casfs.maintenance.collect_mounted import Collected
@@ -115,6 +115,17 @@ def test_what_the_daemon_refuses_is_not_tried_without_it(store: Path) -> None:
         StoreAccess(str(store)).perform(Move("/top", "/moved"))
     with daemon(store, b'{"ok": true, "result": {}}\n'), pytest.raises(DaemonError, match="cannot read"):
         StoreAccess(str(store)).perform(EmptyTrash(0.0))
+
+
+@pytest.mark.parametrize("answer", [b"", b"\n", b"hello\n"])
+def test_what_the_daemon_may_have_done_is_not_done_again(
+    store: Path, session: Session, answer: bytes
+) -> None:
+    """It was killed before it could say so: the copy would be copied into."""
+    with daemon(store, answer), pytest.raises(Unanswered):
+        StoreAccess(str(store)).perform(Copy("/top", "/copy", True))
+    session.start()
+    assert session.kernel.names() == [b"top"]
 
 
 def test_what_is_only_for_a_daemon(store: Path) -> None:
