@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import uuid
-from importlib import resources
-from importlib.resources.abc import Traversable
 
 import apsw
 
@@ -24,8 +22,8 @@ APPLICATION_ID = 0x63617366
 SCHEMA_VERSION = 2
 """PRAGMA user_version written by this release."""
 
-SCHEMA = resources.files(__package__) / "schema.sql"
-MIGRATIONS = resources.files(__package__) / "migrations"
+SCHEMA = f"{os.path.dirname(__file__)}/schema.sql"
+MIGRATIONS = f"{os.path.dirname(__file__)}/migrations"
 
 
 def create(path: str, now_ns: int, uid: int, gid: int) -> None:
@@ -36,7 +34,7 @@ def create(path: str, now_ns: int, uid: int, gid: int) -> None:
         run_script(connection, "PRAGMA journal_mode = WAL")
         run_script(connection, "PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")
-        run_script(connection, SCHEMA.read_text())
+        run_script(connection, _read(SCHEMA))
         run_script(connection, f"PRAGMA application_id = {APPLICATION_ID}")
         run_script(connection, f"PRAGMA user_version = {SCHEMA_VERSION}")
         values = {
@@ -74,7 +72,7 @@ def migrate(
     connection: apsw.Connection,
     path: str,
     *,
-    migrations: Traversable = MIGRATIONS,
+    migrations: str = MIGRATIONS,
     target: int = SCHEMA_VERSION,
 ) -> None:
     """Bring an older database to the `target` version, each step one transaction.
@@ -83,18 +81,23 @@ def migrate(
     """
     version = _version(connection)
     while version < target:
-        step = migrations / f"{version + 1:04}.sql"
-        if not step.is_file():
+        step = f"{migrations}/{version + 1:04}.sql"
+        if not os.path.exists(step):
             raise FormatError(f"{path} has format {version}, which this casfs cannot migrate")
         connection.execute("BEGIN IMMEDIATE")
         try:
-            run_script(connection, step.read_text())
+            run_script(connection, _read(step))
             version += 1
             run_script(connection, f"PRAGMA user_version = {version}")
         except BaseException:
             connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
 
 
 def _version(connection: apsw.Connection) -> int:
