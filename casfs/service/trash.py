@@ -83,9 +83,7 @@ class TrashService:
 
     async def undelete(self, asked: Undelete) -> Undeleted:
         async with self._caches.told():
-            changed = await undelete(
-                self._fs, self._trash, path_of(asked.path), asked.since_ns, asked.before_ns
-            )
+            changed = await undelete(self._fs, path_of(asked.path), asked.since_ns, asked.before_ns)
         return Undeleted(changed.files, changed.skipped)
 
 

@@ -55,7 +55,7 @@ def daemon(store: Path, *answers: bytes) -> Iterator[list[protocol.Request]]:
 @pytest.fixture
 def store(session: Session) -> Path:
     """A store that nobody uses, with a file that goes to the trash when it is removed, and one there."""
-    session.fs.trash.minimal_age_ns = 0
+    session.fs.policy.minimal_age_ns = 0
     session.kernel.mkdir("top")
     session.kernel.write_file("top/file", b"content")
     session.kernel.write_file("removed", b"gone")
@@ -74,7 +74,7 @@ def test_without_a_daemon_it_is_done_in_the_store(store: Path, session: Session)
     session.start()
     assert session.kernel.read_file("copy/file") == session.kernel.read_file("moved") == b"content"
     assert session.kernel.read_file("removed") == b"gone"
-    assert [(rule.days, rule.exclude) for rule in session.fs.trash.rules] == [(3, ("*.tmp",))]
+    assert [(rule.days, rule.exclude) for rule in session.fs.policy.rules] == [(3, ("*.tmp",))]
     session.kernel.unlink("moved")
     session.stop()
     gone = access.perform(EmptyTrash(0.0))
