@@ -14,7 +14,7 @@ from casfs.filestore.lease import others_have_open
 from casfs.syscalls import file_handle, has_file
 
 SMALLEST = 128 << 10
-"""Bytes below which nothing is passed through, and so nothing is mapped (fs/passthrough.py)."""
+"""Bytes below which nothing is passed through, and so nothing is mapped (fs/content/passthrough.py)."""
 
 
 class HeldFiles:

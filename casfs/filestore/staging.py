@@ -4,8 +4,8 @@ They live on the file system of `blobs/`, so that publishing one is a rename. A 
 committed row names is rubbish after a crash; one that a row names holds data somebody has fsynced.
 
 A name that ends in `-lent` is that of a file the kernel was given as a backing file for handles that may
-write (fs/passthrough.py): a program's mapping of it can outlive everything the daemon knows, the daemon
-itself too. It never becomes a blob (I2), and is never used for another content.
+write (fs/content/passthrough.py): a program's mapping of it can outlive everything the daemon knows, the
+daemon itself too. It never becomes a blob (I2), and is never used for another content.
 """
 
 from __future__ import annotations

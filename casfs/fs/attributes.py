@@ -8,9 +8,9 @@ import time
 from dataclasses import dataclass
 
 from casfs.errors import FsError
-from casfs.fs.content import MAX_SIZE, Handle
+from casfs.fs.content.content import MAX_SIZE, Handle
+from casfs.fs.content.files import Files, mode_without_suid
 from casfs.fs.core import Core
-from casfs.fs.files import Files, mode_without_suid
 from casfs.fs.inodes import Inode
 from casfs.fs.xattrs import ExtendedAttributes
 

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from casfs.fs.attributes import Attributes
+from casfs.fs.content.ranges import Ranges
 from casfs.fs.core import Core
 from casfs.fs.policy import Policy
-from casfs.fs.ranges import Ranges
 from casfs.fs.recovery import Recovery, recover
 from casfs.fs.scheduler import Mutex
 from casfs.fs.tree import Tree

@@ -15,14 +15,11 @@ import sys
 import time
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from casfs.errors import FsError
 from casfs.namespace.inodes import InodeRow
 from casfs.namespace.namespace import Namespace
-
-if TYPE_CHECKING:
-    from casfs.fs.content import Content
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +54,26 @@ def _references_of_unheld() -> int:
 _UNHELD = _references_of_unheld()
 
 
+class OpenContent(Protocol):
+    """What others may know of a file's content while it is open, or not sealed yet (content/content.py).
+
+    `dirty`: it differs from what the row says, which shows `row_size` bytes meanwhile. `mappers`: handles
+    that may have it mapped, and written to in the kernel's page cache.
+    """
+
+    dirty: bool
+    row_size: int
+    mappers: int
+
+    @property
+    def is_staged(self) -> bool:
+        """Is it in memory or in a staged file, in no blob?"""
+
+    def observe(self) -> tuple[int, bool]:
+        """Bytes on disk, and whether the kernel may keep the attributes, which are as mappings have left
+        them."""
+
+
 @dataclass(slots=True, eq=False, repr=False)
 class Inode:
     """A row of the inode table (schema.sql) and what is known of it while it is in memory.
@@ -81,7 +98,7 @@ class Inode:
     ctime: int
     btime: int
     # What is only in memory.
-    content: Content | None = field(default=None, init=False)
+    content: OpenContent | None = field(default=None, init=False)
     xattrs: dict[bytes, bytes] | None = field(default=None, init=False)
     stored: bool = field(default=True, init=False)
 

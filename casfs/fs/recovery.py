@@ -14,9 +14,9 @@ import time
 from dataclasses import dataclass
 
 from casfs.fs.commit import PASSING, GroupCommit
-from casfs.fs.content import Content
+from casfs.fs.content.content import Content
+from casfs.fs.content.files import Files
 from casfs.fs.directories import Directories
-from casfs.fs.files import Files
 from casfs.fs.inodes import InodeTable
 from casfs.store import Store
 

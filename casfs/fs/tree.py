@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from casfs.errors import FsError
+from casfs.fs.content.files import Files
 from casfs.fs.core import Core
-from casfs.fs.files import Files
 from casfs.fs.inodes import Inode
 from casfs.fs.listing import NAME_LIMIT, Listing
 from casfs.fs.policy import Policy, Reason

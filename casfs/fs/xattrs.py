@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 from casfs.errors import FsError
 from casfs.fs import acl
+from casfs.fs.content.files import Files
 from casfs.fs.core import Core
-from casfs.fs.files import Files
 from casfs.fs.inodes import Inode
 from casfs.fs.policy import Policy
 

@@ -21,7 +21,7 @@ import trio
 
 from casfs.errors import FsError
 from casfs.fs.attributes import Changes
-from casfs.fs.content import Handle
+from casfs.fs.content.content import Handle
 from casfs.fs.inodes import Inode
 from casfs.fuse.operations import unexpected
 from casfs.fuse.options import Presentation

@@ -13,8 +13,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import pyfuse3
 
 from casfs.fs.attributes import Changes
-from casfs.fs.content import Handle
-from casfs.fs.files import CAPABILITY
+from casfs.fs.content.content import Handle
+from casfs.fs.content.files import CAPABILITY
 from casfs.fs.inodes import Inode
 from casfs.fuse.options import Presentation
 from casfs.fuse.verbs import Verbs

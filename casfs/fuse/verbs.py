@@ -14,7 +14,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from casfs.errors import FsError
 from casfs.fs.attributes import Changes
-from casfs.fs.content import Handle
+from casfs.fs.content.content import Handle
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.inodes import Inode
 from casfs.fs.scheduler import Mutex

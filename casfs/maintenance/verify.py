@@ -1,8 +1,8 @@
 """Reading blobs and comparing them with their digests (I2): the engine of `fsck --deep`, scrub and heal.
 
 Sound on a store in use: a blob never changes. Its file may, when a writer gets it and the blob a copy
-(fs/passthrough.py): then the blob is read again. One that is missing may have been collected, which its row
-tells, for whoever asks to look up.
+(fs/content/passthrough.py): then the blob is read again. One that is missing may have been collected, which
+its row tells, for whoever asks to look up.
 """
 
 from __future__ import annotations

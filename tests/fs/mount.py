@@ -13,7 +13,7 @@ import apsw
 import trio
 
 from casfs.errors import FsError
-from casfs.fs.content import Handle
+from casfs.fs.content.content import Handle
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.inodes import Inode
 from casfs.fuse.scheduler import TrioScheduler

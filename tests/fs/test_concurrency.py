@@ -15,9 +15,9 @@ import trio
 import trio.testing
 
 from casfs.errors import FsError
-from casfs.fs import sealing
 from casfs.fs.attributes import Changes
-from casfs.fs.content import Handle
+from casfs.fs.content import sealing
+from casfs.fs.content.content import Handle
 from casfs.fs.tree import Tree
 from casfs.namespace.namespace import Namespace
 from casfs.store import Turnstile, database_path

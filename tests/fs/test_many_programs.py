@@ -16,7 +16,7 @@ import trio.testing
 from casfs.errors import FsError
 from casfs.fs import copy
 from casfs.fs.attributes import Changes
-from casfs.fs.content import Handle
+from casfs.fs.content.content import Handle
 from casfs.fs.tree import RENAME_EXCHANGE
 from casfs.fuse.scheduler import TrioScheduler
 from casfs.store import Store, Turnstile, create_store

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from casfs.fs import copy
-from casfs.fs.files import Files
+from casfs.fs.content.files import Files
 from casfs.types import ROOT_INO
 from tests.fs.mount import Mount, Run
 from tests.limits import set_limits

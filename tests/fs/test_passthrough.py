@@ -14,7 +14,7 @@ import trio.testing
 
 from casfs.errors import FsError
 from casfs.filestore.staging import StagedFile
-from casfs.fs.content import Content, Handle
+from casfs.fs.content.content import Content, Handle
 from casfs.fs.inodes import Inode
 from casfs.fuse.verbs import Verbs
 from casfs.types import ROOT_INO

@@ -12,9 +12,9 @@ import trio.testing
 from blake3 import blake3
 
 from casfs.filestore.filestore import hash_descriptor
-from casfs.fs import sealing
-from casfs.fs.content import Handle
-from casfs.fs.prefix import PrefixHash
+from casfs.fs.content import sealing
+from casfs.fs.content.content import Handle
+from casfs.fs.content.prefix import PrefixHash
 from casfs.syscalls import KEEP_SIZE, PUNCH_HOLE
 from tests.fs.mount import Gate, Mount, Run
 from tests.limits import set_limits

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
-from casfs.fs.resting import REST_LIMIT, REST_SECONDS, Resting, rest_seconds
+from casfs.fs.content.resting import REST_LIMIT, REST_SECONDS, Resting, rest_seconds
 from casfs.fs.scheduler import InlineScheduler, run_inline
 from tests.faults import FaultyDurable
 from tests.images import copy_store

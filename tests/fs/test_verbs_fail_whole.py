@@ -20,7 +20,7 @@ import pytest
 
 from casfs.fs import acl, copy
 from casfs.fs.attributes import Changes
-from casfs.fs.files import CAPABILITY
+from casfs.fs.content.files import CAPABILITY
 from casfs.fs.scheduler import run_inline
 from casfs.store import create_store
 from casfs.trash import undelete

@@ -37,7 +37,7 @@ def test_a_sound_store_is_clean(store: Damaged) -> None:
 def test_a_blob_whose_file_a_writer_gets_while_it_is_read_is_read_again(
     store: Damaged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """fsck --deep of a mounted store took the writer's bytes for damage (fs/passthrough.py)."""
+    """fsck --deep of a mounted store took the writer's bytes for damage (fs/content/passthrough.py)."""
     real = os.readv
     displaced: list[int] = []
 

@@ -254,7 +254,7 @@ def test_a_blob_that_is_collected_meanwhile_is_no_damage(
 def test_a_blob_that_gets_another_file_meanwhile_is_no_damage(
     store: Damaged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """fs/passthrough.py: a writer gets the file, the blob a copy."""
+    """fs/content/passthrough.py: a writer gets the file, the blob a copy."""
     settle = scrubbing.Settlement.settle
 
     def displaced(self: scrubbing.Settlement, bad: verify.Bad) -> object:

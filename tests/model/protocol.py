@@ -54,7 +54,7 @@ class Protocol:
         yield from self.collector(state)
         yield from self.mishaps(state)
 
-    # The daemon's event loop: fs/sealing.py, fs/inodes.py, GroupCommit.begin
+    # The daemon's event loop: fs/content/sealing.py, fs/inodes.py, GroupCommit.begin
 
     def daemon(self, s: State) -> Iterator[Move]:
         if s.commit == "visible":  # COMMIT is a call of the loop's

@@ -103,7 +103,7 @@ class Protocol:
         for after in after_power_loss(s):
             yield "power loss", after
 
-    # The event loop: fs/contents.py, fs/settling.py, fs/sealing.py, fs/passthrough.py, fs/recovery.py
+    # The event loop: fs/content/, fs/recovery.py
 
     def daemon(self, s: Staged) -> Iterator[Move]:
         match s.at:

@@ -62,7 +62,7 @@ import errno
 import os
 import sys
 from casfs.cli.main import main
-from casfs.fs.ranges import Ranges
+from casfs.fs.content.ranges import Ranges
 
 async def truncate(*_):
     raise OSError(errno.EBADF, os.strerror(errno.EBADF))

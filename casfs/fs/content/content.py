@@ -6,8 +6,8 @@ import os
 import time
 
 from casfs.filestore.staging import StagedFile
+from casfs.fs.content.prefix import PrefixHash
 from casfs.fs.inodes import Inode
-from casfs.fs.prefix import PrefixHash
 from casfs.fs.scheduler import Mutex, Scheduler
 
 MEMORY_LIMIT = 256 << 10

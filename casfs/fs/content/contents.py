@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 
 from casfs.filestore.filestore import FILE_ROOM, hash_bytes
 from casfs.fs.commit import GroupCommit
-from casfs.fs.complaints import Complaints
-from casfs.fs.content import MEMORY_LIMIT, Content, Handle
+from casfs.fs.content.complaints import Complaints
+from casfs.fs.content.content import MEMORY_LIMIT, Content, Handle
+from casfs.fs.content.prefix import PrefixHash
 from casfs.fs.inodes import Inode, InodeTable
-from casfs.fs.prefix import PrefixHash
 from casfs.fs.scheduler import Scheduler
 from casfs.store import Store
 
@@ -67,8 +67,12 @@ class Contents:
         self.handles += 1
         return Handle(inode, content, writable, uid)
 
+    def find(self, inode: Inode) -> Content | None:
+        """The content of an inode while it is open, or not sealed yet."""
+        return self._open.get(inode.ino)
+
     def _content(self, inode: Inode) -> Content:
-        content = inode.content
+        content = self._open.get(inode.ino)
         if content is None:
             content = Content(inode, self._scheduler)
             if inode.staged is not None:
@@ -110,16 +114,18 @@ class Contents:
 
     def has_writers(self, inode: Inode) -> bool:
         """Has anybody opened it for writing?"""
-        return inode.content is not None and inode.content.writers > 0
+        content = self.find(inode)
+        return content is not None and content.writers > 0
 
     def close_all(self, inode: Inode) -> None:
         """The mount has gone: the kernel does not send each RELEASE that is left to send then."""
-        if inode.content is not None:
-            inode.content.handles = inode.content.writers = 0
+        content = self.find(inode)
+        if content is not None:
+            content.handles = content.writers = 0
 
     def discard(self, inode: Inode) -> bool:
         """An inode without names goes: content, attributes, row. Inside a transaction. False while open."""
-        content = inode.content
+        content = self.find(inode)
         if content is not None:
             self._close_if_idle(content, gone=True)
             if inode.content is not None:

@@ -34,8 +34,8 @@ from typing import Protocol
 
 from casfs.filestore.lease import others_have_open
 from casfs.fs.commit import GroupCommit
-from casfs.fs.content import Content, Handle
-from casfs.fs.contents import Contents
+from casfs.fs.content.content import Content, Handle
+from casfs.fs.content.contents import Contents
 from casfs.fs.inodes import Inode, InodeTable
 from casfs.fs.scheduler import Scheduler
 from casfs.store import Store
@@ -199,7 +199,7 @@ class Passthrough(Contents):
             self._unregister(backing)
 
     def discard(self, inode: Inode) -> bool:
-        blob, content = inode.blob, inode.content
+        blob, content = inode.blob, self.find(inode)
         if content is not None and not content.handles:
             self._give_back(content)
         gone = super().discard(inode)

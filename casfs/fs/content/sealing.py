@@ -9,11 +9,11 @@ from casfs.filestore.durable import NO_DESCRIPTOR
 from casfs.filestore.filestore import hash_bytes, hash_descriptor
 from casfs.filestore.staging import StagedFile
 from casfs.fs.commit import GroupCommit
-from casfs.fs.content import Content
-from casfs.fs.contents import INLINE_WORK
+from casfs.fs.content.content import Content
+from casfs.fs.content.contents import INLINE_WORK
+from casfs.fs.content.passthrough import Passthrough
+from casfs.fs.content.resting import REST_SECONDS, Resting
 from casfs.fs.inodes import Inode, InodeTable
-from casfs.fs.passthrough import Passthrough
-from casfs.fs.resting import REST_SECONDS, Resting
 from casfs.fs.scheduler import Scheduler
 from casfs.store import Store
 from casfs.types import Digest

@@ -9,9 +9,9 @@ import time
 
 from casfs.errors import FsError
 from casfs.filestore.filestore import copy_range
-from casfs.fs.content import MAX_SIZE, MEMORY_LIMIT, Content, Handle
-from casfs.fs.contents import INLINE_WORK
-from casfs.fs.files import Files
+from casfs.fs.content.content import MAX_SIZE, MEMORY_LIMIT, Content, Handle
+from casfs.fs.content.contents import INLINE_WORK
+from casfs.fs.content.files import Files
 from casfs.syscalls import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, fallocate
 
 ALLOCATIONS = (0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE, ZERO_RANGE | KEEP_SIZE)

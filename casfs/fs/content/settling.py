@@ -13,9 +13,9 @@ import os
 
 from casfs.errors import FsError
 from casfs.fs.commit import PASSING, TRIES
-from casfs.fs.content import Content
+from casfs.fs.content.content import Content
+from casfs.fs.content.sealing import Sealing
 from casfs.fs.inodes import Inode
-from casfs.fs.sealing import Sealing
 from casfs.namespace.connection import DatabaseError, database_errno
 
 log = logging.getLogger(__name__)
@@ -156,7 +156,7 @@ class Settling(Sealing):
 
     async def settle_closed(self, inode: Inode) -> None:
         """Settle what nobody writes any more and a commit has kept from being settled at its close."""
-        content = inode.content
+        content = self.find(inode)
         if content is not None and content.dirty and not content.writers:
             await self.settle(content)
             self._close_if_idle(content)
@@ -164,7 +164,7 @@ class Settling(Sealing):
     async def persist_inode(self, inode: Inode) -> None:
         """Before an unsealed file takes the name of another one: its content must not be lost (I6)."""
         await self.settle_closed(inode)
-        content = inode.content
+        content = self.find(inode)
         if content is not None and content.dirty and inode.nlink:
             async with content.mutex:
                 if content.dirty:
@@ -172,7 +172,7 @@ class Settling(Sealing):
 
     async def persist_unnamed(self, inode: Inode) -> None:
         """Before a file without a name gets one."""
-        content = inode.content
+        content = self.find(inode)
         if content is not None and content.dirty:
             async with content.mutex:
                 if content.dirty:
@@ -181,7 +181,7 @@ class Settling(Sealing):
     async def seal_closed(self, inode: Inode) -> None:
         """Seal what nobody writes any more, whether it has rested or not: somebody wants its digest, or a
         copy of it. Raises OSError."""
-        content = inode.content
+        content = self.find(inode)
         if content is None and inode.staged is not None and inode.nlink:
             content = self._content(inode)
         if content is not None and not content.writers:
@@ -211,7 +211,7 @@ class Settling(Sealing):
 
     def rests(self, inode: Inode) -> bool:
         """Does nobody write the file, whose content has to rest before it is sealed?"""
-        content = inode.content
+        content = self.find(inode)
         if content is None:
             return inode.staged is not None
         return not content.writers and (inode.staged is not None or (content.dirty and content.rewritten))
@@ -288,11 +288,11 @@ class Settling(Sealing):
 
     async def _settle_last(self, inode: Inode, failed: list[OSError]) -> None:
         try:
-            content = inode.content
+            content = self.find(inode)
             if content is not None and content.broken and inode.nlink:
                 raise OSError(content.broken, f"{self.path(inode)}: {os.strerror(content.broken)}")
             await self.seal_closed(inode)
-            content = inode.content
+            content = self.find(inode)
             if content is not None and inode.nlink:  # by force, before it was closed
                 await self.seal_unwritten(content)
                 if (
@@ -331,6 +331,6 @@ class Settling(Sealing):
                 )
 
     def _tell_once(self, inode: Inode, error: Exception) -> None:
-        content = inode.content
+        content = self.find(inode)
         if content is None or not content.broken:
             self.complaints.stays_staged(inode.ino, error, lambda: self.path(inode))

@@ -10,12 +10,12 @@ import stat
 import time
 
 from casfs.errors import FsError
-from casfs.fs.content import MAX_SIZE, MEMORY_LIMIT, Content, Handle
-from casfs.fs.contents import BUFFERED_LIMIT
+from casfs.fs.content.content import MAX_SIZE, MEMORY_LIMIT, Content, Handle
+from casfs.fs.content.contents import BUFFERED_LIMIT
+from casfs.fs.content.resting import REST_SECONDS
+from casfs.fs.content.settling import Settling
 from casfs.fs.inodes import Inode
 from casfs.fs.policy import Policy
-from casfs.fs.resting import REST_SECONDS
-from casfs.fs.settling import Settling
 from casfs.syscalls import start_writeback
 
 log = logging.getLogger(__name__)
