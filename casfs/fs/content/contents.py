@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from casfs.filestore.filestore import FILE_ROOM, hash_bytes
 from casfs.fs.commit import GroupCommit
+from casfs.fs.content.blobs import BlobFiles
 from casfs.fs.content.complaints import Complaints
 from casfs.fs.content.content import MEMORY_LIMIT, Content, Handle
 from casfs.fs.content.prefix import PrefixHash
@@ -19,9 +18,6 @@ from casfs.store import Store
 
 BUFFERED_LIMIT = 64 << 20
 """Bytes of staged content in memory, over all files; beyond it new content goes to staged files."""
-
-DESCRIPTOR_LIMIT = 512
-"""Blobs that are kept open for the reads of open files."""
 
 INLINE_WORK = 1 << 20
 """Bytes that are hashed or copied on the event loop's own thread: less than a millisecond."""
@@ -48,8 +44,7 @@ class Contents:
         self._scheduler = scheduler
         self._open: dict[int, Content] = {}
         self._slow_writes = 0
-        self._with_blob_fd: dict[Content, None] = {}
-        self._blob_threads: Counter[int] = Counter()
+        self._blob_files = BlobFiles(store, scheduler)
         self.handles = 0
         self.attributes_changed: Callable[[int], object] = lambda _: None
         self.seals_at_close = False
@@ -137,49 +132,12 @@ class Contents:
         self._inodes.remove(inode)
         return True
 
-    def _blob_fd(self, content: Content) -> int:
-        if content.blob_fd < 0:
-            content.blob_fd = self._filestore.open(self._digest(content.inode))
-            self._with_blob_fd.pop(content, None)  # it had one before: now it is the newest
-            self._with_blob_fd[content] = None
-            if len(self._with_blob_fd) > DESCRIPTOR_LIMIT:
-                self._close_oldest_blobs()
-        return content.blob_fd
-
-    def _close_oldest_blobs(self) -> None:
-        """Close half of the blobs that are open: the next read of one opens it again."""
-        opened = [content for content in self._with_blob_fd if content.blob_fd >= 0]
-        half = len(opened) // 2
-        for content in opened[:half]:
-            content.close_blob()
-        self._with_blob_fd = dict.fromkeys(opened[half:])
-
-    @contextlib.contextmanager
-    def _blob_in_thread(self, blob: int | None) -> Iterator[None]:
-        """While a thread reads a blob's file: it must not become a staged file (passthrough.py)."""
-        if blob is None:
-            yield
-            return
-        self._blob_threads[blob] += 1
-        try:
-            yield
-        finally:
-            self._blob_threads[blob] -= 1
-            if not self._blob_threads[blob]:
-                del self._blob_threads[blob]
-
-    def _digest(self, inode: Inode) -> bytes:
-        digest = None if inode.blob is None else self._blobs.digest(inode.blob)
-        if digest is None:
-            raise OSError(errno.EIO, f"inode {inode.ino} has no blob")
-        return digest
-
     def digest(self, inode: Inode) -> bytes | None:
         """The digest of a sealed, regular file; None while it is staged."""
         content = inode.content
         if not inode.is_regular or inode.staged is not None or (content is not None and content.is_staged):
             return None
-        return hash_bytes(b"") if inode.blob is None else self._digest(inode)
+        return hash_bytes(b"") if inode.blob is None else self._blob_files.digest(inode)
 
     async def _make_staged(self, content: Content, keep: int) -> None:
         """Copy up: have the first `keep` bytes of sealed content staged. The mutex is held."""
@@ -188,7 +146,7 @@ class Contents:
         if keep == 0 or content.inode.blob is None:
             content.buffer = bytearray()
         elif self._may_hold(content, keep):
-            data = os.pread(self._blob_fd(content), keep, 0)
+            data = os.pread(await self._blob_files.open(content), keep, 0)
             if len(data) != keep:
                 raise OSError(errno.EIO, "blob is shorter than its row says")
             self._will_hold(content, keep)
@@ -198,10 +156,10 @@ class Contents:
             staged = self._staging.create()
             try:
                 if keep <= INLINE_WORK:
-                    self._filestore.copy_to(self._digest(content.inode), staged, keep)
+                    self._filestore.copy_to(self._blob_files.digest(content.inode), staged, keep)
                 else:
-                    digest = self._digest(content.inode)
-                    with self._blob_in_thread(content.inode.blob):
+                    digest = self._blob_files.digest(content.inode)
+                    with self._blob_files.in_thread(content.inode.blob):
                         await self._scheduler.run(self._filestore.copy_to, digest, staged, keep)
             except BaseException:
                 self._staging.drop(staged)

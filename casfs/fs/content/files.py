@@ -91,12 +91,16 @@ class Files(Settling):
         size = min(size, content.inode.size - offset)
         if size <= 0:
             return b""
-        staged = content.staged
-        if staged is None and content.blob_fd < 0 and self._filestore.has_pending:
-            accepted = self._filestore.accepted(self._digest(content.inode))
-            if accepted is not None:
-                return bytes(memoryview(accepted)[offset : offset + size])
-        fd = self._blob_fd(content) if staged is None else staged.fd
+        staged, blob = content.staged, content.inode.blob
+        if staged is None and content.blob_fd < 0:
+            if self._filestore.has_pending:
+                accepted = self._filestore.accepted(self._blob_files.digest(content.inode))
+                if accepted is not None:
+                    return bytes(memoryview(accepted)[offset : offset + size])
+            await self._blob_files.open(content)
+            if content.is_staged or content.inode.blob != blob:  # written meanwhile
+                return await self._read_content(content, offset, size)
+        fd = content.blob_fd if staged is None else staged.fd
         data = bytearray(size)
         try:
             if os.preadv(fd, [data], offset, os.RWF_NOWAIT) == size:
@@ -110,7 +114,7 @@ class Files(Settling):
             return await self._read_staged(content, offset, size)
         fd = os.dup(fd)  # a writer that comes meanwhile closes the descriptor of the blob
         try:
-            with self._blob_in_thread(content.inode.blob):
+            with self._blob_files.in_thread(blob):
                 return await self._scheduler.run(_read_whole, fd, size, offset)
         finally:
             os.close(fd)

@@ -27,7 +27,6 @@ import contextlib
 import errno
 import logging
 import os
-import time
 from collections import OrderedDict
 from collections.abc import Collection
 from typing import Protocol
@@ -93,22 +92,31 @@ class Passthrough(Contents):
         elif content.is_lent:
             if not self._register_lent(content):
                 return
-        elif handle.writable or not self._register(content):
+        elif handle.writable or not await self._register(content):
             return
         handle.passthrough = True
 
-    def _register(self, content: Content) -> bool:
+    def _is_fit(self, content: Content) -> bool:
+        """Is its content a blob that may become a backing file?"""
+        inode = content.inode
+        if inode.blob is None or content.is_staged or inode.size < SMALLEST:
+            return False
+        return inode.blob not in self._blobs_in_use
+
+    async def _register(self, content: Content) -> bool:
         inode = content.inode
         blob = inode.blob
-        if blob is None or content.is_staged or inode.size < SMALLEST or blob in self._blobs_in_use:
+        if blob is None or not self._is_fit(content):
             return False
         backing, last = self._idle.pop(blob, (0, 0))
         if backing and last != inode.ino:
             self._unregister(backing)
             backing = 0
         if not backing:
-            fd = self._blob_fd(content)
-            if self._may_be_mapped(blob, fd, content):
+            fd = await self._blob_files.open(content)
+            if content.handles > 1 or inode.blob != blob or not self._is_fit(content):
+                return False  # somebody came meanwhile
+            if self.backings is None or self._may_be_mapped(blob, fd, content):
                 return False
             backing = self._open_backing(fd)
             if not backing:
@@ -125,9 +133,7 @@ class Passthrough(Contents):
             return self._only_for.setdefault(blob, content.inode.ino) != content.inode.ino
         if not others_have_open(fd):
             return False
-        for other in self._with_blob_fd:
-            if other is not content and other.inode.blob == blob:
-                other.close_blob()
+        self._blob_files.close((blob,), but=content)
         return others_have_open(fd)
 
     def _register_lent(self, content: Content) -> bool:
@@ -239,14 +245,12 @@ class Passthrough(Contents):
             inos.update(self._damage.inodes_of(blob))
             self._drop_idle(blob)
         inos.update(inode.ino for inode in self._inodes.in_memory.values() if inode.blob in blobs)
+        self._blob_files.close(blobs)
         for content in self._open.values():
-            if content.inode.blob in blobs:
-                content.close_blob()
             if content.backing_blob in blobs and content.backing:
                 self._damaged.add(content.backing)
         for blob in blobs:
-            while self._blob_threads.get(blob):
-                await self._scheduler.run(time.sleep, 0.001)
+            await self._blob_files.wait_for_threads(blob)
         return sorted(inos)
 
     async def _make_staged(self, content: Content, keep: int) -> None:
@@ -259,7 +263,7 @@ class Passthrough(Contents):
         """Let the readers' file become the staged file, which is lent to them, a copy of it the blob. The
         mutex is held."""
         inode, blob = content.inode, content.backing_blob
-        digest = self._digest(inode)
+        digest = self._blob_files.digest(inode)
         self._filestore.claim(inode.size, 1)
         fresh = self._staging.create()
         try:
@@ -275,11 +279,8 @@ class Passthrough(Contents):
         content.mtime_below = os.fstat(content.staged.fd).st_mtime_ns
         self._blobs_in_use.discard(blob)
         self.stale_pages.add(inode.ino)
-        for other in self._open.values():
-            if other.inode.blob == blob:
-                other.close_blob()
-        while self._blob_threads.get(blob):
-            await self._scheduler.run(time.sleep, 0.001)
+        self._blob_files.close((blob,))
+        await self._blob_files.wait_for_threads(blob)
         self._mark_dirty(content)
         await self._group.begin()
         if self._damage.is_known(blob):  # found and taken away meanwhile, of which this is a copy

@@ -84,7 +84,7 @@ class Ranges(Files):
             self._mark_dirty(target)
             self._filestore.claim(length)
             assert target.staged is not None
-            fd = self._blob_fd(source) if source.staged is None else source.staged.fd
+            fd = await self._blob_files.open(source) if source.staged is None else source.staged.fd
             target.will_change(target_offset)
             if length <= INLINE_WORK:
                 copy_range(fd, target.staged.fd, length, offset, target_offset)
@@ -93,7 +93,7 @@ class Ranges(Files):
                 blob = source.inode.blob if source.staged is None else None
                 step = (copy_range, fd, target.staged.fd, length, offset, target_offset)
                 try:
-                    with self._blob_in_thread(blob):
+                    with self._blob_files.in_thread(blob):
                         await self._scheduler.run(*step)
                 finally:
                     os.close(fd)
@@ -105,21 +105,24 @@ class Ranges(Files):
         """Read while the content's mutex is held."""
         if content.buffer is not None:
             return bytes(memoryview(content.buffer)[offset : offset + size])
-        fd = self._blob_fd(content) if content.staged is None else content.staged.fd
+        fd = await self._blob_files.open(content) if content.staged is None else content.staged.fd
         return os.pread(fd, size, offset)
 
     # Seeking
 
     async def seek(self, handle: Handle, offset: int, whence: int) -> int:
         """SEEK_DATA and SEEK_HOLE. Raises OSError ENXIO at and after the end of the file."""
-        content, size = handle.content, handle.inode.size
+        content, inode = handle.content, handle.inode
         if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
             raise FsError(errno.EINVAL)
+        if 0 <= offset < inode.size and not content.is_staged:
+            await self._blob_files.open(content)
+        size = inode.size
         if not 0 <= offset < size:
             raise FsError(errno.ENXIO)
         if content.buffer is not None:
             return offset if whence == os.SEEK_DATA else size
-        fd = self._blob_fd(content) if content.staged is None else content.staged.fd
+        fd = content.blob_fd if content.staged is None else content.staged.fd
         return min(os.lseek(fd, offset, whence), size)
 
     # Allocating
