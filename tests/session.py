@@ -26,11 +26,11 @@ class Session:
 
     def rest(self) -> None:
         """As if everything had been quiet for long."""
-        files = self.fs.files
+        contents = self.fs.contents
         run_inline(self.fs.group.durable())
-        for ino in files.resting.everything():
-            files.rest(self.fs.inodes.get(ino))
-        run_inline(files.seal_resting())
+        for ino in contents.sealing.resting.everything():
+            contents.settling.rest(self.fs.inodes.get(ino))
+        run_inline(contents.settling.seal_resting())
 
     def start(self, durable: Durable | None = None) -> None:
         """As `casfs mount` does. Leaves nothing open when it fails."""
@@ -38,7 +38,7 @@ class Session:
         if isinstance(durable, FaultyDurable):
             durable.watch(self.store.namespace)
         self.fs = file_system(self.store, InlineScheduler())
-        self.fs.files.seals_at_close = self.seals_at_close
+        self.fs.contents.settling.seals_at_close = self.seals_at_close
         self.kernel = Kernel(self.fs)
         try:
             run_inline(self.fs.start())
@@ -49,7 +49,7 @@ class Session:
 
     def stop(self) -> None:
         """As a clean unmount does. No descriptor may be left when the last handle was closed."""
-        files_open = self.fs.files.handles
+        files_open = self.fs.contents.table.handles
         self.running = False
         try:
             run_inline(self.fs.stop())

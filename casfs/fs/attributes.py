@@ -112,5 +112,5 @@ class Attributes:
         """
         if uid in (0, inode.uid):
             await self._files.drop_privileges(inode, True)
-        elif inode.mode & (stat.S_ISUID | stat.S_ISGID) and not self._files.has_writers(inode):
+        elif inode.mode & (stat.S_ISUID | stat.S_ISGID) and not (inode.content and inode.content.writers):
             raise FsError(errno.EPERM)

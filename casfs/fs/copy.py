@@ -143,13 +143,14 @@ async def _settle(fs: FileSystem, inode: Inode) -> None:
     writes to it is waited for. Raises FsError EBUSY."""
     deadline = fs.scheduler.now() + WAIT_SECONDS
     while True:
-        await fs.files.seal_closed(inode)
-        await fs.files.begin_in_order()
+        await fs.contents.settling.seal_closed(inode)
+        await fs.contents.settling.begin_in_order()
         if _is_settled(inode):
             return
         if fs.scheduler.now() > deadline:
-            why = "somebody has it open for writing" if fs.files.has_writers(inode) else "it cannot be sealed"
-            raise FsError(errno.EBUSY, f"{fs.files.path(inode)}: {why}; copy it with cp(1)")
+            written = inode.content is not None and inode.content.writers
+            why = "somebody has it open for writing" if written else "it cannot be sealed"
+            raise FsError(errno.EBUSY, f"{fs.contents.complaints.path(inode.ino)}: {why}; copy it with cp(1)")
         await fs.scheduler.run(time.sleep, WAIT_STEP)
 
 
@@ -205,7 +206,7 @@ class _TreeCopy:
     async def _remove(self, root: Inode) -> None:
         fs = self._fs
         try:
-            await remove_unlinked(fs.inodes, fs.group, fs.files, fs.directories, [root.ino])
+            await remove_unlinked(fs.inodes, fs.group, fs.contents, fs.directories, [root.ino])
         except OSError as error:
             log.warning("what a copy left is removed at the next start: %s", error)
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from casfs.fs.attributes import Attributes
-from casfs.fs.content.ranges import Ranges
+from casfs.fs.content.contents import Contents
 from casfs.fs.core import Core
 from casfs.fs.policy import Policy
 from casfs.fs.recovery import Recovery, recover
@@ -41,7 +41,8 @@ async def _no_relief() -> bool:
 
 
 class FileSystem:
-    """POSIX verbs by subject: `tree`, `files`, `attributes`, `xattrs`; durability in `group`.
+    """POSIX verbs by subject: `tree`, `files`, `attributes`, `xattrs`; the parts of what files contain in
+    `contents`; durability in `group`.
 
     `collecting` is held by a batch of orphans that is being removed (maintenance/collect_mounted.py).
     `relieve` makes room on a full disk, if it can: what was refused for want of it may be tried again when it
@@ -57,26 +58,27 @@ class FileSystem:
         self.nodes = core.nodes
         self.directories = core.directories
         self.policy = policy
-        self.files = Ranges(core.store, core.inodes, core.group, core.scheduler)
+        self.contents = Contents(core.store, core.inodes, core.group, core.scheduler)
+        self.files = self.contents.files
         self.files.policy = policy
         self.collecting = Mutex(core.scheduler)
         self.recovery = Recovery(clean=True)
         self.relieve: Callable[[], Awaitable[bool]] = _no_relief
         self.group.before_commit = self._before_commit
         self.group.before_rows = policy.flush
-        self.group.before_durable = self.files.settle_due
-        self.xattrs = ExtendedAttributes(core, self.files, policy)
-        self.tree = Tree(core, self.files, self.xattrs, policy)
+        self.group.before_durable = self.contents.settling.settle_due
+        self.xattrs = ExtendedAttributes(core, self.contents.sealing, policy)
+        self.tree = Tree(core, self.contents, self.xattrs, policy)
         self.attributes = Attributes(core, self.files, self.xattrs)
 
     async def start(self) -> None:
         """Clean up after a crash. Raises OSError."""
-        self.recovery = await recover(self.store, self.inodes, self.group, self.files, self.directories)
+        self.recovery = await recover(self.store, self.inodes, self.group, self.contents, self.directories)
 
     async def _before_commit(self) -> None:
         """What can be done while operations go on."""
         await self.tree.forget_again()
-        await self.files.write_back()
+        await self.contents.settling.write_back()
         while self.policy.pending > STEP and self.group.active:
             self.policy.flush(STEP)
             await self.scheduler.pause()
@@ -84,9 +86,9 @@ class FileSystem:
     async def stop(self) -> None:
         """Seal what is open and make everything durable. Raises OSError when that is not possible; what is
         possible is done before."""
-        failed = await self.files.settle_all()
+        failed = await self.contents.settling.settle_all()
         for ino in self.tree.unlinked:
-            self.files.close_all(self.inodes.get(ino))
+            self.contents.table.close_all(self.inodes.get(ino))
         await self.tree.forget(list(self.tree.unlinked))
         await self.group.begin()
         self.policy.flush()
@@ -104,9 +106,9 @@ class FileSystem:
         group = self.group
         held_files, held_bytes = self.store.filestore.held.amount()
         return Activity(
-            open_handles=self.files.handles,
-            open_unsealed=self.files.unsealed,
-            resting=len(self.files.resting),
+            open_handles=self.contents.table.handles,
+            open_unsealed=self.contents.table.unsealed,
+            resting=len(self.contents.sealing.resting),
             held_files=held_files,
             held_bytes=held_bytes,
             pending_operations=group.operations if group.active else 0,

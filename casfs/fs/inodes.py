@@ -57,12 +57,13 @@ _UNHELD = _references_of_unheld()
 class OpenContent(Protocol):
     """What others may know of a file's content while it is open, or not sealed yet (content/content.py).
 
-    `dirty`: it differs from what the row says, which shows `row_size` bytes meanwhile. `mappers`: handles
-    that may have it mapped, and written to in the kernel's page cache.
+    `dirty`: it differs from what the row says, which shows `row_size` bytes meanwhile. `writers`: handles
+    that may write to it; `mappers`: those that may have it mapped, and written to in the kernel's page cache.
     """
 
     dirty: bool
     row_size: int
+    writers: int
     mappers: int
 
     @property

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from casfs.fs.commit import PASSING, GroupCommit
 from casfs.fs.content.content import Content
-from casfs.fs.content.files import Files
+from casfs.fs.content.contents import Contents
+from casfs.fs.content.staged import StagedContents
 from casfs.fs.directories import Directories
 from casfs.fs.inodes import InodeTable
 from casfs.store import Store
@@ -47,7 +48,7 @@ class Recovery:
 
 
 async def recover(
-    store: Store, inodes: InodeTable, group: GroupCommit, files: Files, directories: Directories
+    store: Store, inodes: InodeTable, group: GroupCommit, contents: Contents, directories: Directories
 ) -> Recovery:
     """Bring a store whose last user may have died to a clean state, durable."""
     began = time.monotonic()
@@ -66,10 +67,10 @@ async def recover(
         await group.begin()
         found.staged += 1
         left = SEALED_BYTES - found.sealed
-        found.sealed += await _restore_staged(inodes, files, row.ino, row.size, left)
+        found.sealed += await _restore_staged(inodes, contents, row.ino, row.size, left)
     unlinked = store.namespace.inodes.unlinked()
     found.unlinked = len(unlinked)
-    await remove_unlinked(inodes, group, files, directories, unlinked)
+    await remove_unlinked(inodes, group, contents, directories, unlinked)
     await group.durable()
     kept = {row.staged for row in store.namespace.inodes.with_staged()}
     staging = store.filestore.staging
@@ -88,14 +89,14 @@ async def recover(
     return found
 
 
-async def _restore_staged(inodes: InodeTable, files: Files, ino: int, size: int, left: int) -> int:
+async def _restore_staged(inodes: InodeTable, contents: Contents, ino: int, size: int, left: int) -> int:
     """Let a file have what its row says of its staged file, and seal it if that is up to `left` bytes. The
     bytes that were sealed."""
     inode = inodes.get(ino)
     if not inode.nlink:
         return 0
     try:
-        handle = files.open(inode, False, 0)
+        handle = contents.table.open(inode, False, 0)
     except OSError as error:
         log.error("inode %d: staged content %s cannot be read: %s; see casfs fsck", ino, inode.staged, error)
         return 0
@@ -107,24 +108,24 @@ async def _restore_staged(inodes: InodeTable, files: Files, ino: int, size: int,
     inodes.mark(inode)
     try:
         if below.st_nlink > 1:
-            await _copy_staged(files, handle.content)
+            await _copy_staged(contents.staged, handle.content)
         elif below.st_size > size:
             os.ftruncate(staged.fd, size)
     finally:
-        await files.release(handle)
-    files.rest(inode)
+        await contents.files.release(handle)
+    contents.settling.rest(inode)
     if inode.size > left:
         return 0
-    await files.seal_closed(inode)
+    await contents.settling.seal_closed(inode)
     return inode.size
 
 
-async def _copy_staged(files: Files, content: Content) -> None:
+async def _copy_staged(staged: StagedContents, content: Content) -> None:
     """Of a staged file with two names: sealing was cut off, and it is the file of a blob already, of a later
     content maybe, whose row was lost. Nobody may write to it any more (I2), so the inode has a copy. Where
     there is no room for one it is cut: what is left under the blob's name is nobody's."""
     try:
-        await files.take_copy(content)
+        await staged.take_copy(content)
     except OSError as error:
         if error.errno not in PASSING:
             raise
@@ -136,7 +137,7 @@ async def _copy_staged(files: Files, content: Content) -> None:
 
 
 async def remove_unlinked(
-    inodes: InodeTable, group: GroupCommit, files: Files, directories: Directories, unlinked: list[int]
+    inodes: InodeTable, group: GroupCommit, contents: Contents, directories: Directories, unlinked: list[int]
 ) -> None:
     """Remove inodes without a name, with everything below a directory, in batches."""
     todo = list(unlinked)
@@ -146,7 +147,7 @@ async def remove_unlinked(
         more, gone = directories.remove_children(inode, REMOVE_BATCH) if inode.is_directory else (False, [])
         if not more:
             todo.pop()
-            files.discard(inode)
+            contents.discard(inode)
         todo += gone
         if group.is_long:
             await group.durable()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from casfs.errors import FsError
-from casfs.fs.content.files import Files
+from casfs.fs.content.contents import Contents
 from casfs.fs.core import Core
 from casfs.fs.inodes import Inode
 from casfs.fs.listing import NAME_LIMIT, Listing
@@ -41,13 +41,14 @@ class Tree(Listing):
     `unlinked`, `_linkable`: those of `Directories`. `_forgotten`: of them, what the kernel knows no more.
     """
 
-    def __init__(self, core: Core, files: Files, xattrs: ExtendedAttributes, policy: Policy) -> None:
+    def __init__(self, core: Core, contents: Contents, xattrs: ExtendedAttributes, policy: Policy) -> None:
         super().__init__(core.store, core.inodes, core.nodes)
         self._directories = core.directories
         self._filestore = core.store.filestore
         self._namespace = core.store.namespace
         self._group = core.group
-        self._files = files
+        self._contents = contents
+        self._settling = contents.settling
         self._xattrs = xattrs
         self._policy = policy
         self.answer: Callable[[object], object] = lambda _: None
@@ -180,10 +181,10 @@ class Tree(Listing):
         """
         inode = self._inodes.get(ino)
         if ino in self._linkable:
-            await self._files.persist_unnamed(inode)
+            await self._settling.persist_unnamed(inode)
         elif inode.content is not None:
-            await self._files.settle_closed(inode)
-        await self._files.begin_in_order()
+            await self._settling.settle_closed(inode)
+        await self._settling.begin_in_order()
         directory = self._directory(parent, name)
         self._policy.check_change(ino)
         if inode.is_directory:
@@ -204,12 +205,12 @@ class Tree(Listing):
     async def unlink(self, parent: int, name: bytes, uid: int = 0) -> Inode:
         """unlink(2) by user `uid`. The inode lives on until its last handle is gone. Raises FsError ENOENT,
         EISDIR."""
-        if not self._files.keeps_order:
-            await self._files.begin_in_order()
+        if not self._settling.keeps_order:
+            await self._settling.begin_in_order()
         inode = self._existing(parent, name)
         if inode.is_directory:
             raise FsError(errno.EISDIR)
-        if self._files.rests(inode):
+        if self._settling.rests(inode):
             await self._seal_to_keep(inode)
             if self._existing(parent, name) is not inode:
                 raise FsError(errno.ENOENT)
@@ -239,8 +240,8 @@ class Tree(Listing):
         """What rests before it is sealed is kept as well; what cannot be sealed is removed all the same."""
         if inode.nlink == 1 and self._policy.keeps(inode.btime):
             with contextlib.suppress(OSError):
-                await self._files.seal_closed(inode)
-            await self._files.begin_in_order()
+                await self._settling.seal_closed(inode)
+            await self._settling.begin_in_order()
 
     async def forget(self, inos: Iterable[int]) -> None:
         """The kernel holds these inodes no more: those without a name go, rows and content.
@@ -251,7 +252,7 @@ class Tree(Listing):
         self._forgotten.update(gone)  # what cannot go now goes with its last handle, or before a commit
         for ino in gone:
             await self._group.begin()
-            if ino in self.unlinked and self._files.discard(self._inodes.get(ino)):
+            if ino in self.unlinked and self._contents.discard(self._inodes.get(ino)):
                 self.unlinked.discard(ino)
                 self._linkable.discard(ino)
                 self._forgotten.discard(ino)
@@ -260,7 +261,7 @@ class Tree(Listing):
         """Try once more what could not go when it was forgotten: a thread was busy with it, or it failed.
         Raises OSError."""
         if self._forgotten:
-            await self.forget([ino for ino in self._forgotten if not self._files.is_open(ino)])
+            await self.forget([ino for ino in self._forgotten if not self._contents.table.is_open(ino)])
 
     async def released(self, inode: Inode) -> None:
         """A handle of an unlinked inode is gone."""
@@ -290,8 +291,8 @@ class Tree(Listing):
             leaves_whiteout and flags & RENAME_EXCHANGE
         ):
             raise FsError(errno.EINVAL)
-        if not self._files.keeps_order:
-            await self._files.begin_in_order()
+        if not self._settling.keeps_order:
+            await self._settling.begin_in_order()
         source = self._existing(parent, name)
         target_ino = self._dentries.find(new_parent, new_name)
         replaces = target_ino is not None and flags != RENAME_NOREPLACE
@@ -300,13 +301,13 @@ class Tree(Listing):
             moved.append(self._inodes.get(target_ino))
         if source.content is not None or moved[-1].content is not None:
             for inode in moved:
-                await (self._files.persist_inode if replaces else self._files.settle_closed)(inode)
-            await self._files.begin_in_order()
+                await (self._settling.persist_inode if replaces else self._settling.settle_closed)(inode)
+            await self._settling.begin_in_order()
             source = self._existing(parent, name)
             target_ino = self._dentries.find(new_parent, new_name)
         if replaces and not flags and target_ino is not None:
             replaced = self._inodes.get(target_ino)
-            if self._files.rests(replaced):
+            if self._settling.rests(replaced):
                 await self._seal_to_keep(replaced)
                 source = self._existing(parent, name)
                 target_ino = self._dentries.find(new_parent, new_name)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from casfs.errors import FsError
 from casfs.fs import acl
-from casfs.fs.content.files import Files
+from casfs.fs.content.sealing import Sealing
 from casfs.fs.core import Core
 from casfs.fs.inodes import Inode
 from casfs.fs.policy import Policy
@@ -31,14 +31,14 @@ _PREFIXES = (b"user.", b"trusted.", b"security.")
 class ExtendedAttributes:
     """The xattr verbs. Owned by the thread that runs the file system."""
 
-    def __init__(self, core: Core, files: Files, policy: Policy) -> None:
+    def __init__(self, core: Core, sealing: Sealing, policy: Policy) -> None:
         self._filestore = core.store.filestore
         self._rows = core.store.namespace.xattrs
         self._savepoint = core.store.namespace.savepoint
         self._inodes = core.inodes
         self._group = core.group
         self._places = core.places
-        self._files = files
+        self._sealing = sealing
         self._policy = policy
 
     def all(self, inode: Inode) -> dict[bytes, bytes]:
@@ -51,7 +51,7 @@ class ExtendedAttributes:
         """Raises FsError ENODATA; EOPNOTSUPP for a name no file system here keeps, EINVAL for half a one."""
         inode = self._inodes.get(ino)
         if name == DIGEST:
-            digest = self._files.digest(inode)
+            digest = self._sealing.digest(inode)
             if digest is None:
                 raise FsError(errno.ENODATA)
             return digest.hex().encode()

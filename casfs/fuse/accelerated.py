@@ -107,7 +107,7 @@ class Accelerated:
         self._writes_past_cache = False
         self._names = {opcode: name for name, opcodes in OPCODES.items() for opcode in opcodes}
         depth = native.stack_depth(verbs.fs.store.path)
-        verbs.files.trusts_leases = depth == 1
+        verbs.passthrough.trusts_leases = depth == 1
         shown = (presentation.uid, presentation.gid, presentation.umask)
         native.prepare(
             self._handlers(),
@@ -203,7 +203,7 @@ class Accelerated:
             self.passthrough = f"off: {error.strerror}{hint}"
             return
         self.passthrough = "on"
-        self._verbs.files.backings = self._native
+        self._verbs.passthrough.backings = self._native
 
     # Handlers that wait
 
@@ -347,7 +347,7 @@ class Accelerated:
         if flags & os.O_ACCMODE == os.O_WRONLY and self._writes_past_cache:
             how |= DIRECT_IO
             handle.direct = True
-        stale = self._verbs.files.stale_pages
+        stale = self._verbs.passthrough.stale_pages
         if handle.inode.ino in stale:
             stale.discard(handle.inode.ino)
             return self._verbs.opened(handle), how, 0

@@ -37,14 +37,14 @@ class Committer:
         """Seal what has rested, until cancelled."""
         while True:
             await trio.sleep(TICK)
-            await self._fs.files.seal_resting()
+            await self._fs.contents.settling.seal_resting()
 
     async def run(self) -> None:
         """Until cancelled. A failure is logged by the group itself and tried again."""
-        group = self._fs.group
+        group, contents = self._fs.group, self._fs.contents
         while not group.failed:
             wait = TICK
-            if self._fs.files.seals_due and not group.active:
+            if contents.sealing.due and not group.active:
                 wait = 0
             elif group.active:
                 wait = 0 if group.is_long else group.since + self._interval - trio.current_time()
@@ -58,9 +58,9 @@ class Committer:
             try:
                 if due:
                     await group.durable()
-                elif not group.active and (self._fs.files.unsealed or self._fs.files.seals_due):
-                    await self._fs.files.write_back()
-                    if self._fs.files.seals_due:
+                elif not group.active and (contents.table.unsealed or contents.sealing.due):
+                    await contents.settling.write_back()
+                    if contents.sealing.due:
                         await trio.sleep(RETRY)
             except OSError:
                 await trio.sleep(RETRY)

@@ -32,7 +32,7 @@ class Session:
         self._mountpoint = mountpoint
         self._options = options
         self._store = fs.store.path
-        self._files = fs.files
+        self._passthrough = fs.contents.passthrough
         self.caches = KernelCaches(fs)
         fs.files.attributes_changed = caches.invalidate_attributes
         presentation = Presentation(options.uid, options.gid, options.umask)
@@ -80,7 +80,7 @@ class Session:
 
     async def damaged(self, blobs: Collection[int]) -> None:
         """The files of these blobs are bad and were taken away: forget what is known of their bytes."""
-        inos = await self._files.let_go(blobs)
+        inos = await self._passthrough.invalidate(blobs)
         if self._accelerated is not None:
             self._accelerated.let_go(inos)
         await self.caches.invalidate(inos)
@@ -142,6 +142,6 @@ class Session:
 
     def close(self) -> None:
         """Unmount, if the kernel still has the mount."""
-        self._files.disconnect()
+        self._passthrough.disconnect()
         pyfuse3.close(unmount=True)
-        self._files.unmounted()
+        self._passthrough.unmounted()

@@ -85,6 +85,8 @@ class Verbs:
         self.fs = fs
         self.tree = fs.tree
         self.files = fs.files
+        self.ranges = fs.contents.ranges
+        self.passthrough = fs.contents.passthrough
         self.group = fs.group
         self.inode = fs.inodes.get
         self.readdir = fs.tree.names
@@ -93,7 +95,7 @@ class Verbs:
         self.write_pages_back: Callable[[int], object] = lambda _: None
         self._writing_back = Mutex(fs.scheduler)
         self.handles: dict[int, Handle] = {}
-        fs.files.seals_at_close = durable_each
+        fs.contents.settling.seals_at_close = durable_each
         self._next_handle = 1
 
     # Names
@@ -167,7 +169,7 @@ class Verbs:
 
     async def getxattr(self, ino: int, name: bytes) -> bytes:
         if name == DIGEST:
-            await self.files.seal_closed(self.inode(ino))
+            await self.fs.contents.settling.seal_closed(self.inode(ino))
         return self.fs.xattrs.get(ino, name)
 
     @patient
@@ -196,7 +198,7 @@ class Verbs:
         try:
             if flags & os.O_TRUNC:  # first: what was emptied has no backing file
                 await self.files.truncate_at_open(handle)
-            await self.files.join(handle)
+            await self.passthrough.join(handle)
             if flags & os.O_ACCMODE == os.O_RDWR:
                 self.files.may_map(handle)
         except BaseException:
@@ -281,7 +283,7 @@ class Verbs:
         self, source: int, offset: int, target: int, target_offset: int, length: int, uid: int
     ) -> int:
         origin, to = self.handles[source], self.handles[target]
-        copied = await self.files.copy_range(origin, offset, to, target_offset, length, uid)
+        copied = await self.ranges.copy_range(origin, offset, to, target_offset, length, uid)
         if to.syncs:
             await self.files.fsync(to)
         return copied
@@ -289,7 +291,7 @@ class Verbs:
     async def seek(self, fh: int, offset: int, whence: int) -> int:
         handle = self.handles[fh]
         await self._see_mappings(handle.inode)  # which may have filled a hole
-        return await self.files.seek(handle, offset, whence)
+        return await self.ranges.seek(handle, offset, whence)
 
     async def _see_mappings(self, inode: Inode) -> None:
         """Have what was stored through mappings come in, if it may have been."""
@@ -300,6 +302,6 @@ class Verbs:
     @patient
     async def allocate(self, fh: int, offset: int, length: int, mode: int, uid: int) -> None:
         handle = self.handles[fh]
-        await self.files.allocate(handle, offset, length, mode, uid)
+        await self.ranges.allocate(handle, offset, length, mode, uid)
         if handle.syncs:
             await self.files.fsync(handle)

@@ -152,9 +152,8 @@ async def _unmount_on_signal(session: Session, fs: FileSystem, mountpoint: str) 
             try:
                 await trio.to_thread.run_sync(detach, mountpoint)
             except MountError as error:
-                paths = [
-                    path for ino in fs.files.writable for path in fs.store.namespace.dentries.paths_of(ino)
-                ]
+                dentries = fs.store.namespace.dentries
+                paths = [path for ino in fs.contents.table.writable for path in dentries.paths_of(ino)]
                 await trio.to_thread.run_sync(write_back, fs.store.path, paths)
                 log.warning("%s; open files are cut off", error)
                 await session.terminate()

@@ -68,11 +68,11 @@ class Requests:
         }
 
     async def sync(self, asked: Sync) -> Done:
-        await self._fs.files.write_back()
+        await self._fs.contents.settling.write_back()
         if asked.seal:
-            await self._fs.files.seal_all_closed()
+            await self._fs.contents.settling.seal_all_closed()
         await self._fs.group.durable()
-        self._fs.files.check_kept()
+        self._fs.contents.settling.check_kept()
         return Done()
 
     async def copy(self, asked: Copy) -> Done:

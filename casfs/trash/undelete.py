@@ -209,7 +209,7 @@ def _dropped(fs: FileSystem, trash: Trash, inode: Inode) -> None:
     """A name in the trash has gone: its inode goes, unless the kernel may hold it: then that tells."""
     if trash.holds(inode.ino):
         trash.left(inode.ino)
-    elif fs.files.discard(inode):
+    elif fs.contents.discard(inode):
         fs.directories.unlinked.discard(inode.ino)
 
 

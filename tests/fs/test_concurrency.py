@@ -101,7 +101,7 @@ def test_nobody_publishes_while_the_gate_is_closed_and_the_rest_goes_on(
     set_limits(monkeypatch, OPEN_ROUNDS=0)
 
     async def body(mount: Mount) -> None:
-        mount.fs.files.seals_at_close = at_close
+        mount.fs.contents.settling.seals_at_close = at_close
         await mount.write_file(b"first", b"first content")
         sealed = trio.Event()
 
@@ -118,13 +118,13 @@ def test_nobody_publishes_while_the_gate_is_closed_and_the_rest_goes_on(
                 await mount.fs.attributes.set(ROOT_INO, Changes(mode=0o700), None, 0)
                 await trio.testing.wait_all_tasks_blocked()
                 assert sealed.is_set() != at_close
-                assert bool(mount.fs.files.seals_due) != at_close
-                assert mount.fs.files.unsealed == 1
+                assert bool(mount.fs.contents.sealing.due) != at_close
+                assert mount.fs.contents.table.unsealed == 1
                 assert mount.fs.tree.lookup(ROOT_INO, b"second") is not None
             await sealed.wait()
         await mount.fs.group.durable()
-        await mount.fs.files.write_back()
-        assert not mount.fs.files.unsealed
+        await mount.fs.contents.settling.write_back()
+        assert not mount.fs.contents.table.unsealed
         assert await mount.read_file(b"second") == b"second content"
 
     run(body)
@@ -182,7 +182,7 @@ def test_a_commit_waits_for_what_was_closed_and_is_just_fsynced_by_another(run: 
         order: list[str] = []
 
         async def write_back() -> None:
-            await mount.fs.files.write_back()
+            await mount.fs.contents.settling.write_back()
             order.append("sealed" if inode.blob is not None else "left out")
 
         async with trio.open_nursery() as nursery:
@@ -456,7 +456,7 @@ def test_fsync_of_a_directory_covers_what_was_closed_while_a_commit_let_nobody_p
                 nursery.start_soon(mount.fs.group.durable)
                 await gate.arrived()
                 await mount.write_file(b"second", b"second content")
-                assert mount.fs.files.unsealed == 1
+                assert mount.fs.contents.table.unsealed == 1
                 nursery.start_soon(durable_with_content, mount)
                 await trio.testing.wait_all_tasks_blocked()
 

@@ -249,7 +249,7 @@ def test_the_blob_that_was_opened_last_is_not_closed_for_the_limit(
         for number in range(1, 10):
             with kernel.open("hot", os.O_WRONLY) as writer:
                 writer.write(b"%d" % number, number)
-            run_inline(session.fs.files.seal_closed(kernel.inode("hot")))
+            run_inline(session.fs.contents.settling.seal_closed(kernel.inode("hot")))
             assert reader.read(number + 1) == b"0123456789"[: number + 1]
 
 

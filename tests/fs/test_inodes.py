@@ -171,7 +171,7 @@ def test_counts_that_could_not_be_written_are_written_once(
     """A retry after half of them counted that half twice."""
     for number in range(4):
         kernel.write_file(f"{number}", b"content %d" % (number % 2))
-    run_inline(session.fs.files.settle_due())
+    run_inline(session.fs.contents.settling.settle_due())
     add_refs = session.store.namespace.blobs.add_refs
 
     def fail_after_one(changes: dict[int, int], now_ns: int) -> None:

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from casfs.fs import copy
-from casfs.fs.content.files import Files
+from casfs.fs.content.settling import Settling
 from casfs.types import ROOT_INO
 from tests.fs.mount import Mount, Run
 from tests.limits import set_limits
@@ -99,7 +99,7 @@ class Program:
         inode = self._mount.fs.tree.lookup(ROOT_INO, source)
         assert inode is not None
         reader, writer = files.open(inode, False, 0), self._mount.open(await self._mount.make(name))
-        await files.copy_range(reader, 0, writer, 0, inode.size)
+        await self._mount.fs.contents.ranges.copy_range(reader, 0, writer, 0, inode.size)
         await self._mount.close(writer)
         await files.release(reader)
 
@@ -126,15 +126,15 @@ def test_a_commit_is_what_a_program_has_done_up_to_a_moment(
     set_limits(monkeypatch, FEW_BLOBS=2, OPEN_ROUNDS=rounds)
     dice = random.Random(SEED)
     left_out = 0
-    seals_later = Files._settles_later
+    settles_later = Settling.settles_later
 
-    def count(files: Files, content: Any) -> bool:
+    def count(settling: Settling, content: Any) -> bool:
         nonlocal left_out
-        later = seals_later(files, content)
-        left_out += later and (files._group.is_gathering or files._group.is_closing)
+        later = settles_later(settling, content)
+        left_out += later and (settling._group.is_gathering or settling._group.is_closing)
         return later
 
-    monkeypatch.setattr(Files, "_settles_later", count)
+    monkeypatch.setattr(Settling, "settles_later", count)
 
     async def body(mount: Mount) -> None:
         program = Program(mount, dice)
@@ -152,12 +152,12 @@ def test_a_commit_is_what_a_program_has_done_up_to_a_moment(
                 await trio.sleep(dice.choice([0, 0.001, 0.005]))
 
         async def seal() -> None:
-            files = mount.fs.files
+            contents = mount.fs.contents
             while True:
                 await trio.sleep(0.002)
-                for ino in files.resting.everything():
-                    files.resting.put_off(ino, 0)
-                await files.seal_resting()
+                for ino in contents.sealing.resting.everything():
+                    contents.sealing.resting.put_off(ino, 0)
+                await contents.settling.seal_resting()
 
         async with trio.open_nursery() as nursery:
             mount.seam.before = look
@@ -187,7 +187,7 @@ def test_what_is_emptied_while_a_commit_waits_for_it_is_not_committed_empty(run:
         handle = mount.open(inode)
         await files.write(handle, 0, b"second")
         await mount.close(handle)
-        assert handle.content in files.seals_due
+        assert handle.content in mount.fs.contents.sealing.due
         again = mount.open(inode)
         async with trio.open_nursery() as nursery, again.content.mutex:
             nursery.start_soon(mount.fs.group.durable)

@@ -49,7 +49,7 @@ async def opened(mount: Mount, name: bytes, *, write: bool = False) -> Handle:
     inode = mount.fs.tree.lookup(ROOT_INO, name)
     assert inode is not None
     handle = mount.fs.files.open(inode, write, 0)
-    await mount.fs.files.join(handle)
+    await mount.fs.contents.passthrough.join(handle)
     return handle
 
 
@@ -58,7 +58,7 @@ async def persisted_while_the_reader_goes(mount: Mount, writer: Handle, reader: 
     await mount.release(writer)
     async with trio.open_nursery() as nursery:
         with mount.held("fdatasync") as gate:
-            nursery.start_soon(mount.fs.files.seal_closed, writer.inode)
+            nursery.start_soon(mount.fs.contents.settling.seal_closed, writer.inode)
             await gate.arrived()
             nursery.start_soon(mount.release, reader)
             await trio.testing.wait_all_tasks_blocked()
@@ -79,7 +79,7 @@ def test_a_reader_is_passed_through_and_its_blob_for_one_inode_at_a_time(
     run: Run, registry: Registry
 ) -> None:
     async def body(mount: Mount) -> None:
-        mount.fs.files.backings = registry
+        mount.fs.contents.passthrough.backings = registry
         await mount.write_file(b"one", CONTENT)
         await mount.write_file(b"two", CONTENT)
         await mount.write_file(b"small", b"small")
@@ -100,7 +100,7 @@ def test_a_reader_is_passed_through_and_its_blob_for_one_inode_at_a_time(
 
 def test_a_writer_gets_the_readers_file_and_the_blob_keeps_its_bytes(run: Run, registry: Registry) -> None:
     async def body(mount: Mount) -> None:
-        mount.fs.files.backings = registry
+        mount.fs.contents.passthrough.backings = registry
         await mount.write_file(b"one", CONTENT)
         await mount.write_file(b"two", CONTENT)
         reader, writer = await opened(mount, b"one"), await opened(mount, b"one", write=True)
@@ -124,7 +124,7 @@ def test_no_blob_without_bytes_when_the_last_reader_goes_while_an_emptied_file_i
     run: Run, registry: Registry
 ) -> None:
     async def body(mount: Mount) -> None:
-        mount.fs.files.backings = registry
+        mount.fs.contents.passthrough.backings = registry
         await mount.write_file(b"one", CONTENT)
         reader, writer = await opened(mount, b"one"), await opened(mount, b"one", write=True)
         await mount.fs.files.truncate(writer.inode, 0, writer)
@@ -138,7 +138,7 @@ def test_no_blob_without_bytes_when_the_last_reader_goes_while_an_emptied_file_i
 
 def test_a_file_whose_last_reader_goes_while_it_is_persisted_is_sealed(run: Run, registry: Registry) -> None:
     async def body(mount: Mount) -> None:
-        mount.fs.files.backings = registry
+        mount.fs.contents.passthrough.backings = registry
         await mount.write_file(b"one", CONTENT)
         reader, writer = await opened(mount, b"one"), await opened(mount, b"one", write=True)
         await mount.fs.files.write(writer, 0, b"new")
@@ -153,14 +153,14 @@ def test_a_file_whose_last_reader_goes_while_it_is_persisted_is_sealed(run: Run,
 
 def test_a_kernel_that_registers_nothing_is_not_asked_again(run: Run, registry: Registry) -> None:
     async def body(mount: Mount) -> None:
-        mount.fs.files.backings = registry
+        mount.fs.contents.passthrough.backings = registry
         registry.broken = 1
         await mount.write_file(b"one", CONTENT)
         for _ in range(2):
             reader = await opened(mount, b"one")
             assert not reader.passthrough
             await mount.release(reader)
-        assert mount.fs.files.backings is None
+        assert mount.fs.contents.passthrough.backings is None
 
     run(body)
 
@@ -169,7 +169,7 @@ def test_a_writer_who_finds_no_room_for_the_copy_is_refused_and_the_readers_keep
     run: Run, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def body(mount: Mount) -> None:
-        mount.fs.files.backings = registry
+        mount.fs.contents.passthrough.backings = registry
         await mount.write_file(b"one", CONTENT)
         reader = await opened(mount, b"one")
 
@@ -181,7 +181,7 @@ def test_a_writer_who_finds_no_room_for_the_copy_is_refused_and_the_readers_keep
             inode = reader.inode
             writer = mount.fs.files.open(inode, True, 0)
             with pytest.raises(OSError, match="No space"):
-                await mount.fs.files.join(writer)
+                await mount.fs.contents.passthrough.join(writer)
             await mount.release(writer)
         assert registry.read(reader) == CONTENT
         await mount.release(reader)
@@ -196,7 +196,7 @@ def rot(mount: Mount, name: bytes) -> tuple[int, Path]:
     inode = mount.fs.tree.lookup(ROOT_INO, name)
     assert inode is not None
     assert inode.blob is not None
-    digest = mount.fs.files.digest(inode)
+    digest = mount.fs.contents.sealing.digest(inode)
     assert digest is not None
     path = Path(mount.fs.store.filestore.paths.blob(digest))
     os.rename(path, path.parent.parent.parent / "quarantined")
@@ -205,7 +205,7 @@ def rot(mount: Mount, name: bytes) -> tuple[int, Path]:
 
 def test_an_idle_backing_file_that_is_damaged_is_given_back(run: Run, registry: Registry) -> None:
     async def body(mount: Mount) -> None:
-        mount.fs.files.backings = registry
+        mount.fs.contents.passthrough.backings = registry
         for name in (b"file", b"twin"):
             await mount.write_file(name, CONTENT)
         await mount.fs.group.durable()
@@ -213,12 +213,13 @@ def test_an_idle_backing_file_that_is_damaged_is_given_back(run: Run, registry: 
         assert len(registry.files) == 1
         blob, path = rot(mount, b"file")
         names = [mount.fs.tree.lookup(ROOT_INO, name) for name in (b"file", b"twin")]
-        assert await mount.fs.files.let_go({blob}) == sorted(inode.ino for inode in names if inode)
+        passthrough = mount.fs.contents.passthrough
+        assert await passthrough.invalidate({blob}) == sorted(inode.ino for inode in names if inode)
         assert registry.files == {}
         for name in (b"file", b"twin"):
             with pytest.raises(OSError, match="missing from the filestore"):
                 await opened(mount, name)
-        assert mount.fs.files.backings is registry, "one bad blob is no reason to pass nothing through"
+        assert passthrough.backings is registry, "one bad blob is no reason to pass nothing through"
         os.rename(path.parent.parent.parent / "quarantined", path)
         await mount.release(await opened(mount, b"twin"))
 
@@ -228,16 +229,16 @@ def test_an_idle_backing_file_that_is_damaged_is_given_back(run: Run, registry: 
 
 def test_a_damaged_backing_file_in_use_is_given_to_nobody_else(run: Run, registry: Registry) -> None:
     async def body(mount: Mount) -> None:
-        mount.fs.files.backings = registry
+        mount.fs.contents.passthrough.backings = registry
         await mount.write_file(b"file", CONTENT)
         await mount.fs.group.durable()
         reader = await opened(mount, b"file")
         blob, path = rot(mount, b"file")
-        await mount.fs.files.let_go({blob})
+        await mount.fs.contents.passthrough.invalidate({blob})
         for write in (False, True):
             with pytest.raises(OSError, match="is damaged"):
                 await opened(mount, b"file", write=write)
-            mount.fs.files.handles -= 1  # what verbs.open gives back
+            mount.fs.contents.table.handles -= 1  # what verbs.open gives back
             reader.content.handles -= 1
             reader.content.writers -= write
         os.rename(path.parent.parent.parent / "quarantined", path)
@@ -258,7 +259,7 @@ def test_a_copy_of_a_blob_that_was_found_to_be_damaged_meanwhile_does_not_take_i
     """A scrub, in another process, takes the file away, or already the copy, while a writer gets it."""
 
     async def body(mount: Mount) -> None:
-        mount.fs.files.backings = registry
+        mount.fs.contents.passthrough.backings = registry
         await mount.write_file(b"file", CONTENT)
         await mount.fs.group.durable()
         reader = await opened(mount, b"file")
@@ -274,7 +275,7 @@ def test_a_copy_of_a_blob_that_was_found_to_be_damaged_meanwhile_does_not_take_i
             return staged
 
         monkeypatch.setattr(filestore, "displace", meanwhile)
-        digest = mount.fs.files.digest(reader.inode)
+        digest = mount.fs.contents.sealing.digest(reader.inode)
         assert digest is not None
         writer = await opened(mount, b"file", write=True)
         await mount.fs.files.write(writer, 0, b"new")
@@ -293,12 +294,12 @@ def test_a_damaged_blob_does_not_become_a_staged_file(run: Run, registry: Regist
     """A truncation while a reader has it: its copy would be the blob again."""
 
     async def body(mount: Mount) -> None:
-        mount.fs.files.backings = registry
+        mount.fs.contents.passthrough.backings = registry
         await mount.write_file(b"file", CONTENT)
         await mount.fs.group.durable()
         reader = await opened(mount, b"file")
         blob, path = rot(mount, b"file")
-        await mount.fs.files.let_go({blob})
+        await mount.fs.contents.passthrough.invalidate({blob})
         with pytest.raises(OSError, match="missing from the filestore"):
             await mount.fs.files.truncate(reader.inode, 10, None)
         assert reader.inode.size == len(CONTENT)
@@ -316,7 +317,7 @@ def test_an_idle_backing_file_goes_when_its_inode_has_it_no_more(
     """Else it would keep its space after the collector has removed it."""
 
     async def body(mount: Mount) -> None:
-        mount.fs.files.backings = registry
+        mount.fs.contents.passthrough.backings = registry
         await mount.write_file(b"file", CONTENT)
         await mount.fs.group.durable()
         await mount.release(await opened(mount, b"file"))
@@ -338,14 +339,14 @@ def test_an_idle_backing_file_goes_when_its_inode_has_it_no_more(
 
 def test_what_is_registered_is_given_back_when_no_more_can_be(run: Run, registry: Registry) -> None:
     async def body(mount: Mount) -> None:
-        mount.fs.files.backings = registry
+        mount.fs.contents.passthrough.backings = registry
         for name in (b"used", b"idle", b"refused"):
             await mount.write_file(name, CONTENT + name)
         await mount.release(await opened(mount, b"idle"))
         reader = await opened(mount, b"used")
         registry.broken = errno.EMFILE
         refused = await opened(mount, b"refused")
-        assert (refused.passthrough, mount.fs.files.backings) == (False, None)
+        assert (refused.passthrough, mount.fs.contents.passthrough.backings) == (False, None)
         await mount.release(refused)
         await mount.release(reader)
         for name in (b"used", b"idle"):
@@ -386,15 +387,15 @@ async def outlived(mount: Mount) -> tuple[Inode, mmap.mmap]:
 
 
 async def rest(mount: Mount, inode: Inode) -> None:
-    mount.fs.files.rest(inode)
-    await mount.fs.files.seal_resting()
+    mount.fs.contents.settling.rest(inode)
+    await mount.fs.contents.settling.seal_resting()
 
 
 def test_what_a_mapping_may_still_write_to_does_not_become_a_blob(run: Run, registry: Registry) -> None:
     """Whoever stored through it changed the file of everybody with the same content."""
 
     async def body(mount: Mount) -> None:
-        mount.fs.files.backings = registry
+        mount.fs.contents.passthrough.backings = registry
         inode, mapping = await outlived(mount)
         await mount.write_file(b"copy of another user", CONTENT)
         await rest(mount, inode)
@@ -421,13 +422,13 @@ def test_a_blob_has_never_been_the_file_that_was_mapped(run: Run, registry: Regi
     """Pages that a program has pinned may be written to after its mapping has gone."""
 
     async def body(mount: Mount) -> None:
-        mount.fs.files.backings = registry
+        mount.fs.contents.passthrough.backings = registry
         inode, mapping = await outlived(mount)
         mapping[0:3] = b"new"
         lent = os.stat(below(mount, content_of(inode))).st_ino
         mapping.close()
         await rest(mount, inode)
-        digest = mount.fs.files.digest(inode)
+        digest = mount.fs.contents.sealing.digest(inode)
         assert digest is not None
         assert os.stat(mount.fs.store.filestore.paths.blob(digest)).st_ino != lent
 
@@ -435,7 +436,7 @@ def test_a_blob_has_never_been_the_file_that_was_mapped(run: Run, registry: Regi
 
 
 def blob_bytes(mount: Mount, inode: Inode) -> bytes:
-    digest = mount.fs.files.digest(inode)
+    digest = mount.fs.contents.sealing.digest(inode)
     assert digest is not None
     return Path(mount.fs.store.filestore.paths.blob(digest)).read_bytes()
 
@@ -449,13 +450,13 @@ def test_where_leases_say_nothing_what_is_lent_stays_staged_until_the_end(
     run: Run, registry: Registry
 ) -> None:
     async def body(mount: Mount) -> None:
-        mount.fs.files.backings = registry
-        mount.fs.files.trusts_leases = False
+        mount.fs.contents.passthrough.backings = registry
+        mount.fs.contents.passthrough.trusts_leases = False
         inode, mapping = await outlived(mount)
         mapping.close()
         await rest(mount, inode)
         assert inode.staged is not None
-        assert await mount.fs.files.settle_all() == []
+        assert await mount.fs.contents.settling.settle_all() == []
         assert (inode.staged, registry.files) == (None, {})
 
     run(body)
@@ -469,14 +470,14 @@ def test_a_mapping_of_an_earlier_mount_is_seen_by_the_readers_of_the_next(
 
     async def before() -> None:
         async with mounted(store_path) as mount:
-            mount.fs.files.backings = registry
+            mount.fs.contents.passthrough.backings = registry
             inode, mapping = await outlived(mount)
             held.append(mapping)
             assert inode.staged is not None
 
     async def after() -> None:
         async with mounted(store_path) as mount:
-            mount.fs.files.backings = again = Registry()
+            mount.fs.contents.passthrough.backings = again = Registry()
             held[0][0:3] = b"new"
             reader = await opened(mount, b"file")
             assert reader.passthrough
@@ -496,11 +497,11 @@ def test_who_has_a_blob_mapped_does_not_see_what_another_file_becomes(run: Run, 
     """The blob's file became the staged file of the other one."""
 
     async def body(mount: Mount) -> None:
-        mount.fs.files.backings = registry
+        mount.fs.contents.passthrough.backings = registry
         for name in (b"one", b"two"):
             await mount.write_file(name, CONTENT)
         reader = await opened(mount, b"one")
-        digest = mount.fs.files.digest(reader.inode)
+        digest = mount.fs.contents.sealing.digest(reader.inode)
         assert digest is not None
         mapping = mapped(mount.fs.store.filestore.paths.blob(digest), write=False)
         await mount.release(reader)
@@ -522,7 +523,7 @@ def test_a_blob_whose_file_cannot_be_lent_keeps_its_bytes(run: Run, registry: Re
     """What failed after the copy had taken the place of the blob emptied it."""
 
     async def body(mount: Mount) -> None:
-        mount.fs.files.backings = registry
+        mount.fs.contents.passthrough.backings = registry
         await mount.write_file(b"file", CONTENT)
         await mount.fs.group.durable()
         reader = await opened(mount, b"file")
@@ -535,7 +536,7 @@ def test_a_blob_whose_file_cannot_be_lent_keeps_its_bytes(run: Run, registry: Re
         mount.seam.before = fail
         writer = mount.fs.files.open(reader.inode, True, 0)
         with pytest.raises(OSError, match="does not answer"):
-            await mount.fs.files.join(writer)
+            await mount.fs.contents.passthrough.join(writer)
         mount.seam.before = before
         assert blob_bytes(mount, reader.inode) == CONTENT
         assert not [name for name in mount.fs.store.filestore.staging.names() if name.endswith("-lent")]
@@ -551,7 +552,7 @@ def test_a_file_that_is_emptied_by_an_open_for_reading_is_empty(run: Run, regist
     """open(O_RDONLY | O_TRUNC) of a file that is passed through failed each commit from then on."""
 
     async def body(mount: Mount) -> None:
-        mount.fs.files.backings = registry
+        mount.fs.contents.passthrough.backings = registry
         verbs = Verbs(mount.fs, durable_each=False)
         await mount.write_file(b"file", CONTENT)
         inode = mount.fs.tree.lookup(ROOT_INO, b"file")
@@ -569,6 +570,6 @@ def test_a_file_that_is_emptied_by_an_open_for_reading_is_empty(run: Run, regist
             writer = mount.open(inode)
             await mount.fs.files.write(writer, 0, CONTENT)
             await mount.close(writer)
-            await mount.fs.files.seal_closed(inode)
+            await mount.fs.contents.settling.seal_closed(inode)
 
     run(body)

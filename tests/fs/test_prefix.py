@@ -82,7 +82,7 @@ def test_a_writer_from_start_to_end_is_followed(run: Run, whole: list[int]) -> N
         assert prefix is not None
         assert prefix.end >= STEP
         await mount.close(handle)
-        assert mount.fs.files.digest(handle.inode) == blake3(b"".join(PIECES)).digest()
+        assert mount.fs.contents.sealing.digest(handle.inode) == blake3(b"".join(PIECES)).digest()
         assert whole == []
 
     run(body)
@@ -112,10 +112,10 @@ def test_what_changes_while_a_job_reads_it_is_hashed_again(
                 await write_all(mount, handle, PIECES[::-1])
                 expected = bytearray(b"".join(PIECES[::-1]))
             case "allocate":
-                await files.allocate(handle, 4096, 8192, PUNCH_HOLE | KEEP_SIZE)
+                await mount.fs.contents.ranges.allocate(handle, 4096, 8192, PUNCH_HOLE | KEEP_SIZE)
                 expected[4096 : 4096 + 8192] = bytes(8192)
             case "copy":
-                await files.copy_range(handle, 7 * STEP, handle, 0, STEP)
+                await mount.fs.contents.ranges.copy_range(handle, 7 * STEP, handle, 0, STEP)
                 expected[:STEP] = PIECES[7]
             case "unlink":
                 await mount.unlink(b"file")
@@ -128,7 +128,7 @@ def test_what_changes_while_a_job_reads_it_is_hashed_again(
             expected = bytearray(b"".join(PIECES[::-1]))
         found = mount.fs.tree.lookup(1, b"file")
         assert found is not None
-        assert mount.fs.files.digest(found) == blake3(expected).digest()
+        assert mount.fs.contents.sealing.digest(found) == blake3(expected).digest()
         assert await mount.read_file(b"file") == expected
 
     run(body)
@@ -155,7 +155,7 @@ def test_a_change_behind_the_follower_costs_no_second_hash(
         await mount.close(handle)
         expected = bytearray(b"".join(PIECES[:4]) + bytes(2 * STEP) + PIECES[6])
         expected[6 * STEP + 5 : 6 * STEP + 10] = b"again"
-        assert mount.fs.files.digest(handle.inode) == blake3(expected).digest()
+        assert mount.fs.contents.sealing.digest(handle.inode) == blake3(expected).digest()
         assert whole == []
 
     run(body)
@@ -172,7 +172,7 @@ def test_a_seal_waits_for_the_job(run: Run, monkeypatch: pytest.MonkeyPatch, who
             await trio.testing.wait_all_tasks_blocked()
             assert handle.content.dirty
             reads.gate.open()
-        assert mount.fs.files.digest(handle.inode) == blake3(b"".join(PIECES)).digest()
+        assert mount.fs.contents.sealing.digest(handle.inode) == blake3(b"".join(PIECES)).digest()
         assert whole == []
 
     run(body)
@@ -188,7 +188,7 @@ def test_an_error_of_a_job_makes_the_seal_read_it_all(
         handle = mount.open(await mount.make(b"file"))
         await write_all(mount, handle, PIECES)
         await mount.close(handle)
-        assert mount.fs.files.digest(handle.inode) == blake3(b"".join(PIECES)).digest()
+        assert mount.fs.contents.sealing.digest(handle.inode) == blake3(b"".join(PIECES)).digest()
         assert whole == [len(PIECES) * STEP]
 
     run(body)
@@ -238,6 +238,6 @@ def test_any_order_of_writes_has_the_right_digest(run: Run, seed: int) -> None:
             expected[offset : offset + size] = piece
             await files.write(handle, offset, piece)
         await mount.close(handle)
-        assert files.digest(handle.inode) == blake3(expected).digest()
+        assert mount.fs.contents.sealing.digest(handle.inode) == blake3(expected).digest()
 
     run(body)

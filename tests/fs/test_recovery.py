@@ -385,7 +385,7 @@ def test_what_was_linked_as_a_blob_and_never_committed_is_not_cut(
         def full(*_: object) -> None:
             raise OSError(errno.ENOSPC, "full")
 
-        monkeypatch.setattr("casfs.fs.content.sealing.Sealing.take_copy", full)
+        monkeypatch.setattr("casfs.fs.content.staged.StagedContents.take_copy", full)
     session = Session(path)
     assert session.kernel.read_file("file") == synced
     session.stop()

@@ -298,14 +298,14 @@ def test_content_that_raises_what_nobody_expects_fails_nobody_else(
     session: Session, kernel: Kernel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Every commit failed from then on, for everybody."""
-    files = kernel.fs.files
-    publish = files._find_or_publish
+    sealing = kernel.fs.contents.sealing
+    publish = sealing._find_or_publish
 
     def bug(content: object, digest: bytes) -> None:
         assert digest != blake3(b"poison").digest(), "a bug"
         publish(content, digest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(files, "_find_or_publish", bug)
+    monkeypatch.setattr(sealing, "_find_or_publish", bug)
     for round_ in range(5):
         kernel.write_file(f"good {round_}", b"%d" % round_)
         if not round_:
@@ -322,7 +322,7 @@ def test_content_that_raises_what_nobody_expects_fails_nobody_else(
     with kernel.open("bad") as file, pytest.raises(OSError, match="Input/output"):
         file.fsync()
     with pytest.raises(OSError, match="bad"):
-        kernel.fs.files.check_kept()
+        kernel.fs.contents.settling.check_kept()
     with pytest.raises(OSError, match="bad"):
         run_inline(session.fs.stop())
     session.abandon()
@@ -362,10 +362,10 @@ def test_the_clock_of_the_scheduler_decides(
     append(kernel, "log", LARGE)
     kernel.sync()
     now[0] += REST_SECONDS - 1
-    run_inline(kernel.fs.files.seal_resting())
+    run_inline(kernel.fs.contents.settling.seal_resting())
     assert kernel.inode("log").staged is not None
     now[0] += 2
-    run_inline(kernel.fs.files.seal_resting())
+    run_inline(kernel.fs.contents.settling.seal_resting())
     assert kernel.inode("log").staged is None
 
 

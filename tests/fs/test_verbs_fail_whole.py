@@ -144,15 +144,15 @@ def with_file(name: str, flags: int, use: Callable[[OpenFile], object]) -> Verb:
 def copy_range(source: str, target: str, offset: int = 0) -> Verb:
     def verb(kernel: Kernel) -> None:
         with kernel.open(source) as reader, kernel.open(target, os.O_WRONLY | os.O_CREAT) as writer:
-            files, size = kernel.fs.files, reader.stat().size
-            run_inline(files.copy_range(reader.handle, offset, writer.handle, 0, size, 7))
+            ranges, size = kernel.fs.contents.ranges, reader.stat().size
+            run_inline(ranges.copy_range(reader.handle, offset, writer.handle, 0, size, 7))
 
     return verb
 
 
 def allocate(mode: int) -> Verb:
     def use(file: OpenFile) -> None:
-        run_inline(file._kernel.fs.files.allocate(file.handle, 4096, 8192, mode, 7))
+        run_inline(file._kernel.fs.contents.ranges.allocate(file.handle, 4096, 8192, mode, 7))
 
     return with_file("large", os.O_RDWR, use)
 

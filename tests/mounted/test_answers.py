@@ -62,12 +62,12 @@ import errno
 import os
 import sys
 from casfs.cli.main import main
-from casfs.fs.content.ranges import Ranges
+from casfs.fs.content.files import Files
 
 async def truncate(*_):
     raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
-Ranges.truncate = truncate
+Files.truncate = truncate
 sys.exit(main(sys.argv[1:]))
 """
 

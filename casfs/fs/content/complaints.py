@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+
+from casfs.namespace.namespace import Namespace
 
 log = logging.getLogger(__name__)
 
@@ -12,11 +13,17 @@ log = logging.getLogger(__name__)
 class Complaints:
     """Owned by the thread that runs the file system. `open`: reason -> inodes that stay staged for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, namespace: Namespace) -> None:
+        self._dentries = namespace.dentries
         self.open: dict[str, set[int]] = {}
 
-    def stays_staged(self, ino: int, error: Exception, where: Callable[[], str]) -> None:
-        """`where`: the path of the file."""
+    def path(self, ino: int) -> str:
+        """Where a file is, to be told."""
+        paths = self._dentries.paths_of(ino)
+        return os.fsdecode(paths[0]) if paths else f"inode {ino}, which has no name"
+
+    def stays_staged(self, ino: int, error: Exception) -> None:
+        """It could not be sealed."""
         number = error.errno if isinstance(error, OSError) else None
         reason = os.strerror(number) if number else str(error)
         if reason in self.open:
@@ -25,7 +32,7 @@ class Complaints:
         self.open[reason] = {ino}
         unexpected = None if isinstance(error, OSError) else error
         text = "%s stays staged: %s; not said of others while this lasts"
-        log.error(text, where(), error, exc_info=unexpected)
+        log.error(text, self.path(ino), error, exc_info=unexpected)
 
     def over(self, ino: int) -> None:
         """It was sealed, or is gone."""

@@ -106,6 +106,13 @@ class Content:
             self.dirty_since = self.scheduler.now()
             self.row_size = self.inode.size
 
+    def begin_change(self) -> None:
+        """It is about to be written: what was closed and is written again must not be sealed half (I5)."""
+        self.changed = self.written_again = True
+        if not self.dirty:
+            self.rewritten = self.inode.blob is not None or self.inode.staged is not None
+            self.mark_dirty()
+
     def write(self, offset: int, data: bytes | memoryview) -> int:
         """Write to staged content.
 

@@ -8,14 +8,22 @@ import logging
 import os
 import stat
 import time
+from collections.abc import Callable
 
 from casfs.errors import FsError
-from casfs.fs.content.content import MAX_SIZE, MEMORY_LIMIT, Content, Handle
-from casfs.fs.content.contents import BUFFERED_LIMIT
+from casfs.fs.commit import GroupCommit
+from casfs.fs.content.blobs import BlobFiles
+from casfs.fs.content.content import MAX_SIZE, Content, Handle
+from casfs.fs.content.passthrough import Passthrough
 from casfs.fs.content.resting import REST_SECONDS
+from casfs.fs.content.sealing import Sealing
 from casfs.fs.content.settling import Settling
-from casfs.fs.inodes import Inode
+from casfs.fs.content.staged import StagedContents
+from casfs.fs.content.table import OpenContents
+from casfs.fs.inodes import Inode, InodeTable
 from casfs.fs.policy import Policy
+from casfs.fs.scheduler import Scheduler
+from casfs.store import Store
 from casfs.syscalls import start_writeback
 
 log = logging.getLogger(__name__)
@@ -35,48 +43,79 @@ Not those of smaller files: the way to a thread and back takes longer than most 
 WRITEBACK_STEP = 32 << 20
 """Bytes after which a thread that writes has the disk begin: few dirty pages keep fsyncs short."""
 
-DUE_LIMIT = BUFFERED_LIMIT // 2
-"""Bytes of staged content in memory up to which what is closed may wait to be settled."""
-
 CAPABILITY = b"security.capability"
 """capabilities(7) of a program file."""
 
 
-class Files(Settling):
+class Files:
     """File verbs. Owned by the thread that runs the file system.
 
-    `policy` is set by who puts the file system together.
+    `attributes_changed` is called with the number of an inode whose attributes a request has changed that
+    does not say so in its answer: the kernel has to be told. `_slow_writes`: how many of the next writes go
+    to a thread. `policy` is set by who puts the file system together.
     """
 
     policy: Policy
 
+    def __init__(
+        self,
+        store: Store,
+        inodes: InodeTable,
+        group: GroupCommit,
+        scheduler: Scheduler,
+        blobs: BlobFiles,
+        staged: StagedContents,
+        table: OpenContents,
+        passthrough: Passthrough,
+        sealing: Sealing,
+        settling: Settling,
+    ) -> None:
+        self._filestore = store.filestore
+        self._xattrs = store.namespace.xattrs
+        self._inodes = inodes
+        self._group = group
+        self._scheduler = scheduler
+        self._blobs = blobs
+        self._staged = staged
+        self._table = table
+        self._passthrough = passthrough
+        self._sealing = sealing
+        self._settling = settling
+        self._slow_writes = 0
+        self.attributes_changed: Callable[[int], object] = lambda _: None
+
     def open(self, inode: Inode, writable: bool, uid: int) -> Handle:
-        """As `Contents.open`. Raises FsError EPERM for who wants to write in the trash."""
+        """As `OpenContents.open`. Raises FsError EPERM for who wants to write in the trash."""
         if writable:
             self.policy.check_change(inode.ino)
-        return super().open(inode, writable, uid)
+        return self._table.open(inode, writable, uid)
+
+    def may_map(self, handle: Handle) -> None:
+        """A program may map what it has opened here, and write to the mapping."""
+        if not handle.passthrough:
+            handle.maps = True
+            handle.content.mappers += 1
+            if not handle.content.observe()[1]:
+                self.attributes_changed(handle.inode.ino)
 
     async def release(self, handle: Handle) -> None:
         """The last reference to a handle is gone; nobody is left to hear of an error."""
         content = handle.content
-        content.handles -= 1
-        content.writers -= handle.writable
-        content.mappers -= handle.maps
-        self.handles -= 1
+        self._table.close(handle)
         if content.backing and not content.handles:
             content.observe()
-            self._unused(content)
+            self._passthrough.unused(content)
         if content.writers == 0 and content.dirty and not content.broken:
             try:
-                if not self._settles_later(content):
-                    await self.begin_in_order()
-                    await self.settle(content)
+                if not self._settling.settles_later(content):
+                    await self._settling.begin_in_order()
+                    await self._settling.settle(content)
             except OSError as error:
-                self._tell_once(content.inode, error)
+                self._settling.tell_once(content.inode, error)
         if content.mutex.busy:
             async with content.mutex:
                 pass
-        self._close_if_idle(content)
+        self._table.close_if_idle(content)
 
     async def read(self, handle: Handle, offset: int, size: int) -> bytes | bytearray:
         """Up to `size` bytes at `offset`; less only at the end of the file. Raises OSError EIO.
@@ -94,10 +133,10 @@ class Files(Settling):
         staged, blob = content.staged, content.inode.blob
         if staged is None and content.blob_fd < 0:
             if self._filestore.has_pending:
-                accepted = self._filestore.accepted(self._blob_files.digest(content.inode))
+                accepted = self._filestore.accepted(self._blobs.digest(content.inode))
                 if accepted is not None:
                     return bytes(memoryview(accepted)[offset : offset + size])
-            await self._blob_files.open(content)
+            await self._blobs.open(content)
             if content.is_staged or content.inode.blob != blob:  # written meanwhile
                 return await self._read_content(content, offset, size)
         fd = content.blob_fd if staged is None else staged.fd
@@ -114,7 +153,7 @@ class Files(Settling):
             return await self._read_staged(content, offset, size)
         fd = os.dup(fd)  # a writer that comes meanwhile closes the descriptor of the blob
         try:
-            with self._blob_files.in_thread(blob):
+            with self._blobs.in_thread(blob):
                 return await self._scheduler.run(_read_whole, fd, size, offset)
         finally:
             os.close(fd)
@@ -145,7 +184,7 @@ class Files(Settling):
         if content.mutex.busy or (content.buffer is None and content.staged is None):
             if content.mutex.busy or inode.size:
                 async with content.mutex:
-                    await self._make_staged(content, inode.size)
+                    await self._passthrough.copy_up(content, inode.size)
             else:
                 content.buffer = bytearray()
         if len(data) >= SLOW_BYTES and content.staged is not None and self._may_be_slow(content):
@@ -153,7 +192,7 @@ class Files(Settling):
                 written = await self._write_in_thread(content, offset, data)
         else:
             started = self._scheduler.now()
-            written = self._write(content, offset, data)
+            written = self._staged.write(content, offset, data)
             if self._scheduler.now() - started > SLOW_SECONDS:
                 self._slow_writes = SLOW_WRITES
         if content.prefix is not None and content.prefix.is_behind:
@@ -202,29 +241,12 @@ class Files(Settling):
             self.attributes_changed(inode.ino)
 
     async def _write_in_thread(self, content: Content, offset: int, data: bytes | memoryview) -> int:
-        """As `_write`, to a staged file; the mutex is held."""
+        """As `StagedContents.write`, to a staged file; the mutex is held."""
         if content.staged is None:
-            return self._write(content, offset, data)
-        self._mark_dirty(content)
+            return self._staged.write(content, offset, data)
+        content.begin_change()
         room = self._filestore.claim_some(len(data))
         return await self._scheduler.run(_write_large, content, offset, data[:room])
-
-    def _write(self, content: Content, offset: int, data: bytes | memoryview) -> int:
-        end = offset + len(data)
-        self._mark_dirty(content)
-        buffer = content.buffer
-        if buffer is not None:
-            if end <= len(buffer):
-                pass
-            elif self._may_hold(content, end):
-                self._will_hold(content, end)
-            else:
-                self._spill(content)
-        if content.staged is not None:
-            room = self._filestore.claim_some(len(data))
-            if room < len(data):
-                data = data[:room]
-        return content.write(offset, data)
 
     async def truncate(self, inode: Inode, size: int, handle: Handle | None, uid: int = 0) -> None:
         """Set the size of a regular file on behalf of user `uid`.
@@ -234,39 +256,34 @@ class Files(Settling):
         if self._group.failed:
             raise FsError(errno.EROFS)
         self.policy.check_change(inode.ino)
-        content = self._content(inode)
+        content = self._table.get(inode)
         if size == 0:
             await self._keep_truncated(content, handle, uid)
         try:
             async with content.mutex:
-                await self._make_staged(content, min(size, inode.size))
+                await self._passthrough.copy_up(content, min(size, inode.size))
                 await self._truncate(content, size)
             inode.mtime = inode.ctime = time.time_ns()
             if handle is not None:
                 handle.wrote = True
             elif content.writers == 0:
-                await self.settle(content)
+                await self._settling.settle(content)
         finally:
-            self._close_if_idle(content)
+            self._table.close_if_idle(content)
 
     async def _truncate(self, content: Content, size: int) -> None:
         """The mutex is held."""
         if content.inode.staged is not None:
             await self._group.begin()
-        self._mark_dirty(content)
+        content.begin_change()
         if size == 0 and not content.backing:
-            self._drop_staged(content)
+            self._staged.drop(content)
             content.rewritten = content.rewritten and self._was_just_written(content.inode)
             content.buffer = bytearray()
             content.inode.size = 0
-            self.seals_due.discard(content)  # a row that shows it empty meanwhile would be worse (I6)
+            self._sealing.due.discard(content)  # a row that shows it empty meanwhile would be worse (I6)
             return
-        buffer = content.buffer
-        if buffer is not None:
-            if self._may_hold(content, size):
-                self._will_hold(content, size)
-            else:
-                self._spill(content)
+        self._staged.make_room(content, size)
         content.truncate(size)
 
     async def truncate_at_open(self, handle: Handle) -> None:
@@ -279,7 +296,7 @@ class Files(Settling):
             await self._keep_truncated(content, handle, handle.uid)
             async with content.mutex:
                 if content.backing:
-                    await self._make_staged(content, inode.size)
+                    await self._passthrough.copy_up(content, inode.size)
                 await self._truncate(content, 0)
                 content.close_blob()
             handle.wrote = True
@@ -297,7 +314,7 @@ class Files(Settling):
         since = max(inode.btime, inode.mtime)
         if inode.staged is not None and not writers and self.policy.keeps(since):
             with contextlib.suppress(OSError):
-                await self.seal_unwritten(content)
+                await self._settling.seal_unwritten(content)
         if inode.blob is not None:
             await self._group.begin()
             self.policy.truncates(inode, uid)
@@ -305,33 +322,6 @@ class Files(Settling):
     def _was_just_written(self, inode: Inode) -> bool:
         """Is a file that is emptied one that is rewritten all the time? Else it is as good as a new one."""
         return time.time_ns() - inode.mtime < REST_SECONDS * 1e9
-
-    @staticmethod
-    def _is_synced(content: Content) -> bool:
-        """Is a small file durable as it is? Many such are removed soon, as a database's journal is: then it
-        need not become a blob first."""
-        staged, inode = content.staged, content.inode
-        named = staged is not None and inode.staged == staged.name and not staged.is_lent
-        return named and not content.changed and inode.size <= MEMORY_LIMIT
-
-    def _settles_later(self, content: Content) -> bool:
-        """Leave content to the next commit, if it need not be sealed now and is not too much in memory.
-
-        Looks whether there still is room for it. Raises OSError ENOSPC.
-        """
-        if self.seals_at_close or content.mutex.busy or content.broken:
-            return False
-        if content.buffer is None:
-            if not content.inode.size or not (content.rewritten or self._is_synced(content)):
-                return False
-        elif self._filestore.promised > DUE_LIMIT and not self._group.is_closing:
-            return False
-        if content.dirty and content.inode.nlink:
-            if content.buffer is not None:
-                self._filestore.promise(0)
-            content.closed_size, content.written_again = content.inode.size, False
-            self.seals_due.add(content)
-        return True
 
     async def flush(self, handle: Handle) -> None:
         """What close(2) waits for: settle what this handle wrote. Raises OSError.
@@ -351,9 +341,9 @@ class Files(Settling):
         content = handle.content
         if handle.inherited or content.writers > 1:
             return
-        if not self._settles_later(content):
-            await self.begin_in_order()
-            await self.settle(content)
+        if not self._settling.settles_later(content):
+            await self._settling.begin_in_order()
+            await self._settling.settle(content)
         handle.wrote = False
 
     async def fsync(self, handle: Handle) -> None:
@@ -364,7 +354,7 @@ class Files(Settling):
                 raise OSError(content.broken, os.strerror(content.broken))
             async with content.mutex:
                 if (content.dirty or content.is_lent) and content.inode.nlink:
-                    await self._persist(content)
+                    await self._sealing.persist(content)
         await self._group.durable()
 
 

@@ -33,10 +33,11 @@ from typing import Protocol
 
 from casfs.filestore.lease import others_have_open
 from casfs.fs.commit import GroupCommit
+from casfs.fs.content.blobs import BlobFiles
 from casfs.fs.content.content import Content, Handle
-from casfs.fs.content.contents import Contents
-from casfs.fs.inodes import Inode, InodeTable
-from casfs.fs.scheduler import Scheduler
+from casfs.fs.content.staged import StagedContents
+from casfs.fs.content.table import OpenContents
+from casfs.fs.inodes import InodeTable
 from casfs.store import Store
 
 log = logging.getLogger(__name__)
@@ -55,19 +56,35 @@ class Backings(Protocol):
     def backing_close(self, backing: int) -> None: ...
 
 
-class Passthrough(Contents):
-    """Which inodes have a backing file. Owned by the thread that runs the file system.
+class Passthrough:
+    """Which inodes have a backing file. Owned by the thread that runs the file system, and with it `backing`
+    and `backing_blob` of each content.
 
     `backings`: None while nothing is passed through, or no more; `_registrar` has what was. `_idle`: blob ->
-    (backing id, number of the inode that had it last). `stale_pages`: inodes that were written while the
-    kernel's page cache did not see it; their next open must not keep it. `_damaged`: backing ids of damaged
-    files. `trusts_leases`: do leases tell who has a file mapped? Not on a stacked file system, whose files
-    are not those that are mapped; then a blob is passed through for one inode only, `_only_for`, and what is
-    lent stays staged until `ending`.
+    (backing id, number of the inode that had it last). `_blobs_in_use`: blobs that are the backing file of an
+    open inode. `stale_pages`: inodes that were written while the kernel's page cache did not see it; their
+    next open must not keep it. `_damaged`: backing ids of damaged files. `trusts_leases`: do leases tell who
+    has a file mapped? Not on a stacked file system, whose files are not those that are mapped; then a blob is
+    passed through for one inode only, `_only_for`, and what is lent stays staged until `ending`.
     """
 
-    def __init__(self, store: Store, inodes: InodeTable, group: GroupCommit, scheduler: Scheduler) -> None:
-        super().__init__(store, inodes, group, scheduler)
+    def __init__(
+        self,
+        store: Store,
+        inodes: InodeTable,
+        group: GroupCommit,
+        blobs: BlobFiles,
+        staged: StagedContents,
+        table: OpenContents,
+    ) -> None:
+        self._filestore = store.filestore
+        self._staging = store.filestore.staging
+        self._damage = store.namespace.damage
+        self._inodes = inodes
+        self._group = group
+        self._blobs = blobs
+        self._staged = staged
+        self._table = table
         self.backings: Backings | None = None
         self._registrar: Backings | None = None
         self._idle: OrderedDict[int, tuple[int, int]] = OrderedDict()
@@ -86,7 +103,7 @@ class Passthrough(Contents):
                 raise OSError(errno.EIO, f"the blob of inode {content.inode.ino} is damaged")
             if handle.writable:
                 async with content.mutex:
-                    await self._make_staged(content, content.inode.size)
+                    await self.copy_up(content, content.inode.size)
         elif self.backings is None or content.handles > 1:
             return
         elif content.is_lent:
@@ -95,6 +112,14 @@ class Passthrough(Contents):
         elif handle.writable or not await self._register(content):
             return
         handle.passthrough = True
+
+    async def copy_up(self, content: Content, keep: int) -> None:
+        """Have at least the first `keep` bytes of sealed content staged: by a copy, or by giving the readers'
+        file away. The mutex is held. Raises OSError."""
+        if content.is_staged or not content.backing_blob:
+            await self._staged.copy_up(content, keep)
+        else:
+            await self._displace(content)
 
     def _is_fit(self, content: Content) -> bool:
         """Is its content a blob that may become a backing file?"""
@@ -113,7 +138,7 @@ class Passthrough(Contents):
             self._unregister(backing)
             backing = 0
         if not backing:
-            fd = await self._blob_files.open(content)
+            fd = await self._blobs.open(content)
             if content.handles > 1 or inode.blob != blob or not self._is_fit(content):
                 return False  # somebody came meanwhile
             if self.backings is None or self._may_be_mapped(blob, fd, content):
@@ -133,7 +158,7 @@ class Passthrough(Contents):
             return self._only_for.setdefault(blob, content.inode.ino) != content.inode.ino
         if not others_have_open(fd):
             return False
-        self._blob_files.close((blob,), but=content)
+        self._blobs.close((blob,), but=content)
         return others_have_open(fd)
 
     def _register_lent(self, content: Content) -> bool:
@@ -160,15 +185,15 @@ class Passthrough(Contents):
         self._registrar = self.backings
         return backing
 
-    def _unused(self, content: Content) -> None:
+    def unused(self, content: Content) -> None:
         """The last handle of an inode with a backing file is gone."""
         if content.backing_blob:
             self._leave(content)
             return
         if not content.mutex.busy:
             with contextlib.suppress(OSError):
-                self._take_back(content)
-        self._mark_dirty(content)  # a mapping may have written to it
+                self.take_back(content)
+        content.begin_change()  # a mapping may have written to it
 
     def _leave(self, content: Content) -> None:
         """The last handle of an inode whose backing file is a blob is gone."""
@@ -185,7 +210,7 @@ class Passthrough(Contents):
             _, (backing, _) = self._idle.popitem(last=False)
             self._unregister(backing)
 
-    def _take_back(self, content: Content) -> bool:
+    def take_back(self, content: Content) -> bool:
         """Nobody has content open whose staged file is lent: can nobody write to that any more? Then it is no
         backing file any more. The mutex is held, or free. Raises OSError."""
         assert content.staged is not None
@@ -194,26 +219,17 @@ class Passthrough(Contents):
                 return False
         elif not self.ending:
             return False
-        self._give_back(content)
+        self.give_back(content)
         return True
 
-    def _give_back(self, content: Content) -> None:
+    def give_back(self, content: Content) -> None:
         """The staged file is no backing file any more."""
         backing, content.backing = content.backing, 0
         self._damaged.discard(backing)
         if backing:
             self._unregister(backing)
 
-    def discard(self, inode: Inode) -> bool:
-        blob, content = inode.blob, self.find(inode)
-        if content is not None and not content.handles:
-            self._give_back(content)
-        gone = super().discard(inode)
-        if gone:
-            self._drop_idle(blob)
-        return gone
-
-    def _drop_idle(self, blob: int | None) -> None:
+    def drop_idle(self, blob: int | None) -> None:
         """An inode has this blob no more: a registered file would keep its space after it was collected."""
         backing, _ = (0, 0) if blob is None else self._idle.pop(blob, (0, 0))
         if backing:
@@ -235,7 +251,7 @@ class Passthrough(Contents):
         """The connection with the kernel is about to end: with it the kernel lets go of all backing files."""
         self.backings = self._registrar = None
 
-    async def let_go(self, blobs: Collection[int]) -> list[int]:
+    async def invalidate(self, blobs: Collection[int]) -> list[int]:
         """The files of these blobs are damaged and were taken away: whoever reads them next gets EIO.
 
         Gives the numbers of the inodes that have one of them: the kernel may still have their pages.
@@ -243,45 +259,28 @@ class Passthrough(Contents):
         inos: set[int] = set()
         for blob in blobs:
             inos.update(self._damage.inodes_of(blob))
-            self._drop_idle(blob)
+            self.drop_idle(blob)
         inos.update(inode.ino for inode in self._inodes.in_memory.values() if inode.blob in blobs)
-        self._blob_files.close(blobs)
-        for content in self._open.values():
+        self._blobs.close(blobs)
+        for content in self._table:
             if content.backing_blob in blobs and content.backing:
                 self._damaged.add(content.backing)
         for blob in blobs:
-            await self._blob_files.wait_for_threads(blob)
+            await self._blobs.wait_for_threads(blob)
         return sorted(inos)
-
-    async def _make_staged(self, content: Content, keep: int) -> None:
-        if content.is_staged or not content.backing_blob:
-            await super()._make_staged(content, keep)
-            return
-        await self._displace(content)
 
     async def _displace(self, content: Content) -> None:
         """Let the readers' file become the staged file, which is lent to them, a copy of it the blob. The
         mutex is held."""
-        inode, blob = content.inode, content.backing_blob
-        digest = self._blob_files.digest(inode)
-        self._filestore.claim(inode.size, 1)
-        fresh = self._staging.create()
-        try:
-            content.staged = await self._scheduler.run(self._filestore.displace, digest, fresh, inode.size)
-        except OSError as error:
-            if fresh.fd >= 0:
-                self._staging.drop(fresh)
-            else:
-                self._group.stop(error)
-            raise
-        content.prefix = None
+        blob = content.backing_blob
+        digest = self._blobs.digest(content.inode)
+        await self._staged.displace(content, digest)
         content.backing_blob = 0
-        content.mtime_below = os.fstat(content.staged.fd).st_mtime_ns
         self._blobs_in_use.discard(blob)
-        self.stale_pages.add(inode.ino)
-        self._blob_files.close((blob,))
-        await self._blob_files.wait_for_threads(blob)
-        self._mark_dirty(content)
+        self.stale_pages.add(content.inode.ino)
+        self._blobs.close((blob,))
+        await self._blobs.wait_for_threads(blob)
+        content.begin_change()
         await self._group.begin()
         if self._damage.is_known(blob):  # found and taken away meanwhile, of which this is a copy
             with contextlib.suppress(FileNotFoundError):

@@ -9,9 +9,16 @@ import time
 
 from casfs.errors import FsError
 from casfs.filestore.filestore import copy_range
+from casfs.fs.commit import GroupCommit
+from casfs.fs.content.blobs import BlobFiles
 from casfs.fs.content.content import MAX_SIZE, MEMORY_LIMIT, Content, Handle
-from casfs.fs.content.contents import INLINE_WORK
 from casfs.fs.content.files import Files
+from casfs.fs.content.passthrough import Passthrough
+from casfs.fs.content.sealing import Sealing
+from casfs.fs.content.settling import Settling
+from casfs.fs.content.staged import INLINE_WORK, StagedContents
+from casfs.fs.scheduler import Scheduler
+from casfs.store import Store
 from casfs.syscalls import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, fallocate
 
 ALLOCATIONS = (0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE, ZERO_RANGE | KEEP_SIZE)
@@ -21,8 +28,30 @@ FAR = 1 << 40
 """Offset from which the file system below is asked whether a file may be so long: EFBIG before ENOSPC."""
 
 
-class Ranges(Files):
+class Ranges:
     """Range verbs. Owned by the thread that runs the file system."""
+
+    def __init__(
+        self,
+        store: Store,
+        group: GroupCommit,
+        scheduler: Scheduler,
+        blobs: BlobFiles,
+        staged: StagedContents,
+        passthrough: Passthrough,
+        sealing: Sealing,
+        settling: Settling,
+        files: Files,
+    ) -> None:
+        self._filestore = store.filestore
+        self._group = group
+        self._scheduler = scheduler
+        self._blobs = blobs
+        self._staged = staged
+        self._passthrough = passthrough
+        self._sealing = sealing
+        self._settling = settling
+        self._files = files
 
     # Copying
 
@@ -41,7 +70,7 @@ class Ranges(Files):
             return 0
         if target_offset + length > MAX_SIZE:
             raise FsError(errno.EFBIG)
-        await self.drop_privileges(target.inode, bool(uid))
+        await self._files.drop_privileges(target.inode, bool(uid))
         whole = offset == target_offset == 0 and length == source.inode.size and not target.inode.size
         if not (whole and await self._share_blob(source.content, target.content)):
             length = await self._copy_bytes(source.content, offset, target.content, target_offset, length)
@@ -53,16 +82,16 @@ class Ranges(Files):
 
     async def _share_blob(self, source: Content, target: Content) -> bool:
         """Let an empty file have the blob of a sealed one; False when there is no such blob."""
-        await self.seal_closed(source.inode)
-        await self.begin_in_order()
+        await self._settling.seal_closed(source.inode)
+        await self._settling.begin_in_order()
         async with target.mutex:
             await self._group.begin()
             inode, blob = source.inode, source.inode.blob
             if source.is_staged or blob is None or target.inode.size or target.backing:
                 return False
-            self._drop_staged(target)
+            self._staged.drop(target)
             target.inode.size, target.inode.allocated = inode.size, inode.allocated
-            self._sealed(target, blob)
+            self._sealing.sealed(target, blob)
         return True
 
     async def _copy_bytes(
@@ -72,19 +101,19 @@ class Ranges(Files):
             # In one order, so that copies in opposite directions do not wait for each other.
             for content in sorted({source, target}, key=lambda content: content.inode.ino):
                 await held.enter_async_context(content.mutex)
-            await self._make_staged(target, target.inode.size)
+            await self._passthrough.copy_up(target, target.inode.size)
             length = min(length, source.inode.size - offset)
             if length <= 0:
                 return 0
             if source.buffer is not None or target_offset + length <= MEMORY_LIMIT:
                 piece = await self._read_held(source, offset, min(length, MEMORY_LIMIT))
-                return self._write(target, target_offset, piece)
+                return self._staged.write(target, target_offset, piece)
             if target.buffer is not None:
-                self._spill(target)
-            self._mark_dirty(target)
+                self._staged.spill(target)
+            target.begin_change()
             self._filestore.claim(length)
             assert target.staged is not None
-            fd = await self._blob_files.open(source) if source.staged is None else source.staged.fd
+            fd = await self._blobs.open(source) if source.staged is None else source.staged.fd
             target.will_change(target_offset)
             if length <= INLINE_WORK:
                 copy_range(fd, target.staged.fd, length, offset, target_offset)
@@ -93,7 +122,7 @@ class Ranges(Files):
                 blob = source.inode.blob if source.staged is None else None
                 step = (copy_range, fd, target.staged.fd, length, offset, target_offset)
                 try:
-                    with self._blob_files.in_thread(blob):
+                    with self._blobs.in_thread(blob):
                         await self._scheduler.run(*step)
                 finally:
                     os.close(fd)
@@ -105,7 +134,7 @@ class Ranges(Files):
         """Read while the content's mutex is held."""
         if content.buffer is not None:
             return bytes(memoryview(content.buffer)[offset : offset + size])
-        fd = await self._blob_files.open(content) if content.staged is None else content.staged.fd
+        fd = await self._blobs.open(content) if content.staged is None else content.staged.fd
         return os.pread(fd, size, offset)
 
     # Seeking
@@ -116,7 +145,7 @@ class Ranges(Files):
         if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
             raise FsError(errno.EINVAL)
         if 0 <= offset < inode.size and not content.is_staged:
-            await self._blob_files.open(content)
+            await self._blobs.open(content)
         size = inode.size
         if not 0 <= offset < size:
             raise FsError(errno.ENXIO)
@@ -137,17 +166,17 @@ class Ranges(Files):
             raise FsError(errno.EROFS)
         if offset + length > MAX_SIZE:
             raise FsError(errno.EFBIG)
-        await self.drop_privileges(inode, bool(uid))
+        await self._files.drop_privileges(inode, bool(uid))
         async with content.mutex:
-            await self._make_staged(content, inode.size)
+            await self._passthrough.copy_up(content, inode.size)
             if content.buffer is not None:
-                self._spill(content)
+                self._staged.spill(content)
             assert content.staged is not None
             if offset + length > FAR:
                 fallocate(content.staged.fd, PUNCH_HOLE | KEEP_SIZE, offset + length - 1, 1)
             if not mode & PUNCH_HOLE:
                 self._filestore.claim(length)
-            self._mark_dirty(content)
+            content.begin_change()
             content.will_change(offset)
             await self._scheduler.run(fallocate, content.staged.fd, mode, offset, length)
             content.preallocated = True

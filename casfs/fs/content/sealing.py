@@ -9,10 +9,12 @@ from casfs.filestore.durable import NO_DESCRIPTOR
 from casfs.filestore.filestore import hash_bytes, hash_descriptor
 from casfs.filestore.staging import StagedFile
 from casfs.fs.commit import GroupCommit
+from casfs.fs.content.blobs import BlobFiles
+from casfs.fs.content.complaints import Complaints
 from casfs.fs.content.content import Content
-from casfs.fs.content.contents import INLINE_WORK
 from casfs.fs.content.passthrough import Passthrough
 from casfs.fs.content.resting import REST_SECONDS, Resting
+from casfs.fs.content.staged import INLINE_WORK, StagedContents
 from casfs.fs.inodes import Inode, InodeTable
 from casfs.fs.scheduler import Scheduler
 from casfs.store import Store
@@ -22,15 +24,44 @@ SPARSE_LIMIT = 1 << 30
 """Bytes of holes from which a file is not hashed but stays a staged file: hashing zeros takes 0.3 s/GiB."""
 
 
-class Sealing(Passthrough):
+class Sealing:
     """What turns dirty content into blobs. Owned by the thread that runs the file system.
 
-    `resting`: files whose rows name a staged file.
+    `due`: what was closed and is to be settled (settling.py) with the next commit. `resting`: files whose
+    rows name a staged file.
     """
 
-    def __init__(self, store: Store, inodes: InodeTable, group: GroupCommit, scheduler: Scheduler) -> None:
-        super().__init__(store, inodes, group, scheduler)
+    def __init__(
+        self,
+        store: Store,
+        inodes: InodeTable,
+        group: GroupCommit,
+        scheduler: Scheduler,
+        blobs: BlobFiles,
+        staged: StagedContents,
+        passthrough: Passthrough,
+        complaints: Complaints,
+    ) -> None:
+        self._filestore = store.filestore
+        self._staging = store.filestore.staging
+        self._blob_rows = store.namespace.blobs
+        self._damage = store.namespace.damage
+        self._inodes = inodes
+        self._group = group
+        self._scheduler = scheduler
+        self._blobs = blobs
+        self._staged = staged
+        self._passthrough = passthrough
+        self._complaints = complaints
+        self.due: set[Content] = set()
         self.resting = Resting()
+
+    def digest(self, inode: Inode) -> bytes | None:
+        """The digest of a sealed, regular file; None while it is staged. Raises OSError EIO."""
+        content = inode.content
+        if not inode.is_regular or inode.staged is not None or (content is not None and content.is_staged):
+            return None
+        return hash_bytes(b"") if inode.blob is None else self._blobs.digest(inode)
 
     async def seal(self, content: Content) -> None:
         """Make dirty content a blob: hash, look whether it is there, publish. Raises OSError."""
@@ -58,8 +89,8 @@ class Sealing(Passthrough):
         inode.allocated = content.allocated()
         await self._group.enter_publishing()
         if size == 0 and not is_used:
-            self._drop_staged(content)
-            self._sealed(content, None)
+            self._staged.drop(content)
+            self.sealed(content, None)
             return
         if content.buffer is not None:
             self._find_or_publish(content, hash_bytes(content.buffer))
@@ -68,46 +99,29 @@ class Sealing(Passthrough):
         if content.preallocated:  # what fallocate(2) put behind the end goes
             os.ftruncate(content.staged.fd, size)
             content.preallocated = False
-        if is_used or self._is_sparse(content):
+        if is_used or self.is_sparse(content):
             handles = content.handles
-            await self._persist(content)
+            await self.persist(content)
             if is_used and handles and not content.handles:  # its last reader has gone meanwhile
                 await self._seal(content)
             elif content.dirty:
                 content.dirty = False
-                self._rest_again(inode)
+                self.rest_again(inode)
             return
         if content.is_lent:
-            await self.take_copy(content)
+            await self._staged.take_copy(content)
         digest = await self._hash(content, content.staged.fd, size)
         await self._group.enter_publishing()
         self._find_or_publish(content, digest)
 
     def _is_used(self, content: Content) -> bool:
         """Is the staged file, which is lent, the backing file of somebody, or may a mapping write to it?"""
-        return bool(content.backing and content.handles) or not self._take_back(content)
+        return bool(content.backing and content.handles) or not self._passthrough.take_back(content)
 
-    def _is_sparse(self, content: Content) -> bool:
+    @staticmethod
+    def is_sparse(content: Content) -> bool:
+        """Are there so many holes that it stays a staged file?"""
         return content.inode.size - content.allocated() >= SPARSE_LIMIT
-
-    async def take_copy(self, content: Content) -> None:
-        """Have a copy of the staged file, to which others may write, in its place: that one may become a blob
-        (I2). On a file system with reflinks it shares the bytes. The mutex is held."""
-        lent = content.staged
-        assert lent is not None
-        size = content.inode.size
-        self._filestore.claim(size, 1)
-        fresh = self._staging.create()
-        try:
-            if size <= INLINE_WORK:
-                self._filestore.copy_lent(lent, fresh, size)
-            else:
-                await self._scheduler.run(self._filestore.copy_lent, lent, fresh, size)
-        except BaseException:
-            self._staging.drop(fresh)
-            raise
-        self._drop_staged(content)
-        content.staged = fresh
 
     async def _hash(self, content: Content, fd: int, size: int) -> Digest:
         """The digest of a staged file: what has followed its writer goes on, or it is read whole."""
@@ -124,28 +138,28 @@ class Sealing(Passthrough):
     def _find_or_publish(self, content: Content, digest: bytes) -> None:
         """Let the inode have the blob of its content, the one that is there or a new one."""
         size = content.inode.size
-        blob = self._blobs.find(digest)
+        blob = self._blob_rows.find(digest)
         if blob is not None and self._filestore.has(digest, size) and not self._damage.is_known(blob):
-            self._drop_staged(content)
+            self._staged.drop(content)
         elif blob is not None:
             self._publish_again(content, digest)
             self._damage.clear(blob)
         else:
             # Power could bring the row back that is going: then its file must not have changed (I1).
             spared = self._filestore.spare(digest)
-            blob = self._blobs.insert(digest, size, time.time_ns())
+            blob = self._blob_rows.insert(digest, size, time.time_ns())
             self._inodes.add_refs(blob, -1)
             try:
                 if not spared:
                     self._publish(content, digest, blob)
                 elif self._filestore.has(digest, size):
-                    self._drop_staged(content)
+                    self._staged.drop(content)
                 else:
                     self._publish_again(content, digest)
             except BaseException:
                 self._inodes.drop_unused(blob)
                 raise
-        self._sealed(content, blob)
+        self.sealed(content, blob)
 
     def _publish_again(self, content: Content, digest: bytes) -> None:
         """Heal a blob whose file is missing or known to be bad.
@@ -154,7 +168,7 @@ class Sealing(Passthrough):
         gets its name when it is durable. Blocks for as long as that takes.
         """
         if content.buffer is not None:
-            self._spill(content)
+            self._staged.spill(content)
         assert content.staged is not None
         self._filestore.durable.fdatasync(content.staged.fd)
         self._publish(content, digest, None)
@@ -168,7 +182,7 @@ class Sealing(Passthrough):
                 self._filestore.accept(digest, buffer)
             else:
                 self._filestore.publish_bytes(digest, buffer)
-            self._let_go(content)
+            self._staged.free_buffer(content)
         else:
             assert staged is not None
             named = content.inode.staged == staged.name
@@ -177,15 +191,16 @@ class Sealing(Passthrough):
             content.prefix = None
         self._group.publish(digest, new)
 
-    def _sealed(self, content: Content, blob: int | None) -> None:
+    def sealed(self, content: Content, blob: int | None) -> None:
+        """The content is that blob now, None for an empty one; what was staged is gone. In a transaction."""
         inode = content.inode
         content.dirty = content.changed = content.rewritten = False
         content.written = 0
-        if self.complaints.open:
-            self.complaints.over(inode.ino)
+        if self._complaints.open:
+            self._complaints.over(inode.ino)
         content.close_blob()
         if inode.blob != blob:
-            self._drop_idle(inode.blob)
+            self._passthrough.drop_idle(inode.blob)
         if inode.staged is not None:
             self._group.obsolete(inode.staged)
             inode.staged = None
@@ -194,10 +209,10 @@ class Sealing(Passthrough):
         self._inodes.mark(inode)
         self._group.count()
 
-    async def _persist(self, content: Content) -> None:
+    async def persist(self, content: Content) -> None:
         """Let the row name the staged file, with its bytes durable first. The mutex is held."""
         if content.buffer is not None:
-            self._spill(content)
+            self._staged.spill(content)
         staged = content.staged
         assert staged is not None
         size = content.inode.size
@@ -209,7 +224,7 @@ class Sealing(Passthrough):
                 self._group.stop(error)
             raise
         await self._group.begin()
-        self._named(content)
+        self.named(content)
         content.row_size = size
 
     def _make_durable(self, staged: StagedFile, first: bool) -> None:
@@ -217,22 +232,22 @@ class Sealing(Passthrough):
         if first:
             self._filestore.durable.fsync_path(self._staging.root)
 
-    def _named(self, content: Content) -> None:
+    def named(self, content: Content) -> None:
         """The row names the staged file as it is now. Inside a transaction."""
         inode, staged = content.inode, content.staged
         assert staged is not None
         if inode.staged is not None and inode.staged != staged.name:
             self._group.obsolete(inode.staged)
         inode.staged = staged.name
-        self._drop_idle(inode.blob)
+        self._passthrough.drop_idle(inode.blob)
         self._inodes.set_blob(inode, None)
         content.row_size = inode.size
         content.changed = False
-        self.seals_due.discard(content)
+        self.due.discard(content)
         content.dirty_since = self._scheduler.now()
         self._inodes.mark(inode)
         self._group.count()
 
-    def _rest_again(self, inode: Inode) -> None:
+    def rest_again(self, inode: Inode) -> None:
         """It could not be sealed, but may be later."""
         self.resting.put_off(inode.ino, self._scheduler.now() + REST_SECONDS)
