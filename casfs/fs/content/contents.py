@@ -69,13 +69,9 @@ class Contents:
 
     def discard(self, inode: Inode) -> bool:
         """An inode without names goes: content, attributes, row. Inside a transaction. False while open."""
-        blob, content = inode.blob, self.table.find(inode)
-        if content is not None:
-            if not content.handles:
-                self.passthrough.give_back(content)
-            self.table.close_if_idle(content, gone=True)
-            if inode.content is not None:
-                return False
+        if inode.content is not None and not self._close_for_good(inode):
+            return False
+        blob = inode.blob
         if inode.staged is not None:
             self._group.obsolete(inode.staged)
         if self.complaints.open:
@@ -84,3 +80,10 @@ class Contents:
         self.passthrough.drop_idle(blob)
         self.sealing.resting.forget(inode.ino)
         return True
+
+    def _close_for_good(self, inode: Inode) -> bool:
+        content = self.table.get(inode)
+        if not content.handles:
+            self.passthrough.give_back(content)
+        self.table.close_if_idle(content, gone=True)
+        return inode.content is None

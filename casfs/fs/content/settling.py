@@ -128,17 +128,18 @@ class Settling:
 
         Looks whether there still is room for it. Raises OSError ENOSPC.
         """
+        inode, buffer = content.inode, content.buffer
         if self.seals_at_close or content.mutex.busy or content.broken:
             return False
-        if content.buffer is None:
-            if not content.inode.size or not (content.rewritten or self._is_synced(content)):
+        if buffer is None:
+            if not inode.size or not (content.rewritten or self._is_synced(content)):
                 return False
         elif self._filestore.promised > DUE_LIMIT and not self._group.is_closing:
             return False
-        if content.dirty and content.inode.nlink:
-            if content.buffer is not None:
+        if content.dirty and inode.nlink:
+            if buffer is not None:
                 self._filestore.promise(0)
-            content.closed_size, content.written_again = content.inode.size, False
+            content.closed_size, content.written_again = inode.size, False
             self._due.add(content)
         return True
 

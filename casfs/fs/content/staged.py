@@ -31,13 +31,11 @@ class StagedContents:
         self._scheduler = scheduler
         self._blobs = blobs
 
-    def reopen(self, content: Content) -> None:
-        """Open the staged file that the row names, if it does. Raises OSError EIO when it is missing."""
-        name = content.inode.staged
-        if name is not None:
-            content.staged = self._staging.reopen(name)
-            if content.is_lent:
-                content.mtime_below = os.fstat(content.staged.fd).st_mtime_ns
+    def reopen(self, content: Content, name: str) -> None:
+        """Open the staged file that the row names. Raises OSError EIO when it is missing."""
+        content.staged = self._staging.reopen(name)
+        if content.is_lent:
+            content.mtime_below = os.fstat(content.staged.fd).st_mtime_ns
 
     async def copy_up(self, content: Content, keep: int) -> None:
         """Have the first `keep` bytes of sealed content staged. The mutex is held. Raises OSError."""

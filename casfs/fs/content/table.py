@@ -14,14 +14,13 @@ from casfs.fs.scheduler import Scheduler
 class OpenContents:
     """Owned by the thread that runs the file system, and with it `Inode.content`.
 
-    `_contents`: inode number -> the content of what is open, or not sealed yet. `handles`: of all of them.
+    `_contents`: inode number -> the content of what is open, or not sealed yet.
     """
 
     def __init__(self, staged: StagedContents, scheduler: Scheduler) -> None:
         self._staged = staged
         self._scheduler = scheduler
         self._contents: dict[int, Content] = {}
-        self.handles = 0
 
     def __iter__(self) -> Iterator[Content]:
         return iter(self._contents.values())
@@ -36,7 +35,8 @@ class OpenContents:
         content = self._contents.get(inode.ino)
         if content is None:
             content = Content(inode, self._scheduler)
-            self._staged.reopen(content)
+            if inode.staged is not None:
+                self._staged.reopen(content, inode.staged)
             inode.content = self._contents[inode.ino] = content
         return content
 
@@ -48,7 +48,6 @@ class OpenContents:
             raise OSError(content.broken, f"what was written to inode {inode.ino} cannot be kept")
         content.handles += 1
         content.writers += writable
-        self.handles += 1
         return Handle(inode, content, writable, uid)
 
     def close(self, handle: Handle) -> None:
@@ -57,7 +56,6 @@ class OpenContents:
         content.handles -= 1
         content.writers -= handle.writable
         content.mappers -= handle.maps
-        self.handles -= 1
 
     def close_all(self, inode: Inode) -> None:
         """The mount has gone: the kernel does not send each RELEASE that is left to send then."""
@@ -86,6 +84,11 @@ class OpenContents:
         """Has anybody a handle of that inode?"""
         content = self._contents.get(ino)
         return content is not None and content.handles > 0
+
+    @property
+    def handles(self) -> int:
+        """How many handles there are of all files."""
+        return sum(content.handles for content in self._contents.values())
 
     @property
     def writable(self) -> list[int]:
