@@ -195,7 +195,7 @@ class Kernel:
         inode = self.inode(path)
         if not inode.is_directory:
             raise FsError(errno.ENOTDIR)
-        return self.fs.tree.list(inode.ino, after)
+        return self.fs.listing.list(inode.ino, after)
 
     def names(self, path: Path = b"") -> list[bytes]:
         return sorted(name for _, name, _ in self.list(path))
@@ -302,7 +302,7 @@ class Kernel:
         pending = [(b"", ROOT_INO)]
         while pending:
             prefix, ino = pending.pop()
-            for _, name, listed in list(self.fs.tree.list(ino, 2)):
+            for _, name, listed in list(self.fs.listing.list(ino, 2)):
                 path = prefix + name
                 inode = self.fs.inodes.get(listed.ino)
                 assert inode.row() == listed.row()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,8 @@ ONE_OWNER = {
 }
 # $NOTIFY_SOCKET is how systemd speaks to a service, not a setting of ours.
 READS_ENVIRONMENT = {"casfs.service.notify"}
+# What a class of fs/ may inherit from another one there: interfaces, and what is told by its kind.
+MAY_BE_INHERITED = {"Protocol", "Enum", "IntEnum", "Exception"}
 MEANINGLESS_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
 MAX_LINES = 500
 SQL = re.compile(
@@ -92,6 +95,44 @@ def wrong_imports(root: Path) -> list[str]:
             if other in FLOOR and other != unit and FLOOR[other] >= FLOOR.get(unit, -1):
                 wrong.append(f"{name} imports {target}, which is not below it")
     return wrong
+
+
+def import_circles(root: Path) -> list[str]:
+    """The first one that is found, of modules; a package imports what its `__init__` does."""
+    known = {name for _, name, _, _ in modules(root)}
+    for stub in (root / "casfs").rglob("*.pyi"):
+        known.add(".".join(stub.relative_to(root).with_suffix("").parts))
+    graph: dict[str, set[str]] = {}
+    for _, name, file, tree in modules(root):
+        graph[name] = set()
+        for target in imports(name, file, tree):
+            while target and target not in known:
+                target = target.rpartition(".")[0]
+            if target:
+                graph[name].add(target)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return [" imports ".join(reversed(error.args[1]))]
+    return []
+
+
+def inheritance(root: Path) -> list[str]:
+    """Classes of fs/ that are made of another one there by inheriting from it."""
+    classes = [
+        (name, node, [ast.unparse(base).partition("[")[0].rpartition(".")[2] for base in node.bases])
+        for unit, name, _, tree in modules(root)
+        if unit == "fs"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    ]
+    parts = {node.name for _, node, bases in classes if not MAY_BE_INHERITED.intersection(bases)}
+    return [
+        f"{name}:{node.lineno} {node.name} inherits from {base}"
+        for name, node, bases in classes
+        for base in bases
+        if base in parts
+    ]
 
 
 def wrong_files(root: Path) -> list[str]:
@@ -149,7 +190,7 @@ def other_owners(root: Path) -> list[str]:
     return wrong
 
 
-RULES = [wrong_imports, wrong_files, stray_sql, environment_reads, other_owners]
+RULES = [wrong_imports, import_circles, inheritance, wrong_files, stray_sql, environment_reads, other_owners]
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -168,6 +209,9 @@ def test_the_package_keeps(rule):
         (wrong_imports, "fs/a.py", "import apsw", "namespace"),
         (wrong_imports, "fs/a.py", "if x:\n    from trio.lowlevel import checkpoint", "fuse"),
         (wrong_imports, "control/a.py", "import pyfuse3", "fuse"),
+        (import_circles, "fs/__init__.py", "from casfs import fs", "casfs.fs imports casfs.fs"),
+        (inheritance, "fs/a.py", "class A: pass\nclass B(A): pass", "a:2 B inherits from A"),
+        (inheritance, "fs/a/b.py", "class A(Generic[T]): pass\nclass B(a.A[int]): pass", "from A"),
         (wrong_files, "fs/utils.py", "", "says nothing"),
         (wrong_files, "fs/common/__init__.py", "", "says nothing"),
         (wrong_files, "attic.py", "", "no floor"),
@@ -194,6 +238,8 @@ def test_a_breach_is_found(tmp_path, rule, file, text, complaint):
         ("cli/a.py", "from casfs.service import mountd\nimport casfs"),
         ("service/a.py", "import trio\nfrom casfs.fuse.operations import Operations"),
         ("fs/directories.py", "dentries.insert(1)\nself.table.insert(2)"),
+        ("fs/a.py", "class A(Protocol): pass\nclass B(A, Exception): pass\nclass C(B): pass"),
+        ("namespace/a.py", "class A: pass\nclass B(A): pass"),
         ("fs/a.py", "'''SELECT is not sent from here.'''\nx = 'Selected'"),
     ],
 )
@@ -202,3 +248,15 @@ def test_what_is_allowed_is_not_complained_about(tmp_path, file, text):
     path.parent.mkdir(parents=True)
     path.write_text(text)
     assert [rule(tmp_path) for rule in RULES] == [[]] * len(RULES)
+
+
+def test_a_circle_of_imports_is_found(tmp_path):
+    package = tmp_path / "casfs" / "fs"
+    package.mkdir(parents=True)
+    (package / "a.py").write_text("from casfs.fs.b import B")
+    (package / "b.py").write_text("def f():\n    from .c import C")
+    (package / "c.py").write_text("if TYPE_CHECKING:\n    from casfs.fs import a")
+    (package / "d.py").write_text("from casfs.fs.a import A")
+    (found,) = import_circles(tmp_path)
+    assert found.count(" imports ") == 3
+    assert {*found.split(" imports ")} == {"casfs.fs.a", "casfs.fs.b", "casfs.fs.c"}

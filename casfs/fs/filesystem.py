@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from casfs.fs.attributes import Attributes
 from casfs.fs.content.contents import Contents
 from casfs.fs.core import Core
+from casfs.fs.listing import Listing
 from casfs.fs.policy import Policy
 from casfs.fs.recovery import Recovery, recover
 from casfs.fs.scheduler import Mutex
@@ -41,8 +42,8 @@ async def _no_relief() -> bool:
 
 
 class FileSystem:
-    """POSIX verbs by subject: `tree`, `files`, `attributes`, `xattrs`; the parts of what files contain in
-    `contents`; durability in `group`.
+    """POSIX verbs by subject: `tree`, `listing`, `files`, `attributes`, `xattrs`; in `contents` the parts
+    of what files contain; durability in `group`.
 
     `collecting` is held by a batch of orphans that is being removed (maintenance/collect_mounted.py).
     `relieve` makes room on a full disk, if it can: what was refused for want of it may be tried again when it
@@ -68,7 +69,8 @@ class FileSystem:
         self.group.before_rows = policy.flush
         self.group.before_durable = self.contents.settling.settle_due
         self.xattrs = ExtendedAttributes(core, self.contents.sealing, policy)
-        self.tree = Tree(core, self.contents, self.xattrs, policy)
+        self.listing = Listing(core.store, core.inodes, core.nodes)
+        self.tree = Tree(core, self.contents, self.xattrs, policy, self.listing)
         self.attributes = Attributes(core, self.files, self.xattrs)
 
     async def start(self) -> None:

@@ -43,7 +43,7 @@ class Listing:
         if after < 1:
             yield 1, b".", self._inodes.get(ino)
         if after < 2:
-            yield 2, b"..", self._dot(ino, b"..")
+            yield 2, b"..", self.dot(ino, b"..")
         glimpse = self._inodes.glimpse
         after = max(after, 2)
         hidden = self._nodes.hidden.get(ino, 0)
@@ -81,16 +81,18 @@ class Listing:
     def _dots(self, ino: int, after: int) -> Rows:
         if after >= 2:
             return []
-        dots = (1, b".", self._inodes.get(ino).ino, DT_DIR), (2, b"..", self._dot(ino, b"..").ino, DT_DIR)
+        dots = (1, b".", self._inodes.get(ino).ino, DT_DIR), (2, b"..", self.dot(ino, b"..").ino, DT_DIR)
         return [*dots[after:]]
 
-    def _dot(self, ino: int, name: bytes) -> Inode:
+    def dot(self, ino: int, name: bytes) -> Inode:
+        """What "." or ".." is in a directory."""
         above = None if name == b"." else self._dentries.parent_of(ino)
         return self._inodes.get(ino if above is None else above)
 
     # What verbs look at first
 
-    def _existing(self, parent: int, name: bytes) -> Inode:
+    def existing(self, parent: int, name: bytes) -> Inode:
+        """The inode under a name. Raises FsError ENOENT, ENAMETOOLONG."""
         if len(name) > NAME_LIMIT:
             raise FsError(errno.ENAMETOOLONG)
         ino = self._dentries.find(parent, name)
@@ -98,14 +100,15 @@ class Listing:
             raise FsError(errno.ENOENT)
         return self._inodes.get(ino)
 
-    def _check_empty(self, inode: Inode) -> None:
+    def check_empty(self, inode: Inode) -> None:
+        """Raises FsError ENOTDIR, ENOTEMPTY."""
         if not inode.is_directory:
             raise FsError(errno.ENOTDIR)
         if not self._dentries.is_empty(inode.ino):
             raise FsError(errno.ENOTEMPTY)
 
-    def _check_loop(self, moved: Inode, new_parent: int) -> None:
-        """A directory must not come below itself."""
+    def check_loop(self, moved: Inode, new_parent: int) -> None:
+        """A directory must not come below itself. Raises FsError EINVAL."""
         if not moved.is_directory:
             return
         above: int | None = new_parent
@@ -114,10 +117,11 @@ class Listing:
                 raise FsError(errno.EINVAL)
             above = self._dentries.parent_of(above)
 
-    def _check_replaceable(self, source: Inode, target: Inode) -> None:
+    def check_replaceable(self, source: Inode, target: Inode) -> None:
+        """May the one take the name of the other? Raises FsError EISDIR, ENOTDIR, ENOTEMPTY."""
         if target.is_directory:
             if not source.is_directory:
                 raise FsError(errno.EISDIR)
-            self._check_empty(target)
+            self.check_empty(target)
         elif source.is_directory:
             raise FsError(errno.ENOTDIR)

@@ -32,7 +32,7 @@ WHITEOUT_MODE = stat.S_IFCHR
 whose upper layer has it the name is removed (Documentation/filesystems/overlayfs.rst)."""
 
 
-class Tree(Listing):
+class Tree:
     """The namespace verbs. Owned by the thread that runs the file system.
 
     `answer` is called with a verb's result (None where it has none) as soon as nothing can refuse it any
@@ -41,9 +41,19 @@ class Tree(Listing):
     `unlinked`, `_linkable`: those of `Directories`. `_forgotten`: of them, what the kernel knows no more.
     """
 
-    def __init__(self, core: Core, contents: Contents, xattrs: ExtendedAttributes, policy: Policy) -> None:
-        super().__init__(core.store, core.inodes, core.nodes)
+    def __init__(
+        self,
+        core: Core,
+        contents: Contents,
+        xattrs: ExtendedAttributes,
+        policy: Policy,
+        listing: Listing,
+    ) -> None:
+        self._dentries = core.store.namespace.dentries
+        self._inodes = core.inodes
+        self._kinds = core.nodes.kinds
         self._directories = core.directories
+        self._listing = listing
         self._filestore = core.store.filestore
         self._namespace = core.store.namespace
         self._group = core.group
@@ -67,7 +77,7 @@ class Tree(Listing):
                 self._kinds[parent].given((ino,))
             return self._inodes.get(ino)
         if name == b"." or name == b"..":
-            return self._dot(parent, name)
+            return self._listing.dot(parent, name)
         if len(name) > NAME_LIMIT:
             raise FsError(errno.ENAMETOOLONG)
         if parent not in self._kinds:
@@ -207,12 +217,12 @@ class Tree(Listing):
         EISDIR."""
         if not self._settling.keeps_order:
             await self._settling.begin_in_order()
-        inode = self._existing(parent, name)
+        inode = self._listing.existing(parent, name)
         if inode.is_directory:
             raise FsError(errno.EISDIR)
         if self._settling.rests(inode):
             await self._seal_to_keep(inode)
-            if self._existing(parent, name) is not inode:
+            if self._listing.existing(parent, name) is not inode:
                 raise FsError(errno.ENOENT)
         directory = self._inodes.get(parent)
         self.answer(None)
@@ -228,8 +238,8 @@ class Tree(Listing):
     async def rmdir(self, parent: int, name: bytes) -> Inode:
         """rmdir(2). Raises FsError ENOENT, ENOTDIR, ENOTEMPTY."""
         await self._group.begin()
-        inode = self._existing(parent, name)
-        self._check_empty(inode)
+        inode = self._listing.existing(parent, name)
+        self._listing.check_empty(inode)
         self._policy.check_leave(inode.ino)
         directory = self._inodes.get(parent)
         self.answer(None)
@@ -293,7 +303,7 @@ class Tree(Listing):
             raise FsError(errno.EINVAL)
         if not self._settling.keeps_order:
             await self._settling.begin_in_order()
-        source = self._existing(parent, name)
+        source = self._listing.existing(parent, name)
         target_ino = self._dentries.find(new_parent, new_name)
         replaces = target_ino is not None and flags != RENAME_NOREPLACE
         moved = [source]
@@ -303,13 +313,13 @@ class Tree(Listing):
             for inode in moved:
                 await (self._settling.persist_inode if replaces else self._settling.settle_closed)(inode)
             await self._settling.begin_in_order()
-            source = self._existing(parent, name)
+            source = self._listing.existing(parent, name)
             target_ino = self._dentries.find(new_parent, new_name)
         if replaces and not flags and target_ino is not None:
             replaced = self._inodes.get(target_ino)
             if self._settling.rests(replaced):
                 await self._seal_to_keep(replaced)
-                source = self._existing(parent, name)
+                source = self._listing.existing(parent, name)
                 target_ino = self._dentries.find(new_parent, new_name)
         to = self._directory(new_parent, new_name)
         self._policy.check_leave(source.ino)
@@ -323,11 +333,11 @@ class Tree(Listing):
         if target is source:
             return
         if parent != new_parent:
-            self._check_loop(source, new_parent)
+            self._listing.check_loop(source, new_parent)
             if target is not None and flags & RENAME_EXCHANGE:
-                self._check_loop(target, parent)
+                self._listing.check_loop(target, parent)
         if target is not None and not flags:
-            self._check_replaceable(source, target)
+            self._listing.check_replaceable(source, target)
         if leaves_whiteout:
             self._filestore.claim_rows(ROW_BYTES)
         origin = self._inodes.get(parent)

@@ -69,6 +69,7 @@ class Operations(pyfuse3.Operations):
         self._verbs = verbs
         self._fs = verbs.fs
         self._tree = verbs.tree
+        self._listing = verbs.fs.listing
         self._get = verbs.inode
         self._present = presentation
         self._presents = presentation != Presentation()
@@ -290,7 +291,7 @@ class Operations(pyfuse3.Operations):
     @translated
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         reply = pyfuse3.readdir_reply
-        for cookie, name, inode in self._tree.list(fh, start_id):
+        for cookie, name, inode in self._listing.list(fh, start_id):
             if not reply(token, pyfuse3.FileNameT(name), self._reply(inode), cookie):
                 break
 

@@ -89,8 +89,8 @@ class Verbs:
         self.passthrough = fs.contents.passthrough
         self.group = fs.group
         self.inode = fs.inodes.get
-        self.readdir = fs.tree.names
-        self.readdirplus = fs.tree.rows
+        self.readdir = fs.listing.names
+        self.readdirplus = fs.listing.rows
         self.durable_each = durable_each
         self.write_pages_back: Callable[[int], object] = lambda _: None
         self._writing_back = Mutex(fs.scheduler)

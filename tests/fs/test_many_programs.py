@@ -360,7 +360,7 @@ def test_a_tree_is_copied_while_others_change_it(run: Run, monkeypatch: pytest.M
                 nursery.start_soon(change)
             await copy_often()
             running = False
-        names = {name for _, name, _ in mount.fs.tree.list(ROOT_INO, 2)}
+        names = {name for _, name, _ in mount.fs.listing.list(ROOT_INO, 2)}
         assert names == {b"tree", *(b"copy %d" % number for number in made)}
         assert made
         assert refused <= {errno.EBUSY}

@@ -93,10 +93,10 @@ def test_the_trash_is_not_listed_and_not_counted(session: Session, kernel: Kerne
     before = kernel.inode("").nlink
     kernel.unlink("f0")
     kernel.sync()
-    tree = kernel.fs.tree
+    there = kernel.fs.listing
     assert kernel.names() == [b"f1", b"f2"]
     for limit in (1, 2, 3):
-        for listing in (tree.names, tree.rows):
+        for listing in (there.names, there.rows):
             found, after = [], 2
             while rows := listing(ROOT_INO, after, limit):
                 found += [row[1] for row in rows]

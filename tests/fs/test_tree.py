@@ -454,11 +454,11 @@ def test_dot_and_dot_dot_come_first(kernel: Kernel, fs: FileSystem) -> None:
     kernel.mkdir("a")
     kernel.mkdir("a/b")
     a = kernel.inode("a").ino
-    found = [(cookie, name, inode.ino) for cookie, name, inode in fs.tree.list(a, 0)]
+    found = [(cookie, name, inode.ino) for cookie, name, inode in fs.listing.list(a, 0)]
     assert found[:2] == [(1, b".", a), (2, b"..", ROOT_INO)]
     assert [name for _, name, _ in found] == [b".", b"..", b"b"]
-    assert [name for _, name, _ in fs.tree.list(a, 1)] == [b"..", b"b"]
-    assert [inode.ino for _, _, inode in fs.tree.list(ROOT_INO, 0)][:2] == [ROOT_INO, ROOT_INO]
+    assert [name for _, name, _ in fs.listing.list(a, 1)] == [b"..", b"b"]
+    assert [inode.ino for _, _, inode in fs.listing.list(ROOT_INO, 0)][:2] == [ROOT_INO, ROOT_INO]
 
 
 def pages(kernel: Kernel, size: int, between: Callable[[list[bytes]], None]) -> list[bytes]:
@@ -519,7 +519,7 @@ def test_every_entry_is_listed_once_while_others_come_and_are_renamed(kernel: Ke
 def test_listing_a_removed_directory_is_empty(kernel: Kernel, fs: FileSystem) -> None:
     kernel.mkdir("directory")
     inode = run_inline(fs.tree.rmdir(ROOT_INO, b"directory"))
-    assert [name for _, name, _ in fs.tree.list(inode.ino, 0)] == [b".", b".."]
+    assert [name for _, name, _ in fs.listing.list(inode.ino, 0)] == [b".", b".."]
     run_inline(fs.tree.forget([inode.ino]))
 
 
@@ -570,16 +570,16 @@ def test_rows_and_names_of_a_listing_go_on_behind_any_cookie(session: Session, k
     for number in range(20):
         kernel.write_file(f"d/{number}", b"x" * number)
     kernel = session.reopen()
-    tree, ino = kernel.fs.tree, kernel.inode("d").ino
-    entries = [(cookie, name, inode) for cookie, name, inode in tree.list(ino, 0)]
+    listing, ino = kernel.fs.listing, kernel.inode("d").ino
+    entries = [(cookie, name, inode) for cookie, name, inode in listing.list(ino, 0)]
     for after in (0, 1, *(cookie for cookie, _, _ in entries)):
         behind = [entry for entry in entries if entry[0] > after]
         dots = [(cookie, name, inode.ino, 4) for cookie, name, inode in behind if cookie <= 2]
         files = [(cookie, name, inode) for cookie, name, inode in behind if cookie > 2][:7]
         names = [(cookie, name, inode.ino, inode.mode >> 12) for cookie, name, inode in files]
-        assert tree.names(ino, after, 7) == dots + names
+        assert listing.names(ino, after, 7) == dots + names
         rows = [(cookie, name, *attributes(inode)) for cookie, name, inode in files]
-        assert tree.rows(ino, after, 7) == dots + rows
+        assert listing.rows(ino, after, 7) == dots + rows
 
 
 def attributes(inode: Inode) -> tuple[int, ...]:

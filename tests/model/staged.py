@@ -118,7 +118,7 @@ class Protocol:
             case "persist":
                 yield "Durable.fdatasync staged", self._synced(s, s.content)._replace(at="name")
             case "name":
-                yield "Sealing._named", self._name(s)._replace(at="")
+                yield "Sealing.named", self._name(s)._replace(at="")
             case "copy":
                 copied = self._copied(s)
                 if copied is not None:
@@ -128,7 +128,7 @@ class Protocol:
             case "refer":
                 row = Row("blob", s.content, file_of(s, s.content).size)
                 published = s.published | {s.content}
-                yield "Sealing._sealed", self._sealed(s._replace(published=published), row)
+                yield "Sealing.sealed", self._sealed(s._replace(published=published), row)
 
     def _requests(self, s: Staged) -> Iterator[Move]:
         yield from self._writes(s)
@@ -142,14 +142,14 @@ class Protocol:
                 if self.fault != "a named file is not synced before COMMIT":
                     named = named._replace(named=named.named | {s.content})
                 yield "Settling._name", named
-            yield "Sealing._persist", s._replace(at="persist")
+            yield "Sealing.persist", s._replace(at="persist")
         if s.dirty and s.content == EMPTY and not s.gate:
-            yield "Sealing._sealed, empty", self._sealed(s, NOTHING)
+            yield "Sealing.sealed, empty", self._sealed(s, NOTHING)
         if file is not None and (s.dirty or s.row.kind == "staged"):
             if not file.lent or self.fault == "a lent file is published itself":
                 yield "Sealing._seal", s._replace(at="seal", dirty=True)
             elif not file.mapped:
-                yield "Sealing.take_copy", s._replace(at="copy", dirty=True)
+                yield "StagedContents.take_copy", s._replace(at="copy", dirty=True)
 
     def _writes(self, s: Staged) -> Iterator[Move]:
         content = s.content
@@ -164,10 +164,10 @@ class Protocol:
             if self.fault == "emptied in place":
                 yield "Files._truncate", change(write(s, content, size=0), content, sure=0)
             elif not file.mapped:
-                yield "Contents._drop_staged", self._drop(s, content)._replace(content=EMPTY, dirty=True)
+                yield "StagedContents.drop", self._drop(s, content)._replace(content=EMPTY, dirty=True)
         elif (free := free_slot(s)) is not None:
             made = put(s, free, File())._replace(content=free, dirty=True)
-            yield "Contents._make_staged", made
+            yield "StagedContents.copy_up", made
             if s.row.kind == "blob" and content == NOWHERE:
                 # Its readers' file becomes the staged one; until its folder is synced it may be the blob.
                 size = s.row.size

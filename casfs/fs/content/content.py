@@ -21,19 +21,20 @@ MAX_SIZE = (1 << 63) - 1
 class Content:
     """What the handles of one inode share. Exists while the inode is open, or not sealed yet.
 
-    Sealed: neither `buffer` nor `staged`; reads come from `blob_fd`, opened at the first one.
-    Staged: one of the two. `dirty` until it is sealed, or a row names its staged file; `row_size` is the size
-    the row shows meanwhile; `prefix`, if there is one, is the hash of the staged file so far.
+    Sealed: neither `buffer` nor `staged`; reads come from `blob_fd`, opened at the first one (blobs.py).
+    Staged (staged.py): one of the two. `dirty` until it is sealed, or a row names its staged file; `row_size`
+    is the size the row shows meanwhile; `prefix`, if there is one, is the hash of the staged file so far.
     `rewritten`: it was sealed before it became dirty, so that it has to rest first (resting.py); `written`:
     bytes since then, or since a row named them last; `changed`: there are some that no row tells of.
     `closed_size`: bytes it had at its last close, less when it was cut since; `written_again`: it has changed
-    since then. Both as long as it is due (Contents.seals_due).
+    since then. Both as long as it is due (Sealing.due).
     `broken`: the errno for who writes, closes or syncs it, since it can be neither sealed nor written, as was
-    tried `failures` times; 0 if it can be.
+    tried `failures` times; 0 if it can be (settling.py).
     `backing`: the id of the file the kernel reads by itself, 0 for none (passthrough.py); it is the file of
     `backing_blob`, or, when that is 0, the staged file, whose time after our last write is `mtime_below`.
-    `mappers`: handles that may have it mapped and written to in the kernel's page cache, of which nothing is
-    known here before the kernel writes it back.
+    `handles`: how many there are, `writers`: those that may write (table.py); `mappers`: those that may have
+    it mapped and written to in the kernel's page cache, of which nothing is known here before the kernel
+    writes it back.
     `mutex` is held by who changes the content and has to wait meanwhile, for a thread or a commit.
     """
 
