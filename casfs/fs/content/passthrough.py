@@ -109,7 +109,7 @@ class Passthrough:
         elif content.is_lent:
             if not self._register_lent(content):
                 return
-        elif handle.writable or not await self._register(content):
+        elif handle.writable or not self._is_fit(content) or not await self._register(content):
             return
         handle.passthrough = True
 
@@ -129,10 +129,8 @@ class Passthrough:
         return inode.blob not in self._blobs_in_use
 
     async def _register(self, content: Content) -> bool:
-        inode = content.inode
-        blob = inode.blob
-        if blob is None or not self._is_fit(content):
-            return False
+        inode, blob = content.inode, content.inode.blob
+        assert blob is not None
         backing, last = self._idle.pop(blob, (0, 0))
         if backing and last != inode.ino:
             self._unregister(backing)
