@@ -42,9 +42,9 @@ class BlobFiles:
         """The descriptor of the blob of sealed content, opened if it is not: `content.blob_fd`, which others
         may close while the caller waits. Raises OSError.
 
-        May wait; who does not hold the mutex has to see whether the content is still that blob. A wait counts
-        as a thread (`in_thread`), and what was opened in it is void when the blob was closed meanwhile: its
-        file may have become a staged one.
+        May wait; who does not hold the mutex has to see whether the content is still that blob. It is -1 when
+        the content has become a staged one. A wait counts as a thread (`in_thread`), and what was opened in
+        it is void when the blob was closed meanwhile: its file may have become a staged one.
         """
         if content.blob_fd < 0:
             content.blob_fd = self._filestore.open(self.digest(content.inode))

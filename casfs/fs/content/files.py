@@ -137,7 +137,7 @@ class Files:
                 if accepted is not None:
                     return bytes(memoryview(accepted)[offset : offset + size])
             await self._blobs.open(content)
-            if content.is_staged or content.inode.blob != blob:  # written meanwhile
+            if content.blob_fd < 0 or content.inode.blob != blob:  # written meanwhile
                 return await self._read_content(content, offset, size)
         fd = content.blob_fd if staged is None else staged.fd
         data = bytearray(size)
