@@ -59,9 +59,8 @@ class FileSystem:
         self.nodes = core.nodes
         self.directories = core.directories
         self.policy = policy
-        self.contents = Contents(core.store, core.inodes, core.group, core.scheduler)
+        self.contents = Contents(core, policy)
         self.files = self.contents.files
-        self.files.policy = policy
         self.collecting = Mutex(core.scheduler)
         self.recovery = Recovery(clean=True)
         self.relieve: Callable[[], Awaitable[bool]] = _no_relief
@@ -69,7 +68,7 @@ class FileSystem:
         self.group.before_rows = policy.flush
         self.group.before_durable = self.contents.settling.settle_due
         self.xattrs = ExtendedAttributes(core, self.contents.sealing, policy)
-        self.listing = Listing(core.store, core.inodes, core.nodes)
+        self.listing = Listing(core)
         self.tree = Tree(core, self.contents, self.xattrs, policy, self.listing)
         self.attributes = Attributes(core, self.files, self.xattrs)
 

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from casfs.errors import FsError
-from casfs.fs.inodes import Inode, InodeTable
-from casfs.fs.nodes import Nodes
-from casfs.store import Store
+from casfs.fs.core import Core
+from casfs.fs.inodes import Inode
 from casfs.types import ROOT_INO
 
 DT_DIR = stat.S_IFDIR >> 12
@@ -29,11 +28,11 @@ NAME_LIMIT = 255
 class Listing:
     """Owned by the thread that runs the file system."""
 
-    def __init__(self, store: Store, inodes: InodeTable, nodes: Nodes) -> None:
-        self._dentries = store.namespace.dentries
-        self._inodes = inodes
-        self._nodes = nodes
-        self._kinds = nodes.kinds
+    def __init__(self, core: Core) -> None:
+        self._dentries = core.store.namespace.dentries
+        self._inodes = core.inodes
+        self._nodes = core.nodes
+        self._kinds = core.nodes.kinds
 
     def list(self, ino: int, after: int) -> Iterator[tuple[int, bytes, Inode]]:
         """(cookie, name, inode) of the entries behind the cookie `after`; 0 begins with "." and "..".

@@ -9,9 +9,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 
 from casfs.fs.content.content import Content
+from casfs.fs.core import Core
 from casfs.fs.inodes import Inode
-from casfs.fs.scheduler import Scheduler
-from casfs.store import Store
 
 DESCRIPTOR_LIMIT = 512
 """Blobs that are kept open for the reads of open files."""
@@ -24,10 +23,10 @@ class BlobFiles:
     `_threads`: blob -> how many threads read its file.
     """
 
-    def __init__(self, store: Store, scheduler: Scheduler) -> None:
-        self._filestore = store.filestore
-        self._blobs = store.namespace.blobs
-        self._scheduler = scheduler
+    def __init__(self, core: Core) -> None:
+        self._filestore = core.store.filestore
+        self._blobs = core.store.namespace.blobs
+        self._scheduler = core.scheduler
         self._opened: dict[Content, None] = {}
         self._threads: Counter[int] = Counter()
 

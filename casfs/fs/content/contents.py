@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from casfs.fs.commit import GroupCommit
 from casfs.fs.content.blobs import BlobFiles
 from casfs.fs.content.complaints import Complaints
 from casfs.fs.content.files import Files
@@ -12,42 +11,30 @@ from casfs.fs.content.sealing import Sealing
 from casfs.fs.content.settling import Settling
 from casfs.fs.content.staged import StagedContents
 from casfs.fs.content.table import OpenContents
-from casfs.fs.inodes import Inode, InodeTable
-from casfs.fs.scheduler import Scheduler
-from casfs.store import Store
+from casfs.fs.core import Core
+from casfs.fs.inodes import Inode
+from casfs.fs.policy import Policy
 
 
 class Contents:
     """The parts, each of which knows only those that come before it here. Owned by the thread that runs the
     file system."""
 
-    def __init__(self, store: Store, inodes: InodeTable, group: GroupCommit, scheduler: Scheduler) -> None:
-        self._inodes = inodes
-        self._group = group
-        self.complaints = Complaints(store.namespace)
-        self.blobs = BlobFiles(store, scheduler)
-        self.staged = StagedContents(store, group, scheduler, self.blobs)
-        self.table = OpenContents(self.staged, scheduler)
-        self.passthrough = Passthrough(store, inodes, group, self.blobs, self.staged, self.table)
-        self.sealing = Sealing(
-            store, inodes, group, scheduler, self.blobs, self.staged, self.passthrough, self.complaints
-        )
+    def __init__(self, core: Core, policy: Policy) -> None:
+        self._inodes = core.inodes
+        self._group = core.group
+        self.complaints = Complaints(core.store.namespace)
+        self.blobs = BlobFiles(core)
+        self.staged = StagedContents(core, self.blobs)
+        self.table = OpenContents(core, self.staged)
+        self.passthrough = Passthrough(core, self.blobs, self.staged, self.table)
+        self.sealing = Sealing(core, self.blobs, self.staged, self.passthrough, self.complaints)
         self.settling = Settling(
-            store,
-            inodes,
-            group,
-            scheduler,
-            self.staged,
-            self.table,
-            self.passthrough,
-            self.sealing,
-            self.complaints,
+            core, self.staged, self.table, self.passthrough, self.sealing, self.complaints
         )
         self.files = Files(
-            store,
-            inodes,
-            group,
-            scheduler,
+            core,
+            policy,
             self.blobs,
             self.staged,
             self.table,
@@ -56,15 +43,7 @@ class Contents:
             self.settling,
         )
         self.ranges = Ranges(
-            store,
-            group,
-            scheduler,
-            self.blobs,
-            self.staged,
-            self.passthrough,
-            self.sealing,
-            self.settling,
-            self.files,
+            core, self.blobs, self.staged, self.passthrough, self.sealing, self.settling, self.files
         )
 
     def discard(self, inode: Inode) -> bool:

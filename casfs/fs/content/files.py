@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 
 from casfs.errors import FsError
-from casfs.fs.commit import GroupCommit
 from casfs.fs.content.blobs import BlobFiles
 from casfs.fs.content.content import MAX_SIZE, Content, Handle
 from casfs.fs.content.passthrough import Passthrough
@@ -20,10 +19,9 @@ from casfs.fs.content.sealing import Sealing
 from casfs.fs.content.settling import Settling
 from casfs.fs.content.staged import StagedContents
 from casfs.fs.content.table import OpenContents
-from casfs.fs.inodes import Inode, InodeTable
+from casfs.fs.core import Core
+from casfs.fs.inodes import Inode
 from casfs.fs.policy import Policy
-from casfs.fs.scheduler import Scheduler
-from casfs.store import Store
 from casfs.syscalls import start_writeback
 
 log = logging.getLogger(__name__)
@@ -52,17 +50,13 @@ class Files:
 
     `attributes_changed` is called with the number of an inode whose attributes a request has changed that
     does not say so in its answer: the kernel has to be told. `_slow_writes`: how many of the next writes go
-    to a thread. `policy` is set by who puts the file system together.
+    to a thread.
     """
-
-    policy: Policy
 
     def __init__(
         self,
-        store: Store,
-        inodes: InodeTable,
-        group: GroupCommit,
-        scheduler: Scheduler,
+        core: Core,
+        policy: Policy,
         blobs: BlobFiles,
         staged: StagedContents,
         table: OpenContents,
@@ -70,11 +64,12 @@ class Files:
         sealing: Sealing,
         settling: Settling,
     ) -> None:
-        self._filestore = store.filestore
-        self._xattrs = store.namespace.xattrs
-        self._inodes = inodes
-        self._group = group
-        self._scheduler = scheduler
+        self._filestore = core.store.filestore
+        self._policy = policy
+        self._xattrs = core.store.namespace.xattrs
+        self._inodes = core.inodes
+        self._group = core.group
+        self._scheduler = core.scheduler
         self._blobs = blobs
         self._staged = staged
         self._table = table
@@ -87,7 +82,7 @@ class Files:
     def open(self, inode: Inode, writable: bool, uid: int) -> Handle:
         """As `OpenContents.open`. Raises FsError EPERM for who wants to write in the trash."""
         if writable:
-            self.policy.check_change(inode.ino)
+            self._policy.check_change(inode.ino)
         return self._table.open(inode, writable, uid)
 
     def may_map(self, handle: Handle) -> None:
@@ -255,7 +250,7 @@ class Files:
         """
         if self._group.failed:
             raise FsError(errno.EROFS)
-        self.policy.check_change(inode.ino)
+        self._policy.check_change(inode.ino)
         content = self._table.get(inode)
         if size == 0:
             await self._keep_truncated(content, handle, uid)
@@ -290,7 +285,7 @@ class Files:
         """What O_TRUNC asks for: no bytes are copied, nothing is sealed before the flush."""
         content = handle.content
         inode = content.inode
-        self.policy.check_change(inode.ino)  # open(2) with O_RDONLY | O_TRUNC
+        self._policy.check_change(inode.ino)  # open(2) with O_RDONLY | O_TRUNC
         await self.drop_privileges(inode, bool(handle.uid))
         if inode.size or content.is_staged:
             await self._keep_truncated(content, handle, handle.uid)
@@ -312,12 +307,12 @@ class Files:
         inode = content.inode
         writers = content.writers - (handle is not None and handle.writable)
         since = max(inode.btime, inode.mtime)
-        if inode.staged is not None and not writers and self.policy.keeps(since):
+        if inode.staged is not None and not writers and self._policy.keeps(since):
             with contextlib.suppress(OSError):
                 await self._settling.seal_unwritten(content)
         if inode.blob is not None:
             await self._group.begin()
-            self.policy.truncates(inode, uid)
+            self._policy.truncates(inode, uid)
 
     def _was_just_written(self, inode: Inode) -> bool:
         """Is a file that is emptied one that is rewritten all the time? Else it is as good as a new one."""

@@ -32,13 +32,11 @@ from collections.abc import Collection
 from typing import Protocol
 
 from casfs.filestore.lease import others_have_open
-from casfs.fs.commit import GroupCommit
 from casfs.fs.content.blobs import BlobFiles
 from casfs.fs.content.content import Content, Handle
 from casfs.fs.content.staged import StagedContents
 from casfs.fs.content.table import OpenContents
-from casfs.fs.inodes import InodeTable
-from casfs.store import Store
+from casfs.fs.core import Core
 
 log = logging.getLogger(__name__)
 
@@ -68,20 +66,12 @@ class Passthrough:
     passed through for one inode only, `_only_for`, and what is lent stays staged until `ending`.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        inodes: InodeTable,
-        group: GroupCommit,
-        blobs: BlobFiles,
-        staged: StagedContents,
-        table: OpenContents,
-    ) -> None:
-        self._filestore = store.filestore
-        self._staging = store.filestore.staging
-        self._damage = store.namespace.damage
-        self._inodes = inodes
-        self._group = group
+    def __init__(self, core: Core, blobs: BlobFiles, staged: StagedContents, table: OpenContents) -> None:
+        self._filestore = core.store.filestore
+        self._staging = core.store.filestore.staging
+        self._damage = core.store.namespace.damage
+        self._inodes = core.inodes
+        self._group = core.group
         self._blobs = blobs
         self._staged = staged
         self._table = table

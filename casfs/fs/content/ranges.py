@@ -9,7 +9,6 @@ import time
 
 from casfs.errors import FsError
 from casfs.filestore.filestore import copy_range
-from casfs.fs.commit import GroupCommit
 from casfs.fs.content.blobs import BlobFiles
 from casfs.fs.content.content import MAX_SIZE, MEMORY_LIMIT, Content, Handle
 from casfs.fs.content.files import Files
@@ -17,8 +16,7 @@ from casfs.fs.content.passthrough import Passthrough
 from casfs.fs.content.sealing import Sealing
 from casfs.fs.content.settling import Settling
 from casfs.fs.content.staged import INLINE_WORK, StagedContents
-from casfs.fs.scheduler import Scheduler
-from casfs.store import Store
+from casfs.fs.core import Core
 from casfs.syscalls import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, fallocate
 
 ALLOCATIONS = (0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE, ZERO_RANGE | KEEP_SIZE)
@@ -33,9 +31,7 @@ class Ranges:
 
     def __init__(
         self,
-        store: Store,
-        group: GroupCommit,
-        scheduler: Scheduler,
+        core: Core,
         blobs: BlobFiles,
         staged: StagedContents,
         passthrough: Passthrough,
@@ -43,9 +39,9 @@ class Ranges:
         settling: Settling,
         files: Files,
     ) -> None:
-        self._filestore = store.filestore
-        self._group = group
-        self._scheduler = scheduler
+        self._filestore = core.store.filestore
+        self._group = core.group
+        self._scheduler = core.scheduler
         self._blobs = blobs
         self._staged = staged
         self._passthrough = passthrough

@@ -8,16 +8,14 @@ import time
 from casfs.filestore.durable import NO_DESCRIPTOR
 from casfs.filestore.filestore import hash_bytes, hash_descriptor
 from casfs.filestore.staging import StagedFile
-from casfs.fs.commit import GroupCommit
 from casfs.fs.content.blobs import BlobFiles
 from casfs.fs.content.complaints import Complaints
 from casfs.fs.content.content import Content
 from casfs.fs.content.passthrough import Passthrough
 from casfs.fs.content.resting import REST_SECONDS, Resting
 from casfs.fs.content.staged import INLINE_WORK, StagedContents
-from casfs.fs.inodes import Inode, InodeTable
-from casfs.fs.scheduler import Scheduler
-from casfs.store import Store
+from casfs.fs.core import Core
+from casfs.fs.inodes import Inode
 from casfs.types import Digest
 
 SPARSE_LIMIT = 1 << 30
@@ -33,22 +31,19 @@ class Sealing:
 
     def __init__(
         self,
-        store: Store,
-        inodes: InodeTable,
-        group: GroupCommit,
-        scheduler: Scheduler,
+        core: Core,
         blobs: BlobFiles,
         staged: StagedContents,
         passthrough: Passthrough,
         complaints: Complaints,
     ) -> None:
-        self._filestore = store.filestore
-        self._staging = store.filestore.staging
-        self._blob_rows = store.namespace.blobs
-        self._damage = store.namespace.damage
-        self._inodes = inodes
-        self._group = group
-        self._scheduler = scheduler
+        self._filestore = core.store.filestore
+        self._staging = core.store.filestore.staging
+        self._blob_rows = core.store.namespace.blobs
+        self._damage = core.store.namespace.damage
+        self._inodes = core.inodes
+        self._group = core.group
+        self._scheduler = core.scheduler
         self._blobs = blobs
         self._staged = staged
         self._passthrough = passthrough

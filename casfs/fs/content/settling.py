@@ -12,17 +12,16 @@ import logging
 import os
 
 from casfs.errors import FsError
-from casfs.fs.commit import PASSING, TRIES, GroupCommit
+from casfs.fs.commit import PASSING, TRIES
 from casfs.fs.content.complaints import Complaints
 from casfs.fs.content.content import MEMORY_LIMIT, Content
 from casfs.fs.content.passthrough import Passthrough
 from casfs.fs.content.sealing import Sealing
 from casfs.fs.content.staged import BUFFERED_LIMIT, StagedContents
 from casfs.fs.content.table import OpenContents
-from casfs.fs.inodes import Inode, InodeTable
-from casfs.fs.scheduler import Scheduler
+from casfs.fs.core import Core
+from casfs.fs.inodes import Inode
 from casfs.namespace.connection import DatabaseError, database_errno
-from casfs.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -45,20 +44,17 @@ class Settling:
 
     def __init__(
         self,
-        store: Store,
-        inodes: InodeTable,
-        group: GroupCommit,
-        scheduler: Scheduler,
+        core: Core,
         staged: StagedContents,
         table: OpenContents,
         passthrough: Passthrough,
         sealing: Sealing,
         complaints: Complaints,
     ) -> None:
-        self._filestore = store.filestore
-        self._inodes = inodes
-        self._group = group
-        self._scheduler = scheduler
+        self._filestore = core.store.filestore
+        self._inodes = core.inodes
+        self._group = core.group
+        self._scheduler = core.scheduler
         self._staged = staged
         self._table = table
         self._passthrough = passthrough

@@ -6,12 +6,10 @@ import errno
 import os
 
 from casfs.filestore.filestore import FILE_ROOM
-from casfs.fs.commit import GroupCommit
 from casfs.fs.content.blobs import BlobFiles
 from casfs.fs.content.content import MEMORY_LIMIT, Content
 from casfs.fs.content.prefix import PrefixHash
-from casfs.fs.scheduler import Scheduler
-from casfs.store import Store
+from casfs.fs.core import Core
 
 BUFFERED_LIMIT = 64 << 20
 """Bytes of staged content in memory, over all files; beyond it new content goes to staged files."""
@@ -24,11 +22,11 @@ class StagedContents:
     """Owned by the thread that runs the file system, and with it `buffer`, `staged` and `prefix` of each
     content. How much is in memory is what the filestore has been promised."""
 
-    def __init__(self, store: Store, group: GroupCommit, scheduler: Scheduler, blobs: BlobFiles) -> None:
-        self._filestore = store.filestore
-        self._staging = store.filestore.staging
-        self._group = group
-        self._scheduler = scheduler
+    def __init__(self, core: Core, blobs: BlobFiles) -> None:
+        self._filestore = core.store.filestore
+        self._staging = core.store.filestore.staging
+        self._group = core.group
+        self._scheduler = core.scheduler
         self._blobs = blobs
 
     def reopen(self, content: Content, name: str) -> None:

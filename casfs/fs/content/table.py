@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from casfs.fs.content.content import Content, Handle
 from casfs.fs.content.staged import StagedContents
+from casfs.fs.core import Core
 from casfs.fs.inodes import Inode
-from casfs.fs.scheduler import Scheduler
 
 
 class OpenContents:
@@ -17,9 +17,9 @@ class OpenContents:
     `_contents`: inode number -> the content of what is open, or not sealed yet.
     """
 
-    def __init__(self, staged: StagedContents, scheduler: Scheduler) -> None:
+    def __init__(self, core: Core, staged: StagedContents) -> None:
         self._staged = staged
-        self._scheduler = scheduler
+        self._scheduler = core.scheduler
         self._contents: dict[int, Content] = {}
 
     def __iter__(self) -> Iterator[Content]:
