@@ -32,9 +32,9 @@ class Content:
     tried `failures` times; 0 if it can be (settling.py).
     `backing`: the id of the file the kernel reads by itself, 0 for none (passthrough.py); it is the file of
     `backing_blob`, or, when that is 0, the staged file, whose time after our last write is `mtime_below`.
-    `handles`: how many there are, `writers`: those that may write (table.py); `mappers`: those that may have
-    it mapped and written to in the kernel's page cache, of which nothing is known here before the kernel
-    writes it back.
+    `handles`: how many there are, from OpenContents.open to Files.release; `writers`: those that may write;
+    `mappers`: those that may have it mapped and written to in the kernel's page cache, of which nothing is
+    known here before the kernel writes it back.
     `mutex` is held by who changes the content and has to wait meanwhile, for a thread or a commit.
     """
 

@@ -96,7 +96,9 @@ class Files:
     async def release(self, handle: Handle) -> None:
         """The last reference to a handle is gone; nobody is left to hear of an error."""
         content = handle.content
-        self._table.close(handle)
+        content.handles -= 1
+        content.writers -= handle.writable
+        content.mappers -= handle.maps
         if content.backing and not content.handles:
             content.observe()
             self._passthrough.unused(content)

@@ -50,13 +50,6 @@ class OpenContents:
         content.writers += writable
         return Handle(inode, content, writable, uid)
 
-    def close(self, handle: Handle) -> None:
-        """A handle is gone. What it leaves dirty is for others to settle, and then to close."""
-        content = handle.content
-        content.handles -= 1
-        content.writers -= handle.writable
-        content.mappers -= handle.maps
-
     def close_all(self, inode: Inode) -> None:
         """The mount has gone: the kernel does not send each RELEASE that is left to send then."""
         content = self.find(inode)
