@@ -50,6 +50,10 @@ ONE_OWNER = {
         {"casfs.fuse.caches"},
     ),
 }
+# And what only one module may name.
+ONLY_IN_MODULE = {
+    "blake3": "casfs.filestore.hashing",
+}
 # $NOTIFY_SOCKET is how systemd speaks to a service, not a setting of ours.
 READS_ENVIRONMENT = {"casfs.service.notify"}
 # What a class of fs/ may inherit from another one there: interfaces, and what is told by its kind.
@@ -135,6 +139,16 @@ def inheritance(root: Path) -> list[str]:
     ]
 
 
+def named_elsewhere(root: Path) -> list[str]:
+    return [
+        f"{name} imports {target}, which only {module} may"
+        for _, name, file, tree in modules(root)
+        for target in imports(name, file, tree)
+        for thing, module in ONLY_IN_MODULE.items()
+        if name != module and f"{target}.".startswith(f"{thing}.")
+    ]
+
+
 def wrong_files(root: Path) -> list[str]:
     wrong = []
     for unit, name, file, _ in modules(root):
@@ -190,7 +204,16 @@ def other_owners(root: Path) -> list[str]:
     return wrong
 
 
-RULES = [wrong_imports, import_circles, inheritance, wrong_files, stray_sql, environment_reads, other_owners]
+RULES = (
+    wrong_imports,
+    import_circles,
+    named_elsewhere,
+    other_owners,
+    inheritance,
+    wrong_files,
+    stray_sql,
+    environment_reads,
+)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -212,6 +235,12 @@ def test_the_package_keeps(rule):
         (import_circles, "fs/__init__.py", "from casfs import fs", "casfs.fs imports casfs.fs"),
         (inheritance, "fs/a.py", "class A: pass\nclass B(A): pass", "a:2 B inherits from A"),
         (inheritance, "fs/a/b.py", "class A(Generic[T]): pass\nclass B(a.A[int]): pass", "from A"),
+        (
+            named_elsewhere,
+            "filestore/a.py",
+            "def f():\n    from blake3 import blake3",
+            "only casfs.filestore.hashing",
+        ),
         (wrong_files, "fs/utils.py", "", "says nothing"),
         (wrong_files, "fs/common/__init__.py", "", "says nothing"),
         (wrong_files, "attic.py", "", "no floor"),

@@ -9,8 +9,6 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from blake3 import blake3
-
 from casfs.filestore.claims import Claims, Left
 from casfs.filestore.durable import Durable
 from casfs.filestore.held import HeldFiles
@@ -20,8 +18,6 @@ from casfs.types import Digest
 
 BLOB_MODE = 0o400
 """Blobs are private to the store's owner and never written again (I2)."""
-
-HASH_CHUNK = 1 << 20
 
 FILE_ROOM = 4096
 """Bytes that a file takes on disk besides its content, at the most: the rest of its last block."""
@@ -340,20 +336,3 @@ def copy_range(source: int, target: int, length: int, offset: int = 0, target_of
         if copied == 0:
             raise OSError(errno.EIO, f"content ends after {offset + done} of {offset + length} bytes")
         done += copied
-
-
-def hash_descriptor(fd: int, size: int) -> Digest:
-    """BLAKE3-256 of the first `size` bytes of a descriptor, wherever its offset is. Blocks."""
-    hasher = blake3()
-    position = 0
-    while position < size:
-        chunk = os.pread(fd, min(HASH_CHUNK, size - position), position)
-        if not chunk:
-            raise OSError(errno.EIO, f"content ends after {position} of {size} bytes")
-        hasher.update(chunk)
-        position += len(chunk)
-    return Digest(hasher.digest())
-
-
-def hash_bytes(data: bytes | bytearray) -> Digest:
-    return Digest(blake3(data).digest())

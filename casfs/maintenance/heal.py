@@ -13,10 +13,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from blake3 import blake3
-
 from casfs.errors import FormatError, StoreNotFound
-from casfs.filestore.filestore import hash_descriptor
+from casfs.filestore.hashing import hash_descriptor, new_hasher
 from casfs.filestore.paths import BlobPaths
 from casfs.filestore.staging import StagedFile
 from casfs.maintenance.batch import transaction
@@ -225,7 +223,7 @@ class _Healing:
         filestore.claim(self._wanted[digest].size)
         staged = filestore.staging.create()
         try:
-            hasher, offset, size = blake3(), 0, self._wanted[digest].size
+            hasher, offset, size = new_hasher(), 0, self._wanted[digest].size
             while offset < size and (chunk := self._read(fd, path, min(CHUNK, size - offset), offset)):
                 hasher.update(chunk)
                 written = 0

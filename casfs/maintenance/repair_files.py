@@ -7,7 +7,8 @@ from __future__ import annotations
 import os
 import stat
 
-from casfs.filestore.filestore import BLOB_MODE, FileStore, hash_descriptor
+from casfs.filestore.filestore import BLOB_MODE, FileStore
+from casfs.filestore.hashing import hash_descriptor
 from casfs.maintenance.files import PRIVATE, BlobScan, FileFault, Tell, layout_faults
 from casfs.maintenance.problems import Kind
 from casfs.maintenance.repair_rows import RowRepair

@@ -16,14 +16,13 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
-from blake3 import blake3
-
+from casfs.filestore.hashing import new_hasher
 from casfs.filestore.paths import BlobPaths
 from casfs.maintenance.problems import Kind
 from casfs.namespace.damage import BlobToRead
 
 THREADS = max(1, min(4, os.cpu_count() or 1))
-"""BLAKE3 and read(2) release the GIL."""
+"""Hashing and read(2) release the GIL."""
 
 CHUNK = 1 << 20
 """Bytes read at a time."""
@@ -176,7 +175,7 @@ class Verifier:
         try:
             fd = os.open(self._paths.blob(blob.digest), READ_ONLY)
             try:
-                hasher, buffer = blake3(), memoryview(bytearray(CHUNK))
+                hasher, buffer = new_hasher(), memoryview(bytearray(CHUNK))
                 while count := os.readv(fd, [buffer]):
                     hasher.update(buffer[:count])
                 return hasher.digest() != blob.digest
@@ -191,7 +190,7 @@ class Verifier:
         """From the disk, as far as nobody has the file mapped: what the page cache has may be right where
         the disk is not. And what nobody else reads shall not take the place of what somebody does."""
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        hasher = blake3()
+        hasher = new_hasher()
         offset = 0
         while count := os.readv(fd, [buffer]):
             hasher.update(buffer[:count])

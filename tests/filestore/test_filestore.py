@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import threading
 from collections.abc import Iterator
@@ -13,12 +12,11 @@ from types import SimpleNamespace
 
 import pytest
 from blake3 import blake3
-from hypothesis import given
-from hypothesis import strategies as st
 
 from casfs.filestore import claims
 from casfs.filestore import filestore as module
-from casfs.filestore.filestore import FileStore, copy_range, hash_bytes, hash_descriptor
+from casfs.filestore.filestore import FileStore, copy_range
+from casfs.filestore.hashing import hash_bytes
 from casfs.filestore.staging import StagedFile
 from tests.faults import FaultyDurable
 
@@ -458,28 +456,7 @@ def test_room(filestore: FileStore, disk: Disk) -> None:
     assert (room.total, room.free, room.available) == (100 << 30, 50 << 30, 50 << 30)
 
 
-# Hashing and copying
-
-
-@given(content=st.binary(max_size=300), chunk=st.integers(1, 64))
-def test_every_way_of_hashing_agrees(content: bytes, chunk: int) -> None:
-    expected = blake3(content).digest()
-    assert hash_bytes(content) == hash_bytes(bytearray(content)) == expected
-    fd = os.memfd_create("test")
-    with pytest.MonkeyPatch.context() as patch, os.fdopen(fd, "r+b") as file:
-        patch.setattr(module, "HASH_CHUNK", chunk)
-        file.write(content)
-        file.flush()
-        assert hash_descriptor(file.fileno(), len(content)) == expected
-
-
-def test_hashing_more_than_there_is_ends_with_an_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"abc")
-    with (tmp_path / "file").open("rb") as file:
-        assert isinstance(file, io.BufferedIOBase)
-        with pytest.raises(OSError, match="3 of 4") as raised:
-            hash_descriptor(file.fileno(), 4)
-    assert raised.value.errno == errno.EIO
+# Copying
 
 
 def test_copy_range_copies_holes_as_data(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from casfs.filestore.filestore import hash_bytes
+from casfs.filestore.hashing import hash_bytes
 from casfs.fs.scheduler import run_inline
 from casfs.maintenance import collect_mounted, gc, pins
 from casfs.maintenance.collect_mounted import Collected

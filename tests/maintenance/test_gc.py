@@ -13,7 +13,7 @@ import pytest
 
 from casfs.errors import StoreLocked
 from casfs.filestore.durable import Durable
-from casfs.filestore.filestore import hash_bytes
+from casfs.filestore.hashing import hash_bytes
 from casfs.maintenance import batch, gc, offline, pins
 from casfs.maintenance.gc import Limits, Outcome
 from casfs.namespace.collecting import Collecting

@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import os
 
-from blake3 import blake3
-
+from casfs.filestore.hashing import new_hasher
 from casfs.fs.scheduler import Event, Scheduler
 from casfs.types import Digest
 
@@ -27,7 +26,7 @@ PIECE = 1 << 20
 
 
 class PrefixHash:
-    """BLAKE3 over the start of one staged file. Owned by the thread that runs the file system.
+    """The digest of the start of one staged file. Owned by the thread that runs the file system.
 
     `end`: the bytes before it are hashed, or a job has been told to: they must not change. `filled`: those
     before it were written without a gap. While a job runs, `_done` and the hasher belong to it.
@@ -36,7 +35,7 @@ class PrefixHash:
     __slots__ = ("_done", "_failed", "_finished", "_hasher", "end", "filled", "running")
 
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
-        self._hasher = blake3(data)
+        self._hasher = new_hasher(data)
         self._done = self.end = self.filled = len(data)
         self._failed = False
         self._finished: Event | None = None

@@ -6,7 +6,7 @@ import os
 import time
 
 from casfs.filestore.durable import NO_DESCRIPTOR
-from casfs.filestore.filestore import hash_bytes, hash_descriptor
+from casfs.filestore.hashing import hash_bytes, hash_descriptor
 from casfs.filestore.staging import StagedFile
 from casfs.fs.content.blobs import BlobFiles
 from casfs.fs.content.complaints import Complaints

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 from blake3 import blake3
 
-from casfs.filestore.filestore import hash_descriptor
+from casfs.filestore.hashing import hash_descriptor
 from casfs.fs.content import sealing
 from casfs.fs.content.content import Handle
 from casfs.fs.content.prefix import PrefixHash
