@@ -3,7 +3,7 @@
 STORE/
   casfs.toml            format version, digest algorithm, fan-out (this file)
   casfs.db  -wal -shm   the namespace (namespace/schema.sql)
-  blobs/ab/abcdef…      the filestore (filestore/paths.py); files 0400
+  blobs/ab/abcdef…      the filestore (filestore/local.py); files 0400
   staging/              files being written (filestore/staging.py)
   quarantine/           damaged files that fsck or scrub took out of the way; only there if they had to
   run/                  lock, turnstile, control socket: nothing in it outlives a reboot; and a little room
@@ -12,6 +12,7 @@ STORE/
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -23,15 +24,19 @@ from typing import Literal
 import msgspec
 
 from casfs.errors import FormatError, FormatTooNew, StoreExists, StoreLocked, StoreNotFound
+from casfs.filestore.directory import StoreDirectory
 from casfs.filestore.durable import Durable
 from casfs.filestore.filestore import FileStore
-from casfs.filestore.paths import FAN_OUTS
+from casfs.filestore.local import FAN_OUTS
 from casfs.filestore.spare import Spare
 from casfs.namespace import schema
 from casfs.namespace.namespace import Namespace
 
 FORMAT = 1
 """Version of what this file documents. A store of a newer one is refused."""
+
+CONFIG = "casfs.toml"
+DATABASE = "casfs.db"
 
 COLLECTOR_SECONDS = 10.0
 COLLECTOR_POLL = 0.02
@@ -168,11 +173,12 @@ class Store:
         self.spare = make_way(self.path, alone=not readonly and not shared)
         os.makedirs(f"{self.path}/run", mode=0o700, exist_ok=True) if not readonly else None
         self._lock = Lock(f"{self.path}/run/lock")
-        if not readonly and not shared:
-            self._take_lock()
         self.turnstile: Turnstile | None = None
+        self.directory = StoreDirectory(self.path, durable)
         try:
-            self.filestore = FileStore(self.path, self.config.fan_out, durable)
+            if not readonly and not shared:
+                self._take_lock()
+            self.filestore = FileStore(self.directory, self.config.fan_out)
             if not readonly:
                 self.turnstile = Turnstile(f"{self.path}/run/turnstile")
             self.namespace = self._open_namespace()
@@ -180,6 +186,7 @@ class Store:
             if self.turnstile is not None:
                 self.turnstile.close()
             self._lock.release()
+            self.directory.close()
             raise
 
     def _take_lock(self) -> None:
@@ -212,14 +219,15 @@ class Store:
         if self.turnstile is not None:
             self.turnstile.close()
         self._lock.release()
+        self.directory.close()
 
 
 def config_path(store: str) -> str:
-    return f"{store}/casfs.toml"
+    return f"{store}/{CONFIG}"
 
 
 def database_path(store: str) -> str:
-    return f"{store}/casfs.db"
+    return f"{store}/{DATABASE}"
 
 
 def make_way(store: str, *, alone: bool = False) -> Spare:
@@ -301,7 +309,16 @@ def create_store(path: str, *, fan_out: int = 2) -> None:
         raise StoreExists(f"{path} is not empty", hint="name a new or an empty directory")
     os.chmod(path, 0o700)
     durable = Durable()
-    FileStore(path, fan_out, durable).create()
+    with contextlib.closing(StoreDirectory(path, durable)) as directory:
+        _fill(directory, fan_out)
+        durable.fsync_path(os.path.dirname(path))
+    Spare(path).hold()
+
+
+def _fill(directory: StoreDirectory, fan_out: int) -> None:
+    """Make everything that a store has; it is one when this returns."""
+    path, durable = directory.path, directory.durable
+    FileStore(directory, fan_out).create()
     os.mkdir(f"{path}/run", 0o700)
     for name in ("lock", "turnstile", "gc.lock", "gcd.lock", "scrub.lock"):
         os.close(os.open(f"{path}/run/{name}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -310,17 +327,14 @@ def create_store(path: str, *, fan_out: int = 2) -> None:
         "# A casfs store. Written once by `casfs init`; do not edit.\n"
         f'format = {FORMAT}\ndigest = "blake3"\nfan_out = {fan_out}\n'
     )
-    temporary = f"{config_path(path)}.new"
-    fd = durable.create(temporary, 0o600)
+    fd = directory.create(f"{CONFIG}.new", 0o600)
     try:
         durable.write_whole(fd, text.encode())
         durable.fdatasync(fd)
     finally:
         os.close(fd)
-    durable.rename(temporary, config_path(path))
-    durable.fsync_path(path)
-    durable.fsync_path(os.path.dirname(path))
-    Spare(path).hold()
+    directory.rename(f"{CONFIG}.new", CONFIG)
+    directory.sync(".")
 
 
 def _command_line() -> str:

@@ -10,6 +10,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 0x01, 0x02, 0x10
 """FALLOC_FL_* of linux/falloc.h."""
 
+AT_FDCWD = -100
+"""The `dir_fd` of paths that begin in the working directory, linux/fcntl.h."""
+
 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     """fallocate(2). Raises OSError."""
@@ -35,15 +38,14 @@ class _Handle(ctypes.Structure):
     _fields_ = (("size", ctypes.c_uint), ("type", ctypes.c_int), ("bytes", ctypes.c_ubyte * 128))
 
 
-_AT_FDCWD = -100
+_AT_EMPTY_PATH = 0x1000
 
 
-def file_handle(path: str) -> bytes | None:
-    """What stands for a file, whatever becomes of its name, and does not hold it: name_to_handle_at(2). None
-    where the file system has no such thing."""
+def file_handle(fd: int) -> bytes | None:
+    """What stands for the file of a descriptor, whatever becomes of its name, and does not hold it:
+    name_to_handle_at(2). None where the file system has no such thing."""
     handle, mount = _Handle(size=128), ctypes.c_int()
-    name = os.fsencode(path)
-    if _libc.name_to_handle_at(_AT_FDCWD, name, ctypes.byref(handle), ctypes.byref(mount), 0):
+    if _libc.name_to_handle_at(fd, b"", ctypes.byref(handle), ctypes.byref(mount), _AT_EMPTY_PATH):
         return None
     return bytes(handle)
 

@@ -18,6 +18,11 @@ from tests.images import copy_file, copy_store
 Watch = Callable[[int, str], None]
 
 
+def located(path: str, dir_fd: int | None) -> Path:
+    """What a call of the seam was about."""
+    return Path(path) if dir_fd is None else Path(os.readlink(f"/proc/self/fd/{dir_fd}"), path)
+
+
 class FaultyDurable(Durable):
     """Numbers the calls of the seam from 0; `before` and `after` see each, and `before` may raise.
 
@@ -29,11 +34,11 @@ class FaultyDurable(Durable):
         self.before: Watch = lambda number, name: None
         self.after: Watch = lambda number, name: None
 
-    def _call(self, name: str, function: Callable[..., Any], *args: Any) -> Any:
+    def _call(self, name: str, function: Callable[..., Any], *args: Any, **more: Any) -> Any:
         number = len(self.calls)
         self.calls.append(name)
         self.before(number, name)
-        result = function(*args)
+        result = function(*args, **more)
         self.after(number, name)
         return result
 
@@ -42,29 +47,29 @@ class FaultyDurable(Durable):
             method = getattr(namespace, name)
             setattr(namespace, name, lambda *args, n=name, m=method: self._call(n, m, *args))
 
-    def create(self, path: str, mode: int) -> int:
-        return int(self._call("create", super().create, path, mode))
+    def create(self, path: str, mode: int, *, dir_fd: int | None = None) -> int:
+        return int(self._call("create", super().create, path, mode, dir_fd=dir_fd))
 
     def write_whole(self, fd: int, data: bytes | bytearray) -> None:
         self._call("write_whole", super().write_whole, fd, data)
 
-    def rename(self, source: str, target: str) -> None:
-        self._call("rename", super().rename, source, target)
+    def rename(self, source: str, target: str, *, dir_fd: int | None = None) -> None:
+        self._call("rename", super().rename, source, target, dir_fd=dir_fd)
 
-    def link(self, source: str, target: str) -> None:
-        self._call("link", super().link, source, target)
+    def link(self, source: str, target: str, *, dir_fd: int | None = None) -> None:
+        self._call("link", super().link, source, target, dir_fd=dir_fd)
 
-    def unlink(self, path: str) -> None:
-        self._call("unlink", super().unlink, path)
+    def unlink(self, path: str, *, dir_fd: int | None = None) -> None:
+        self._call("unlink", super().unlink, path, dir_fd=dir_fd)
 
     def fdatasync(self, fd: int) -> None:
         self._call("fdatasync", super().fdatasync, fd)
 
-    def fsync_path(self, path: str) -> None:
-        self._call("fsync_path", super().fsync_path, path)
+    def fsync_path(self, path: str, *, dir_fd: int | None = None) -> None:
+        self._call("fsync_path", super().fsync_path, path, dir_fd=dir_fd)
 
-    def syncfs(self, path: str) -> None:
-        self._call("syncfs", super().syncfs, path)
+    def syncfs(self, fd: int) -> None:
+        self._call("syncfs", super().syncfs, fd)
 
 
 class PowerLoss(FaultyDurable):
@@ -87,8 +92,8 @@ class PowerLoss(FaultyDurable):
 
     # What is sure
 
-    def create(self, path: str, mode: int) -> int:
-        fd = super().create(path, mode)
+    def create(self, path: str, mode: int, *, dir_fd: int | None = None) -> int:
+        fd = super().create(path, mode, dir_fd=dir_fd)
         ino = os.fstat(fd).st_ino
         self._generation[ino] = self._generation.get(ino, 0) + 1
         return fd
@@ -97,15 +102,16 @@ class PowerLoss(FaultyDurable):
         super().fdatasync(fd)
         self._sync_file(f"/proc/self/fd/{fd}")
 
-    def fsync_path(self, path: str) -> None:
-        super().fsync_path(path)
-        if os.path.isdir(path):
-            self._sync_folder(Path(path))
+    def fsync_path(self, path: str, *, dir_fd: int | None = None) -> None:
+        super().fsync_path(path, dir_fd=dir_fd)
+        place = located(path, dir_fd)
+        if place.is_dir():
+            self._sync_folder(place)
         else:
-            self._sync_file(path)
+            self._sync_file(place)
 
-    def syncfs(self, path: str) -> None:
-        super().syncfs(path)
+    def syncfs(self, fd: int) -> None:
+        super().syncfs(fd)
         self._sync_everything()
 
     def watch(self, namespace: Namespace) -> None:

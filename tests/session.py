@@ -73,7 +73,7 @@ class Session:
     @property
     def blobs(self) -> int:
         """Blob files there are."""
-        return len(list(self.store.filestore.enumerate()))
+        return len(list((self.path / "blobs").glob("*/*")))
 
     @property
     def staged(self) -> int:

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 # units that stand in one line here do not import each other.
 FLOORS = (
     ("errors", "types", "syscalls"),
+    ("space",),
     ("filestore", "namespace"),
     ("store",),
     ("fs",),
@@ -53,6 +54,7 @@ ONE_OWNER = {
 # And what only one module may name.
 ONLY_IN_MODULE = {
     "blake3": "casfs.filestore.hashing",
+    "casfs.filestore.paths": "casfs.filestore.local",
 }
 # $NOTIFY_SOCKET is how systemd speaks to a service, not a setting of ours.
 READS_ENVIRONMENT = {"casfs.service.notify"}
@@ -64,6 +66,7 @@ SQL = re.compile(
     r"\s*(SELECT|INSERT|REPLACE|UPDATE|DELETE FROM|CREATE (TABLE|INDEX|TRIGGER|VIEW)|DROP|ALTER TABLE|PRAGMA"
     r"|BEGIN (IMMEDIATE|EXCLUSIVE|DEFERRED)|SAVEPOINT|ROLLBACK|COMMIT)\b"
 )
+STORE_PATH = re.compile(r"(^|/)(blobs|staging)/|/(blobs|staging)$")
 
 
 def modules(root: Path) -> Iterator[tuple[str, str, Path, ast.Module]]:
@@ -179,6 +182,16 @@ def stray_sql(root: Path) -> list[str]:
     ]
 
 
+def stray_paths(root: Path) -> list[str]:
+    return [
+        f"{name}:{text.lineno} makes a path to a blob or a staged file, which belongs in filestore"
+        for unit, name, _, tree in modules(root)
+        if unit != "filestore"
+        for text in texts(tree)
+        if STORE_PATH.search(text.value)
+    ]
+
+
 def environment_reads(root: Path) -> list[str]:
     return [
         f"{name}:{node.lineno} reads the environment, which only config may"
@@ -212,6 +225,7 @@ RULES = (
     inheritance,
     wrong_files,
     stray_sql,
+    stray_paths,
     environment_reads,
 )
 
@@ -241,12 +255,20 @@ def test_the_package_keeps(rule):
             "def f():\n    from blake3 import blake3",
             "only casfs.filestore.hashing",
         ),
+        (
+            named_elsewhere,
+            "maintenance/a.py",
+            "from casfs.filestore import paths",
+            "only casfs.filestore.local",
+        ),
         (wrong_files, "fs/utils.py", "", "says nothing"),
         (wrong_files, "fs/common/__init__.py", "", "says nothing"),
         (wrong_files, "attic.py", "", "no floor"),
         (wrong_files, "fs/long.py", "x = 1\n" * 501, "501 lines"),
         (stray_sql, "fs/a.py", "run('SELECT 1')", "a:1 holds SQL"),
         (stray_sql, "fs/a.py", "run(f'''\n  INSERT INTO t VALUES ({x})''')", "holds SQL"),
+        (stray_paths, "fs/a.py", "open(f'{store}/blobs/ab/{name}')", "a:1 makes a path"),
+        (stray_paths, "store.py", "x = root + '/staging'", "belongs in filestore"),
         (environment_reads, "fs/a.py", "import os\nos.environ['HOME']", "a:2 reads"),
         (other_owners, "fs/a.py", "def f(self):\n    self._dentries.insert(1)", "a:2 uses _dentries.insert"),
         (other_owners, "fuse/a.py", "run(pyfuse3.invalidate_inode, 1)", "casfs.fuse.caches"),

@@ -35,9 +35,9 @@ def golden(store_path: Path, version: int) -> Path:
         database.executescript((GOLDEN / f"version{version}.sql").read_text())
         database.execute("PRAGMA journal_mode = WAL").fetchall()
     (store_path / "casfs.db").chmod(0o600)
-    paths = BlobPaths(str(store_path / "blobs"), read_config(str(store_path)).fan_out)
+    paths = BlobPaths(read_config(str(store_path)).fan_out)
     for content in CONTENTS:
-        blob = Path(paths.blob(blake3(content).digest()))
+        blob = store_path / paths.blob(blake3(content).digest())
         blob.write_bytes(content)
         blob.chmod(0o400)
     return store_path

@@ -2,6 +2,8 @@
 
 Fault injection replaces a `Durable` by one that stops at the n-th call; nothing else in the product
 calls fsync, rename or unlink on the store's files.
+
+`dir_fd`: where paths that are not absolute begin, as for the functions of `os`; both, where there are two.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Sequence
 
 from casfs.syscalls import syncfs
 
@@ -23,9 +26,10 @@ RETRY_SECONDS = 0.05
 class Durable:
     """The real thing. Each method raises OSError as its system call does."""
 
-    def create(self, path: str, mode: int) -> int:
+    def create(self, path: str, mode: int, *, dir_fd: int | None = None) -> int:
         """A new file open read-write; it must not exist."""
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(path, flags, mode, dir_fd=dir_fd)
 
     def write_whole(self, fd: int, data: bytes | bytearray) -> None:
         """All of `data` from the start of the file, or OSError: write(2) stops short on a full disk."""
@@ -33,7 +37,9 @@ class Durable:
         while written < len(data):
             written += os.pwrite(fd, memoryview(data)[written:], written)
 
-    def write_files(self, files: list[tuple[str, bytes | bytearray, int]]) -> None:
+    def write_files(
+        self, files: Sequence[tuple[str, bytes | bytearray, int]], *, dir_fd: int | None = None
+    ) -> None:
         """Make a file of each (path, content, mode), in their order; one that is there is replaced.
 
         Raises OSError for the first that cannot be written whole. That one is removed again; those before
@@ -41,53 +47,50 @@ class Durable:
         """
         for path, data, mode in files:
             try:
-                fd = self.create(path, mode)
+                fd = self.create(path, mode, dir_fd=dir_fd)
             except FileExistsError:
-                self.unlink(path)
-                fd = self.create(path, mode)
+                self.unlink(path, dir_fd=dir_fd)
+                fd = self.create(path, mode, dir_fd=dir_fd)
             try:
                 self.write_whole(fd, data)
             except OSError:
-                self.unlink(path)
+                self.unlink(path, dir_fd=dir_fd)
                 raise
             finally:
                 os.close(fd)
 
-    def rename(self, source: str, target: str) -> None:
-        os.rename(source, target)
+    def rename(self, source: str, target: str, *, dir_fd: int | None = None) -> None:
+        os.rename(source, target, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
 
-    def link(self, source: str, target: str) -> None:
-        os.link(source, target)
+    def link(self, source: str, target: str, *, dir_fd: int | None = None) -> None:
+        os.link(source, target, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
 
-    def unlink(self, path: str) -> None:
-        os.unlink(path)
+    def unlink(self, path: str, *, dir_fd: int | None = None) -> None:
+        os.unlink(path, dir_fd=dir_fd)
 
     def fdatasync(self, fd: int) -> None:
         os.fdatasync(fd)
 
-    def fsync_path(self, path: str) -> None:
+    def fsync_path(self, path: str, *, dir_fd: int | None = None) -> None:
         """fsync(2) of the file or directory at `path`. Blocks."""
-        fd = _open_patiently(path, os.O_NOFOLLOW)
+        fd = _open_patiently(path, dir_fd)
         try:
             os.fsync(fd)
         finally:
             os.close(fd)
 
-    def syncfs(self, path: str) -> None:
-        """syncfs(2) of the file system that holds `path`. Blocks."""
-        fd = _open_patiently(path, os.O_DIRECTORY)
-        try:
-            syncfs(fd)
-        finally:
-            os.close(fd)
+    def syncfs(self, fd: int) -> None:
+        """syncfs(2) of the file system of a descriptor, which tells of write errors since that was opened.
+        Blocks."""
+        syncfs(fd)
 
 
-def _open_patiently(path: str, flags: int) -> int:
+def _open_patiently(path: str, dir_fd: int | None) -> int:
     """open(2) for reading that waits out a want of descriptors: what is to be synced is written already."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=dir_fd)
         except OSError as error:
             if error.errno not in NO_DESCRIPTOR or time.monotonic() > deadline:
                 raise

@@ -1,108 +1,103 @@
-"""Publishing, opening and enumerating blobs."""
+"""The filestore of a store: publishing blobs, opening them, removing them."""
 
 from __future__ import annotations
 
 import errno
 import os
-import threading
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
 
-from casfs.filestore.claims import Claims, Left
+from casfs.filestore.condemned import Condemned
+from casfs.filestore.directory import StoreDirectory
 from casfs.filestore.durable import Durable
 from casfs.filestore.held import HeldFiles
-from casfs.filestore.paths import BlobPaths
+from casfs.filestore.local import BLOB_MODE, LocalBlobs
+from casfs.filestore.pending import Pending
 from casfs.filestore.staging import StagedFile, Staging
-from casfs.types import Digest
-
-BLOB_MODE = 0o400
-"""Blobs are private to the store's owner and never written again (I2)."""
-
-FILE_ROOM = 4096
-"""Bytes that a file takes on disk besides its content, at the most: the rest of its last block."""
-
-PENDING_LIMIT = 64 << 20
-"""Bytes of accepted blobs that may wait in memory to be written; beyond it they are written at once."""
-
-PENDING_COUNT = 20_000
-"""And so many blobs: each is a directory entry and an inode that the next commit has to make."""
-
-WRITE_BATCH = 64
-"""Pending blobs written in one go, some 4 ms: so long a reader of one of them may have to wait."""
+from casfs.space import Space
 
 
-@dataclass(frozen=True, slots=True)
-class BlobFile:
-    """A file found under `blobs/`; `digest` is None when its name is not one."""
+class FileStore:
+    """What lies in a store besides its rows, made of parts:
 
-    path: str
-    digest: Digest | None
-    size: int
+    `blobs`, the place where they are; `staging`; the buffer of those that were accepted; those that are
+    condemned; `held`, removed files that still take room; and `space`, which the database shares. Every
+    method may be called from any thread, except those of `staging` and `space`, and what is asked of `space`
+    here.
+    """
 
+    def __init__(self, directory: StoreDirectory, fan_out: int) -> None:
+        self.directory = directory
+        self.blobs = LocalBlobs(directory, fan_out)
+        self.staging = Staging(directory)
+        self.held = HeldFiles(directory, self.blobs.open)
+        self._pending = Pending(self.blobs.publish_bytes)
+        self._condemned = Condemned(self._remove)
+        self.space = Space(directory.statvfs, self._pending.room)
 
-class FileStore(Claims):
-    """The blobs below `root`. Every method may be called from any thread, except those of `staging` and
-    `Claims`."""
-
-    def __init__(self, root: str, fan_out: int, durable: Durable | None = None) -> None:
-        super().__init__(root)
-        self.durable = durable or Durable()
-        self.paths = BlobPaths(f"{root}/blobs", fan_out)
-        self.staging = Staging(f"{root}/staging", self.durable)
-        self._pending: dict[bytes, bytes | bytearray] = {}
-        self._pending_room = 0
-        self._writing: set[bytes] = set()
-        self._written = threading.Condition(threading.Lock())
-        self._condemned: set[bytes] = set()
-        self._condemning = threading.Lock()
-        self.held = HeldFiles(self.paths.root)
+    @property
+    def durable(self) -> Durable:
+        """The seam that all files of the store go through."""
+        return self.directory.durable
 
     def create(self) -> None:
         """Make the folders of a new store, durable."""
-        os.mkdir(self.paths.root, 0o700)
-        os.mkdir(self.staging.root, 0o700)
-        for shard in self.paths.shards():
-            os.mkdir(shard, 0o700)
-        self.durable.fsync_path(self.paths.root)
-        self.durable.fsync_path(self.root)
+        self.staging.make_folder()
+        self.blobs.create()
 
     def has(self, digest: bytes, size: int) -> bool:
         """Is there a file of that size for the digest, or will there be? Does not read it."""
-        pending = self._pending.get(digest)
-        if pending is not None:
-            return len(pending) == size
-        try:
-            return os.stat(self.paths.blob(digest), follow_symlinks=False).st_size == size
-        except FileNotFoundError:
-            return False
+        data = self._pending.get(digest)
+        return (self.blobs.size(digest) if data is None else len(data)) == size
+
+    # Room for what is going to be published, and for its rows: as the methods of `space`
+
+    @property
+    def promised(self) -> int:
+        return self.space.promised
+
+    def claim(self, size: int, files: int = 0) -> None:
+        self.space.claim(size, files)
+
+    def claim_some(self, size: int) -> int:
+        return self.space.claim_some(size)
+
+    def promise(self, size: int, files: int = 0) -> None:
+        self.space.promise(size, files)
+
+    def claim_rows(self, size: int) -> None:
+        self.space.claim_rows(size)
+
+    def rows_committed(self) -> None:
+        self.space.rows_committed()
+
+    def rows_refused(self) -> None:
+        self.space.rows_refused()
+
+    @property
+    def rows_are_many(self) -> bool:
+        return self.space.rows_are_many
+
+    def log_room(self) -> int:
+        return self.space.log_room()
 
     # Publishing
 
     def publish_bytes(self, digest: bytes, data: bytes | bytearray) -> None:
         """Write `data`, whole, under its digest. Not durable before `sync_each`.
 
-        Written where it stays: a rename would cost as much again, and until its row is committed, which
-        is after it is durable (I1), a blob file is nobody's anyhow. For the same reason a file that is
-        there already is not trusted but replaced: it may be the torn rest of a crash.
+        A file that is there already is not trusted but replaced: it may be the torn rest of a crash.
         """
-        self.durable.write_files([(self.paths.blob(digest), data, BLOB_MODE)])
+        self.blobs.publish_bytes({digest: data})
 
     def accept(self, digest: bytes, data: bytes | bytearray) -> None:
-        """Take a blob whose file is made later, by `write_pending` or the first `open`: a file costs more
-        than all else about a small blob. `data` must not be changed any more."""
-        with self._written:
-            self._pending[digest] = data
-            self._pending_room += len(data) + FILE_ROOM
-
-    @property
-    def waiting(self) -> Left:
-        return Left(self._pending_room, len(self._pending))
+        """Take a blob whose file is made later, by `write_pending` or the first `open`. `data` must not be
+        changed any more."""
+        self._pending.accept(digest, data)
 
     @property
     def pending_are_many(self) -> bool:
         """Should blobs be published at once instead of being accepted, for what they take of memory?"""
-        return len(self._pending) >= PENDING_COUNT or self._pending_room >= PENDING_LIMIT
+        return self._pending.are_many
 
     def is_pending(self, digest: bytes) -> bool:
         """Was the blob accepted and not yet written?"""
@@ -122,37 +117,11 @@ class FileStore(Claims):
 
         Raises OSError; what was not written, and maybe some that was, is pending as before.
         """
-        for start in range(0, len(digests), WRITE_BATCH):
-            with self._taken(digests[start : start + WRITE_BATCH]) as blobs:
-                self.durable.write_files(
-                    [(self.paths.blob(digest), data, BLOB_MODE) for digest, data in blobs.items()]
-                )
+        self._pending.write(digests)
 
     def forget(self, digest: bytes) -> None:
         """Nobody wants a pending blob any more: it is not written."""
-        with self._taken([digest]):
-            pass
-
-    @contextmanager
-    def _taken(self, digests: list[bytes]) -> Iterator[dict[bytes, bytes | bytearray]]:
-        """Those of the blobs that are pending; no other thread writes them meanwhile.
-
-        Left without an exception, they are pending no more.
-        """
-        with self._written:
-            self._written.wait_for(lambda: self._writing.isdisjoint(digests))
-            blobs = {digest: self._pending[digest] for digest in digests if digest in self._pending}
-            self._writing.update(digests)
-        done: Iterable[bytes] = ()
-        try:
-            yield blobs
-            done = blobs
-        finally:
-            with self._written:
-                for digest in done:
-                    self._pending_room -= len(self._pending.pop(digest)) + FILE_ROOM
-                self._writing.difference_update(digests)
-                self._written.notify_all()
+        self._pending.forget(digest)
 
     def publish_staged(self, digest: bytes, staged: StagedFile, *, keep_name: bool) -> None:
         """Make a staged file that was lent to nobody the blob of its digest and close it. Not durable before
@@ -162,69 +131,40 @@ class FileStore(Claims):
         the caller removes it then.
         """
         assert not staged.is_lent, "who has mapped it could write to the blob (I2)"
-        source, target = self.staging.path(staged.name), self.paths.blob(digest)
-        os.fchmod(staged.fd, BLOB_MODE)
-        with self._taken([digest]):
-            if keep_name:
-                try:
-                    self.durable.link(source, target)
-                except FileExistsError:
-                    self.durable.unlink(target)
-                    self.durable.link(source, target)
-            else:
-                self.durable.rename(source, target)
+        with self._pending.taken([digest]):
+            self.blobs.publish_file(digest, staged, keep=keep_name)
         os.close(staged.fd)
 
     # Removing
 
     def remove(self, digest: bytes) -> None:
-        """Unlink the file of a blob. Raises OSError, FileNotFoundError when there is none."""
-        self.durable.unlink(self.paths.blob(digest))
+        """Remove a blob's file. Raises OSError, FileNotFoundError when there is none."""
+        self.blobs.remove(digest)
 
     def condemn(self, digests: Iterable[bytes]) -> None:
         """Note blobs whose rows are being deleted, so that `remove_condemned` may take their files then."""
-        with self._condemning:
-            self._condemned.update(digests)
+        self._condemned.add(digests)
 
     def spare(self, digest: bytes) -> bool:
         """Leave the file, if it was condemned, to who has that content again; False when it has gone, or was
         never condemned. Waits while it is being unlinked."""
-        if digest not in self._condemned:
-            return False
-        with self._condemning:
-            if digest not in self._condemned:
-                return False
-            self._condemned.discard(digest)
-            return True
+        return self._condemned.spare(digest)
 
     def remove_condemned(self, digest: bytes, size: int) -> bool:
         """As `remove`, if the blob, of `size` bytes, is condemned; it is not any more then. False when it was
         spared."""
-        with self._condemning:
-            if digest not in self._condemned:
-                return False
-            try:
-                self.held.will_remove(self.paths.blob(digest), size)
-                self.remove(digest)
-            finally:
-                self._condemned.discard(digest)
-        return True
+        return self._condemned.remove(digest, size)
 
     def remove_all_condemned(self) -> None:
         """At the end, once their rows are gone for good: the files of batches that were cut off. Blocks.
 
         Raises OSError for the first that cannot be removed; the others are all the same.
         """
-        failed: list[OSError] = []
-        for digest in list(self._condemned):
-            try:
-                self.remove_condemned(digest, 0)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                failed.append(error)
-        if failed:
-            raise failed[0]
+        self._condemned.remove_all()
+
+    def _remove(self, digest: bytes, size: int) -> None:
+        self.held.will_remove(digest, size)
+        self.remove(digest)
 
     # Using what is there
 
@@ -235,32 +175,29 @@ class FileStore(Claims):
         """
         if digest in self._pending:
             try:
-                self.write_pending([digest])
+                self._pending.write([digest])
             except OSError:
                 data = self._pending.get(digest)
                 if data is not None:
                     return open_copy(data)
         try:
-            return os.open(self.paths.blob(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            return self.blobs.open(digest)
         except FileNotFoundError:
             raise OSError(errno.EIO, f"blob {digest.hex()} is missing from the filestore") from None
 
     def sync_all(self) -> None:
         """Make many published blobs durable at once, by syncfs(2). Blocks, for as long as all dirty
         data of that file system takes, other programs' included."""
-        self.durable.syncfs(self.paths.root)
+        self.blobs.sync_all()
 
     def sync_each(self, digests: Collection[bytes], staged: Collection[str] = ()) -> None:
         """Make published blobs durable, their bytes and their names (I1), and staged files, of which one that
         is gone already is no error. Blocks."""
-        for digest in digests:
-            self.durable.fsync_path(self.paths.blob(digest))
-        for name in staged:
-            with suppress(FileNotFoundError):
-                self.durable.fsync_path(self.staging.path(name))
-        folders = {self.paths.shard(digest) for digest in digests}
-        for folder in sorted(folders | ({self.staging.root} if staged else set())):
-            self.durable.fsync_path(folder)
+        self.blobs.sync_bytes(digests)
+        self.staging.sync(staged)
+        self.blobs.sync_names(digests)
+        if staged:
+            self.staging.sync_names()
 
     def copy_to(self, digest: bytes, staged: StagedFile, length: int) -> None:
         """Copy the first `length` bytes of a blob into an empty staged file, in the kernel. Blocks."""
@@ -277,18 +214,18 @@ class FileStore(Claims):
         come back to a blob with another content (I2). Raises OSError; then the blob is as it was, or, when
         `fresh` is closed (fd -1), is the copy, and maybe not durable.
         """
-        path, name = self.paths.blob(digest), Staging.new_name(lent=True)
+        name = Staging.new_name(lent=True)
         self.copy_to(digest, fresh, size)
         os.fchmod(fresh.fd, BLOB_MODE)
         self.durable.fdatasync(fresh.fd)
-        self.durable.link(path, self.staging.path(name))
+        self.blobs.link(digest, self.staging.name(name))
         try:
             lent = self.staging.reopen(name)
             try:
-                self.durable.rename(self.staging.path(fresh.name), path)
+                self.blobs.publish_file(digest, fresh, keep=False)
                 os.close(fresh.fd)
                 fresh.fd = -1
-                self.durable.fsync_path(self.paths.shard(digest))
+                self.blobs.sync_names([digest])
             except OSError:
                 os.close(lent.fd)
                 raise
@@ -300,18 +237,6 @@ class FileStore(Claims):
     def copy_lent(self, lent: StagedFile, fresh: StagedFile, size: int) -> None:
         """Copy a staged file that programs may have mapped into an empty one, which nobody can. Blocks."""
         copy_range(lent.fd, fresh.fd, size)
-
-    def enumerate(self) -> Iterator[BlobFile]:
-        """Every file below `blobs/`, shard by shard, in order of the shards."""
-        for shard in self.paths.shards():
-            try:
-                entries = os.scandir(shard)
-            except FileNotFoundError:
-                continue
-            with entries:
-                for entry in entries:
-                    size = entry.stat(follow_symlinks=False).st_size
-                    yield BlobFile(entry.path, self.paths.digest_of(entry.path), size)
 
 
 def open_copy(data: bytes | bytearray) -> int:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 
+from casfs.filestore.directory import StoreDirectory
 from casfs.filestore.lease import others_have_open
 from casfs.syscalls import file_handle, has_file
 
@@ -18,23 +20,24 @@ SMALLEST = 128 << 10
 
 
 class HeldFiles:
-    """Removed files of one file system that somebody holds. From any thread."""
+    """Removed blobs that somebody holds; `open_blob` gives a descriptor of one. From any thread."""
 
-    def __init__(self, root: str) -> None:
-        self._root = root
+    def __init__(self, directory: StoreDirectory, open_blob: Callable[[bytes], int]) -> None:
+        self._directory = directory
+        self._open = open_blob
         self._lock = threading.Lock()
         self._files: dict[bytes, int] = {}
 
-    def will_remove(self, path: str, size: int) -> None:
-        """Look at a file of `size` bytes that is going to be removed."""
+    def will_remove(self, digest: bytes, size: int) -> None:
+        """Look at the file of a blob of `size` bytes that is going to be removed."""
         if size < SMALLEST:
             return
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            fd = self._open(digest)
         except OSError:
             return  # it is gone, or removing it fails as well
         try:
-            handle = file_handle(path) if others_have_open(fd) else None
+            handle = file_handle(fd) if others_have_open(fd) else None
         finally:
             os.close(fd)
         if handle is not None:
@@ -45,10 +48,6 @@ class HeldFiles:
         """Files that are still held, and their bytes."""
         with self._lock:
             if self._files:
-                root = os.open(self._root, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
-                try:
-                    held = {handle: size for handle, size in self._files.items() if has_file(root, handle)}
-                finally:
-                    os.close(root)
-                self._files = held
+                root = self._directory.fd
+                self._files = {handle: size for handle, size in self._files.items() if has_file(root, handle)}
             return len(self._files), sum(self._files.values())

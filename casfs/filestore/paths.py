@@ -1,41 +1,43 @@
-"""The one mapping digest <-> path: `blobs/<fan-out hex characters>/<64 hex characters>`."""
+"""The one mapping digest <-> path below STORE: `blobs/<fan-out hex characters>/<64 hex characters>`."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 
 from casfs.types import DIGEST_SIZE, Digest
 
-FAN_OUTS = (1, 2, 3)
-"""Accepted numbers of hex characters in a shard directory's name: 16, 256 or 4096 directories."""
+ROOT = "blobs"
 
 _BLOB_NAME = re.compile(rf"[0-9a-f]{{{2 * DIGEST_SIZE}}}")
 
 
 class BlobPaths:
-    """Where the blob of a digest lies below `root` (absolute path of `blobs/`)."""
+    """Where the blob of a digest lies. A *prefix* is what the digests in one shard directory begin with."""
 
-    def __init__(self, root: str, fan_out: int) -> None:
-        self.root = root
+    def __init__(self, fan_out: int) -> None:
         self.fan_out = fan_out
 
     def blob(self, digest: bytes) -> str:
         name = digest.hex()
-        return f"{self.root}/{name[: self.fan_out]}/{name}"
+        return f"blobs/{name[: self.fan_out]}/{name}"
 
-    def shard(self, digest: bytes) -> str:
-        return f"{self.root}/{digest.hex()[: self.fan_out]}"
+    def shard(self, prefix: str) -> str:
+        return f"{ROOT}/{prefix}"
 
-    def shards(self) -> Iterator[str]:
-        """Every shard directory, whether it exists or not, in order."""
+    def shard_of(self, digest: bytes) -> str:
+        return f"{ROOT}/{digest.hex()[: self.fan_out]}"
+
+    def prefixes(self) -> Iterator[str]:
+        """One for each shard directory, whether it exists or not, in order."""
         for number in range(16**self.fan_out):
-            yield f"{self.root}/{number:0{self.fan_out}x}"
+            yield f"{number:0{self.fan_out}x}"
 
-    def digest_of(self, path: str) -> Digest | None:
-        """The digest a file at `path` stands for; None for a name or a place no blob has."""
-        shard, name = os.path.split(path)
-        if not _BLOB_NAME.fullmatch(name) or os.path.basename(shard) != name[: self.fan_out]:
-            return None
-        return Digest(bytes.fromhex(name))
+    def digest_of(self, prefix: str, name: str) -> Digest | None:
+        """The digest a file in a shard directory stands for; None for a name or a place no blob has."""
+        return digest_of_name(name) if name[: self.fan_out] == prefix else None
+
+
+def digest_of_name(name: str) -> Digest | None:
+    """The digest whose text form `name` is."""
+    return Digest(bytes.fromhex(name)) if _BLOB_NAME.fullmatch(name) else None

@@ -12,13 +12,18 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
-from casfs.filestore.durable import Durable
+from casfs.filestore.directory import READ, StoreDirectory
 from casfs.filestore.lease import others_may_write
+
+FOLDER = "staging"
 
 POOL_SIZE = 32
 """Emptied staged files kept for the next writer: ext4 reuses freed inodes slowly, a truncate is cheap."""
 
+READ_WRITE = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
 LENT = "-lent"
 """End of the name of a staged file that programs may have mapped."""
@@ -34,6 +39,11 @@ class StagedFile:
         self.fd = fd
 
     @property
+    def path(self) -> str:
+        """Where it is, below STORE."""
+        return f"{FOLDER}/{self.name}"
+
+    @property
     def is_lent(self) -> bool:
         """May a program have mapped it, and write to it?"""
         return self.name.endswith(LENT)
@@ -42,23 +52,32 @@ class StagedFile:
 class Staging:
     """The folder of staged files. Used from the thread that owns the namespace only."""
 
-    def __init__(self, root: str, durable: Durable) -> None:
-        self.root = root
-        self._durable = durable
+    def __init__(self, directory: StoreDirectory) -> None:
+        self.root = f"{directory.path}/{FOLDER}"
+        self._directory = directory
         self._pool: list[StagedFile] = []
 
-    def path(self, name: str) -> str:
-        """Raises OSError EIO for a name no staged file has: rows may be damaged, or hostile (I9)."""
+    def name(self, name: str) -> str:
+        """Where a staged file is, below STORE. Raises OSError EIO for a name no staged file has: rows may be
+        damaged, or hostile (I9)."""
         if name in ("", ".", "..") or "/" in name:
             raise OSError(errno.EIO, f"{name!r} is not the name of a staged file")
-        return f"{self.root}/{name}"
+        return f"{FOLDER}/{name}"
+
+    def path(self, name: str) -> str:
+        """The same, from the root of the machine's files."""
+        return f"{self._directory.path}/{self.name(name)}"
+
+    def make_folder(self) -> None:
+        """In a new store; not durable."""
+        self._directory.make_folder(FOLDER)
 
     def create(self) -> StagedFile:
         """An empty staged file, from the pool when it has one."""
         if self._pool:
             return self._pool.pop()
         name = self.new_name()
-        return StagedFile(name, self._durable.create(self.path(name), 0o600))
+        return StagedFile(name, self._directory.create(self.name(name), 0o600))
 
     @staticmethod
     def new_name(*, lent: bool = False) -> str:
@@ -69,14 +88,13 @@ class Staging:
 
         It has the mode of a blob when a crash came between its publication and the commit.
         """
-        path = self.path(name)
-        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        path = self.name(name)
         try:
             try:
-                return StagedFile(name, os.open(path, flags))
+                return StagedFile(name, self._directory.open(path, READ_WRITE))
             except PermissionError:
-                os.chmod(path, 0o600)
-                return StagedFile(name, os.open(path, flags))
+                self._directory.set_mode(path, 0o600)
+                return StagedFile(name, self._directory.open(path, READ_WRITE))
         except FileNotFoundError:
             raise OSError(errno.EIO, f"staged content {name} is missing") from None
 
@@ -84,13 +102,13 @@ class Staging:
         """May a program still write to the file, by a mapping? Nobody else may use its descriptor meanwhile:
         it is another one afterwards. Raises OSError when the file cannot be opened anew; it can only be read
         then."""
-        path = self.path(staged.name)
-        reader = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        path = self.name(staged.name)
+        reader = self._directory.open(path, READ)
         try:
             os.close(staged.fd)
             staged.fd = reader
             written = others_may_write(reader)
-            staged.fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            staged.fd = self._directory.open(path, READ_WRITE)
             return written
         finally:
             if staged.fd != reader:
@@ -103,27 +121,39 @@ class Staging:
             self._pool.append(staged)
         else:
             os.close(staged.fd)
-            self._durable.unlink(self.path(staged.name))
+            self._directory.unlink(self.name(staged.name))
 
     def remove(self, name: str) -> None:
         """Remove a staged file by its name; one that is gone already is no error."""
         try:
-            self._durable.unlink(self.path(name))
+            self._directory.unlink(self.name(name))
         except FileNotFoundError:
             return
 
     def names(self) -> list[str]:
-        return os.listdir(self.root)
+        return self._directory.names(FOLDER)
+
+    def entries(self) -> Iterator[tuple[str, os.stat_result]]:
+        """Whatever lies in the folder; nothing if there is none."""
+        return self._directory.entries(FOLDER)
+
+    def sync(self, names: Iterable[str]) -> None:
+        """Make the bytes of staged files durable; one that is gone already is no error. Blocks."""
+        for name in names:
+            with suppress(FileNotFoundError):
+                self._directory.sync(self.name(name))
+
+    def sync_names(self) -> None:
+        """Make durable which staged files there are. Blocks."""
+        self._directory.sync(FOLDER)
 
     def usage(self) -> tuple[int, int]:
         """Number of staged files that hold something, and the bytes they occupy on disk."""
         count = size = 0
-        with os.scandir(self.root) as entries:
-            for entry in entries:
-                stat = entry.stat(follow_symlinks=False)
-                if stat.st_size:
-                    count += 1
-                    size += stat.st_blocks * 512
+        for _, status in self.entries():
+            if status.st_size:
+                count += 1
+                size += status.st_blocks * 512
         return count, size
 
     def close(self) -> None:

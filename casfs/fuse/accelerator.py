@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from types import ModuleType
 
 from casfs.filestore.durable import Durable
+from casfs.syscalls import AT_FDCWD
 
 
 def _load() -> tuple[ModuleType | None, str]:
@@ -35,9 +37,11 @@ native, missing = _load()
 class NativeDurable(Durable):
     """The durable seam with the files of a commit's blobs made in one call, without the GIL."""
 
-    def write_files(self, files: list[tuple[str, bytes | bytearray, int]]) -> None:
+    def write_files(
+        self, files: Sequence[tuple[str, bytes | bytearray, int]], *, dir_fd: int | None = None
+    ) -> None:
         assert native is not None
-        native.write_files(files)
+        native.write_files(files, AT_FDCWD if dir_fd is None else dir_fd)
 
 
 def durable() -> Durable:

@@ -214,7 +214,7 @@ class Operations(pyfuse3.Operations):
         data = pyfuse3.StatvfsData()
         for field in ("bsize", "frsize", "blocks", "files"):
             setattr(data, f"f_{field}", getattr(below, f"f_{field}"))
-        left = self._fs.store.filestore.left()
+        left = self._fs.store.filestore.space.left()
         data.f_bavail = max(0, left.bytes) // below.f_frsize
         data.f_bfree = max(data.f_bavail, below.f_bfree - (below.f_bavail - data.f_bavail))
         data.f_favail = max(0, left.files) if below.f_files else 0

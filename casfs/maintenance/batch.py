@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -166,8 +165,7 @@ def unlink_files(
         except FileNotFoundError:
             log.debug("blob %s was gone before it was collected", orphan.digest.hex())
         except OSError as error:
-            path = filestore.paths.blob(orphan.digest)
-            failures.add(Stray(path, orphan.digest, orphan.size), error)
+            failures.add(Stray(orphan.digest, orphan.size), error)
             if failures.too_many:
                 failures.untried += len(orphans) - number - 1
                 break
@@ -180,7 +178,12 @@ def unlink_files(
 def recheck_strays(store: Store, found: list[Stray], cutoff_ns: int) -> list[Stray]:
     """Those that have no row and are still old. No other transaction is open, so none holds a row back."""
     known = Collecting(store.namespace).known([stray.digest for stray in found])
-    return [stray for stray in found if stray.digest not in known and strays.is_old(stray.path, cutoff_ns)]
+    blobs = store.filestore.blobs
+    return [
+        stray
+        for stray in found
+        if stray.digest not in known and strays.is_old(blobs, stray.digest, cutoff_ns)
+    ]
 
 
 def unlink_strays(store: Store, found: list[Stray], failures: Failures) -> Amount:
@@ -188,7 +191,7 @@ def unlink_strays(store: Store, found: list[Stray], failures: Failures) -> Amoun
     count = size = 0
     for stray in found:
         try:
-            store.filestore.durable.unlink(stray.path)
+            store.filestore.remove(stray.digest)
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -259,4 +262,4 @@ def hold_open(store: Store, orphans: list[Orphan], held: list[int]) -> None:
     for orphan in orphans:
         if orphan.size >= FREED_LATER and len(held) < HELD_OPEN:
             with contextlib.suppress(OSError):
-                held.append(os.open(store.filestore.paths.blob(orphan.digest), os.O_PATH | os.O_NOFOLLOW))
+                held.append(store.filestore.blobs.hold(orphan.digest))

@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from casfs.filestore.filestore import BLOB_MODE, FileStore
-from casfs.filestore.staging import LENT
+from casfs.filestore.directory import StoreDirectory
+from casfs.filestore.filestore import FileStore
+from casfs.filestore.local import BLOB_MODE, Found
+from casfs.filestore.staging import FOLDER, LENT
 from casfs.maintenance.problems import Kind
 from casfs.namespace.checks import Checks
-from casfs.store import database_path
-from casfs.types import DIGEST_SIZE
+from casfs.store import CONFIG, DATABASE
 
 PRIVATE = 0o077
 """Permission bits nobody but the owner may have: the mount decides who may read what."""
@@ -35,43 +36,41 @@ _STAGED_NAME = re.compile(f"[0-9a-f]+({LENT})?")
 
 
 class FileFault(NamedTuple):
-    """A file or folder that is not as it should be. `blob`: the id in its row, where it has one."""
+    """A file or folder that is not as it should be. `name`: below STORE. `blob`: the id in its row, where it
+    has one."""
 
     kind: Kind
-    path: str
+    name: str
     detail: str
     digest: bytes | None = None
     blob: int | None = None
 
 
-def layout_faults(root: str, filestore: FileStore) -> Iterator[FileFault]:
+def layout_faults(filestore: FileStore) -> Iterator[FileFault]:
     """Folders that are missing, and what others than the owner may get at."""
-    folders = [root, filestore.paths.root, filestore.staging.root, f"{root}/run", *filestore.paths.shards()]
-    for path, bits in (
+    blobs, *shards = filestore.blobs.folders()
+    folders = [".", blobs, FOLDER, "run", *shards]
+    for name, bits in (
         *((folder, PRIVATE) for folder in folders),
-        (database_path(root), PRIVATE),
-        (f"{root}/casfs.toml", stat.S_IWGRP | stat.S_IWOTH),
+        (DATABASE, PRIVATE),
+        (CONFIG, stat.S_IWGRP | stat.S_IWOTH),
     ):
         try:
-            mode = os.stat(path).st_mode
+            mode = filestore.directory.status(name, follow=True).st_mode
         except (FileNotFoundError, NotADirectoryError):
             mode = 0
-        if path in folders and not stat.S_ISDIR(mode):
-            yield FileFault(Kind.MISSING_FOLDER, path, "is missing" if not mode else "is no directory")
+        if name in folders and not stat.S_ISDIR(mode):
+            yield FileFault(Kind.MISSING_FOLDER, name, "is missing" if not mode else "is no directory")
         elif mode & bits:
-            yield FileFault(Kind.PERMISSIONS, path, f"has mode {stat.S_IMODE(mode):o}")
-
-
-class _Seen(NamedTuple):
-    path: str
-    status: os.stat_result
+            yield FileFault(Kind.PERMISSIONS, name, f"has mode {stat.S_IMODE(mode):o}")
 
 
 class BlobScan:
     """Compares blobs/ with the rows, one shard after the other."""
 
     def __init__(self, filestore: FileStore, checks: Checks, *, in_use: bool, tell: Tell) -> None:
-        self._paths = filestore.paths
+        self._blobs = filestore.blobs
+        self._directory = filestore.directory
         self._checks = checks
         self._in_use = in_use
         self._tell = tell
@@ -80,60 +79,49 @@ class BlobScan:
 
     def faults(self) -> Iterator[FileFault]:
         """Between two of them, whoever repairs may change rows and files of the one that was given."""
-        shards = list(self._paths.shards())
-        yield from self._foreign(self._paths.root, set(shards))
-        for number, shard in enumerate(shards):
-            self._tell("checking blob files", number, len(shards))
-            rows = self._checks.shard(os.path.basename(shard))
-            for seen in _files(shard):
-                yield from self._fault(seen, rows)
+        for name in self._blobs.strangers():
+            yield _foreign(name)
+        prefixes = self._blobs.prefixes()
+        for number, prefix in enumerate(prefixes):
+            self._tell("checking blob files", number, len(prefixes))
+            rows = self._checks.shard(prefix)
+            for found in self._blobs.found(prefix):
+                yield from self._fault(found, rows)
             self._missing |= rows
         yield from self._missing_blobs()
 
-    def _foreign(self, folder: str, known: set[str]) -> Iterator[FileFault]:
-        for seen in _files(folder):
-            if seen.path not in known or not stat.S_ISDIR(seen.status.st_mode):
-                yield FileFault(Kind.FOREIGN_FILE, seen.path, "is no part of a store")
-
-    def _fault(self, seen: _Seen, rows: dict[bytes, tuple[int, int]]) -> Iterator[FileFault]:
-        path, status = seen
-        digest = self._paths.digest_of(path)
-        if not stat.S_ISREG(status.st_mode):
-            yield FileFault(Kind.FOREIGN_FILE, path, "is no part of a store")
+    def _fault(self, found: Found, rows: dict[bytes, tuple[int, int]]) -> Iterator[FileFault]:
+        name, digest, is_in_place, status = found
+        if not stat.S_ISREG(status.st_mode) or digest is None:
+            yield _foreign(name)
             return
-        if digest is None:
-            yield self._misnamed(path)
+        if not is_in_place:
+            self._misplaced.add(digest)
+            yield FileFault(Kind.MISPLACED_BLOB, name, "lies in the wrong shard", digest)
             return
         row = rows.pop(digest, None)
         if row is None:
             if not self._in_use or self._is_old_stray(digest, status):
-                yield FileFault(Kind.STRAY_BLOB, path, "has no row", digest)
+                yield FileFault(Kind.STRAY_BLOB, name, "has no row", digest)
             return
         blob, size = row
         if status.st_size != size:
             detail = f"has {status.st_size} bytes, its row says {size}"
-            yield FileFault(Kind.BLOB_SIZE, path, detail, digest, blob)
+            yield FileFault(Kind.BLOB_SIZE, name, detail, digest, blob)
         if stat.S_IMODE(status.st_mode) != BLOB_MODE:
             detail = f"has mode {stat.S_IMODE(status.st_mode):o}, should have {BLOB_MODE:o}"
-            yield FileFault(Kind.BLOB_MODE, path, detail, digest, blob)
-
-    def _misnamed(self, path: str) -> FileFault:
-        """A file that is no blob where it lies: one of another shard, or foreign."""
-        digest = digest_of_name(os.path.basename(path))
-        if digest is None:
-            return FileFault(Kind.FOREIGN_FILE, path, "is no part of a store")
-        self._misplaced.add(digest)
-        return FileFault(Kind.MISPLACED_BLOB, path, "lies in the wrong shard", digest)
+            yield FileFault(Kind.BLOB_MODE, name, detail, digest, blob)
 
     def _is_old_stray(self, digest: bytes, status: os.stat_result) -> bool:
         return time.time() - status.st_ctime > STRAY_SECONDS and self._checks.blob_id(digest) is None
 
     def _missing_blobs(self) -> Iterator[FileFault]:
         for digest, (blob, _) in self._missing.items():
-            path = self._paths.blob(digest)
-            if digest in self._misplaced or _is_file(path) or self._checks.blob_id(digest) != blob:
+            name = self._blobs.name(digest)
+            if digest in self._misplaced or _is_file(self._directory, name):
                 continue
-            yield FileFault(Kind.MISSING_BLOB, path, "is missing", digest, blob)
+            if self._checks.blob_id(digest) == blob:
+                yield FileFault(Kind.MISSING_BLOB, name, "is missing", digest, blob)
 
 
 def staged_faults(
@@ -145,50 +133,30 @@ def staged_faults(
     """
     staging = filestore.staging
     named = list(checks.staged())
-    present = {os.path.basename(seen.path): seen for seen in _files(staging.root)}
+    present = dict(staging.entries())
     for ino, name, size in named:
-        seen = present.pop(name, None)
+        status = present.pop(name, None)
         if not _STAGED_NAME.fullmatch(name):
             continue  # a fault of the row
-        path = staging.path(name)
-        if seen is None or not stat.S_ISREG(seen.status.st_mode):
-            if not _is_file(path) and checks.is_staged(ino, name):
+        path = staging.name(name)
+        if status is None or not stat.S_ISREG(status.st_mode):
+            if not _is_file(filestore.directory, path) and checks.is_staged(ino, name):
                 yield FileFault(Kind.MISSING_STAGED, path, "is missing"), ino
-        elif seen.status.st_size < size and not in_use:
-            detail = f"has {seen.status.st_size} bytes, should have {size} at least"
+        elif status.st_size < size and not in_use:
+            detail = f"has {status.st_size} bytes, should have {size} at least"
             yield FileFault(Kind.SHORT_STAGED, path, detail), ino
     if not in_use:
-        for seen in present.values():
-            detail = f"of {seen.status.st_size} bytes belongs to no inode"
-            yield FileFault(Kind.STRAY_STAGED, seen.path, detail), None
+        for name, status in present.items():
+            detail = f"of {status.st_size} bytes belongs to no inode"
+            yield FileFault(Kind.STRAY_STAGED, staging.name(name), detail), None
 
 
-def digest_of_name(name: str) -> bytes | None:
-    """The digest whose text form `name` is, in lower case."""
+def _foreign(name: str) -> FileFault:
+    return FileFault(Kind.FOREIGN_FILE, name, "is no part of a store")
+
+
+def _is_file(directory: StoreDirectory, name: str) -> bool:
     try:
-        digest = bytes.fromhex(name)
-    except ValueError:
-        return None
-    return digest if len(digest) == DIGEST_SIZE and digest.hex() == name else None
-
-
-def _files(folder: str) -> Iterator[_Seen]:
-    """What lies in a folder, nothing if there is none."""
-    try:
-        entries = os.scandir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    with entries:
-        for entry in entries:
-            try:
-                status = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            yield _Seen(entry.path, status)
-
-
-def _is_file(path: str) -> bool:
-    try:
-        return stat.S_ISREG(os.lstat(path).st_mode)
+        return stat.S_ISREG(directory.status(name).st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return False

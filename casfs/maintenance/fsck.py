@@ -12,7 +12,6 @@ does what every start does (fs/recovery.py), and checks again.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -92,8 +91,8 @@ def _locked(store: Store, holder: str) -> StoreLocked:
 
 
 def _check_layout(store: Store, findings: Findings) -> None:
-    for fault in layout_faults(store.path, store.filestore):
-        findings.add(fault.kind, f"{_inside(store, fault.path)} {fault.detail}")
+    for fault in layout_faults(store.filestore):
+        findings.add(fault.kind, f"{_shown(fault.name)} {fault.detail}")
 
 
 def _check_database(store: Store, findings: Findings, *, deep: bool, in_use: bool, tell: Tell) -> None:
@@ -123,7 +122,7 @@ def _check_files(
     known = checks.damage()
     healed = {blob: digest for blob, (digest, _, _) in known.items() if len(digest) == DIGEST_SIZE}
     for fault in BlobScan(store.filestore, checks, in_use=in_use, tell=tell).faults():
-        detail = f"{_inside(store, fault.path)} {fault.detail}"
+        detail = f"{_shown(fault.name)} {fault.detail}"
         if fault.blob is not None and fault.kind is not Kind.BLOB_MODE and fault.blob in healed:
             del healed[fault.blob]
             detail += _known_since(known[fault.blob][1])
@@ -131,7 +130,7 @@ def _check_files(
         if fault.kind is Kind.BLOB_SIZE and fault.digest is not None:
             told.add(fault.digest)
     for fault, ino in staged_faults(store.filestore, checks, in_use=in_use):
-        detail = f"{_inside(store, fault.path)} {fault.detail}"
+        detail = f"{_shown(fault.name)} {fault.detail}"
         findings.add(fault.kind, detail, _paths_of_inode, checks, ino)
     if not in_use and (unlinked := checks.unlinked()):
         findings.add(Kind.UNLINKED, f"{unlinked} inodes were unlinked and open, and wait for their removal")
@@ -140,15 +139,15 @@ def _check_files(
             if bad.kind is Kind.MISSING_BLOB or bad.blob.digest in told:
                 continue  # that is told of already
             findings.corrupt.append(bad.blob.digest)
-            detail = f"{_inside(store, store.filestore.paths.blob(bad.blob.digest))}: {bad.reason}"
+            detail = f"{store.filestore.blobs.name(bad.blob.digest)}: {bad.reason}"
             if bad.blob.id in healed:
                 del healed[bad.blob.id]
                 detail += _known_since(known[bad.blob.id][1])
             findings.add(Kind.CORRUPT_BLOB, detail, _paths_of_blob, checks, bad.blob.id)
     for blob, digest in healed.items():
-        path = store.filestore.paths.blob(digest)
-        if os.path.lexists(path):
-            detail = f"{_inside(store, path)} is there again, noted as damaged: {known[blob][2]}"
+        if store.filestore.blobs.size(digest) is not None:
+            name = store.filestore.blobs.name(digest)
+            detail = f"{name} is there again, noted as damaged: {known[blob][2]}"
             findings.add(Kind.HEALED_DAMAGE, detail, _paths_of_blob, checks, blob)
 
 
@@ -169,11 +168,11 @@ def _bad_blobs(store: Store, checks: Checks, tell: Tell) -> Iterator[Bad]:
             tell("reading blobs", done, total)
 
     def shards() -> Iterator[Batch]:
-        for shard in store.filestore.paths.shards():
-            rows = checks.shard(os.path.basename(shard))
+        for prefix in store.filestore.blobs.prefixes():
+            rows = checks.shard(prefix)
             yield [BlobToRead(blob, digest, size) for digest, (blob, size) in rows.items()]
 
-    for _, found in Verifier(store.filestore.paths, read).verified(shards()):
+    for _, found in Verifier(store.filestore.blobs, read).verified(shards()):
         yield from found
 
 
@@ -185,8 +184,8 @@ def _paths_of_inode(checks: Checks, ino: int | None) -> Affected:
     return Affected() if ino is None else checks.paths_of_inode(ino, PATHS)
 
 
-def _inside(store: Store, path: str) -> str:
-    return path.removeprefix(f"{store.path}/") if path != store.path else "the store"
+def _shown(name: str) -> str:
+    return name if name != "." else "the store"
 
 
 def repair(path: str, report: Report, tell: Tell = _silent) -> Report:
@@ -200,7 +199,7 @@ def repair(path: str, report: Report, tell: Tell = _silent) -> Report:
     lock = None
     try:
         lock = scrub_lock(store)  # which puts files into quarantine too
-        repair_layout(store.path, store.filestore)
+        repair_layout(store.filestore)
         whole = _mend_database(store)
         if whole:
             _mend(store, report.corrupt, tell)
@@ -233,7 +232,7 @@ def _mend(store: Store, corrupt: tuple[bytes, ...], tell: Tell) -> None:
         tell("repairing rows", 0, 1)
         rows = RowRepair(store.namespace, checks)
         rows.structure()
-        files = FileRepair(store.path, store.filestore, checks, rows)
+        files = FileRepair(store.filestore, checks, rows)
         files.blobs(corrupt, tell)
         rows.count()
         files.sync()

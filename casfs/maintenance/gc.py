@@ -267,7 +267,7 @@ class _Run:
             self._ends_early("stopped")
         except _TooManyFailures:
             last = self.failures.kept[-1]
-            self._ends_early(f"{FAILURES_IN_A_ROW} files in a row could not be removed: {_told(last)}")
+            self._ends_early(f"{FAILURES_IN_A_ROW} files in a row could not be removed: {self._told(last)}")
         except BaseException as error:
             self._ends_early(str(error) or type(error).__name__)
             with contextlib.suppress(OSError, StoreLocked):
@@ -289,12 +289,15 @@ class _Run:
             self.outcome,
             ended_ns=time.time_ns(),
             failures=self.failures.count,
-            first_failures=tuple(map(_told, kept)),
+            first_failures=tuple(self._told(failure) for failure in kept),
         )
         with transaction(self.store) as rows:
             rows.update_run(self.record, self.outcome.ended_ns, self.outcome.error or None)
             if self.plan.full and not self.outcome.error and not self.outcome.failures:
                 rows.looked_for_strays(self.plan.cutoff_ns)
+
+    def _told(self, failure: Failure) -> str:
+        return f"{self.store.filestore.blobs.path(failure.stray.digest)}: {failure.reason}"
 
     @property
     def record(self) -> Record:
@@ -328,7 +331,7 @@ class _Run:
     def _asked(self, collected: Collected) -> Amount:
         """What the mount's daemon has removed, for which nobody had to wait."""
         for digest, size, reason in collected.failures:
-            self.failures.note(Stray(self.store.filestore.paths.blob(digest), digest, size), reason)
+            self.failures.note(Stray(digest, size), reason)
         self.failures.untried += collected.untried
         self.failures.in_a_row = FAILURES_IN_A_ROW if collected.gave_up else 0
         self.size = ASKED_BUSY if collected.busy else LARGEST_BATCH
@@ -446,13 +449,10 @@ class _Run:
         try:
             self._remove_strays([failure.stray for failure in again], time.time_ns())
         except (Stopped, _TooManyFailures):
-            self.failures.kept = [failure for failure in again if os.path.lexists(failure.stray.path)]
+            blobs = self.store.filestore.blobs
+            self.failures.kept = [fail for fail in again if blobs.size(fail.stray.digest) is not None]
             raise
 
 
 class _TooManyFailures(Exception):
     """So many files in a row could not be unlinked that the next ones will not be either."""
-
-
-def _told(failure: Failure) -> str:
-    return f"{failure.stray.path}: {failure.reason}"

@@ -7,15 +7,18 @@ the store.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from casfs.errors import FormatError, StoreNotFound
+from casfs.filestore.directory import READ_UNTRUSTED, StoreDirectory
 from casfs.filestore.hashing import hash_descriptor, new_hasher
-from casfs.filestore.paths import BlobPaths
+from casfs.filestore.local import LocalBlobs
 from casfs.filestore.staging import StagedFile
 from casfs.maintenance.batch import transaction
 from casfs.maintenance.files import Tell
@@ -67,14 +70,14 @@ class _Healing:
     def __init__(self, store: Store, source: str, tell: Tell, damaged: Damaged) -> None:
         self._store = store
         self._source = os.path.realpath(source)
-        self._other = _blobs_of(self._source)
+        self._fan_out = _fan_out_of(self._source)
         if not os.path.isdir(self._source):
             raise StoreNotFound(f"{source} is no folder", hint="--from takes a tree of files, or a store")
         if self._source == store.path:
             raise FormatError(f"{source} is the store that shall be healed", hint="name a copy of it")
         self._tell = tell
         self._damage = store.namespace.damage
-        self._verifier = Verifier(store.filestore.paths, lambda count: None)
+        self._verifier = Verifier(store.filestore.blobs, lambda count: None)
         self._settlement = Settlement(store, self._verifier, damaged)
         self._wanted: dict[bytes, BadBlob] = {}
         self._ids: dict[bytes, int] = {}
@@ -85,8 +88,8 @@ class _Healing:
     def run(self) -> HealReport:
         self._find_wanted()
         if self._wanted:
-            if self._other is not None:
-                self._from_store(self._other)
+            if self._fan_out is not None:
+                self._from_store(self._fan_out)
             else:
                 self._from_tree()
         with transaction(self._store):
@@ -127,10 +130,13 @@ class _Healing:
 
     # Where it may be
 
-    def _from_store(self, paths: BlobPaths) -> None:
-        for number, digest in enumerate(list(self._wanted)):
-            self._tell("healing", number, len(self._wanted))
-            self._try(paths.blob(digest), digest)
+    def _from_store(self, fan_out: int) -> None:
+        with contextlib.closing(StoreDirectory(self._source)) as directory:
+            blobs = LocalBlobs(directory, fan_out)
+            for number, digest in enumerate(list(self._wanted)):
+                self._tell("healing", number, len(self._wanted))
+                path = blobs.path(digest)
+                self._try(self._open(path, partial(blobs.open_untrusted, digest)), path, digest)
 
     def _from_tree(self) -> None:
         """Only files of a size that is wanted are read."""
@@ -141,7 +147,9 @@ class _Healing:
             if not sizes[size]:
                 continue
             digest = self._digest_of(path)
-            if digest is not None and digest in self._wanted and self._try(path, digest):
+            if digest is None or digest not in self._wanted:
+                continue
+            if self._try(self._open_file(path), path, digest):
                 sizes[size] -= 1
                 if not self._wanted:
                     return
@@ -169,10 +177,13 @@ class _Healing:
             self._note_unreadable(entry.path, error)
             return None
 
-    def _open(self, path: str) -> int:
+    def _open_file(self, path: str) -> int:
+        return self._open(path, partial(os.open, path, READ_UNTRUSTED))
+
+    def _open(self, path: str, open_untrusted: Callable[[], int]) -> int:
         """A regular file; -1 when there is none that can be read."""
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            fd = open_untrusted()
         except FileNotFoundError:
             return -1
         except OSError as error:
@@ -184,7 +195,7 @@ class _Healing:
         return fd
 
     def _digest_of(self, path: str) -> bytes | None:
-        fd = self._open(path)
+        fd = self._open_file(path)
         if fd < 0:
             return None
         try:
@@ -201,9 +212,8 @@ class _Healing:
 
     # Into place
 
-    def _try(self, path: str, digest: bytes) -> bool:
-        """Copy a file into the store if it has the content of a wanted blob."""
-        fd = self._open(path)
+    def _try(self, fd: int, path: str, digest: bytes) -> bool:
+        """Copy a file into the store if it has the content of a wanted blob, and close it; -1 for none."""
         if fd < 0:
             return False
         try:
@@ -220,7 +230,7 @@ class _Healing:
     def _copy(self, fd: int, path: str, digest: bytes) -> StagedFile | None:
         """A durable staged file with the content of a blob; None when the source has another one."""
         filestore = self._store.filestore
-        filestore.claim(self._wanted[digest].size)
+        filestore.space.claim(self._wanted[digest].size)
         staged = filestore.staging.create()
         try:
             hasher, offset, size = new_hasher(), 0, self._wanted[digest].size
@@ -264,9 +274,7 @@ class _Healing:
         self._healed.append(Healed(bad.digest, bad.size, bad.paths))
 
 
-def _blobs_of(path: str) -> BlobPaths | None:
-    """The blobs of the store at `path`; None when that is something else. Raises FormatError for a store
+def _fan_out_of(path: str) -> int | None:
+    """The fan-out of the store at `path`; None when that is something else. Raises FormatError for a store
     that cannot be read."""
-    if not os.path.isfile(config_path(path)):
-        return None
-    return BlobPaths(f"{path}/blobs", read_config(path).fan_out)
+    return read_config(path).fan_out if os.path.isfile(config_path(path)) else None

@@ -7,49 +7,55 @@ from __future__ import annotations
 import os
 import stat
 
-from casfs.filestore.filestore import BLOB_MODE, FileStore
+from casfs.filestore.directory import READ_UNTRUSTED, StoreDirectory, folder_of
+from casfs.filestore.filestore import FileStore
 from casfs.filestore.hashing import hash_descriptor
+from casfs.filestore.local import BLOB_MODE
 from casfs.maintenance.files import PRIVATE, BlobScan, FileFault, Tell, layout_faults
 from casfs.maintenance.problems import Kind
 from casfs.maintenance.repair_rows import RowRepair
-from casfs.maintenance.verify import MEDIUM_ERRORS, NO_FILE, READ_ONLY
+from casfs.maintenance.verify import MEDIUM_ERRORS, NO_FILE
 from casfs.namespace.checks import Checks
 from casfs.types import Digest
+
+QUARANTINE = "quarantine"
 
 
 class Quarantine:
     """STORE/quarantine/, made when it is needed."""
 
-    def __init__(self, root: str, filestore: FileStore) -> None:
-        self.root = f"{root}/quarantine"
-        self._durable = filestore.durable
+    def __init__(self, directory: StoreDirectory) -> None:
+        self._directory = directory
 
-    def take(self, path: str) -> str:
-        """Move a file or folder in, durable, with a number behind a name that is taken. Its new path."""
-        if not os.path.isdir(self.root):
-            os.mkdir(self.root, 0o700)
-            self._durable.fsync_path(os.path.dirname(self.root))
-        name = target = f"{self.root}/{os.path.basename(path)}"
+    def take(self, name: str) -> str:
+        """Move a file or folder in, durable, with a number behind a name that is taken. Names are below
+        STORE; gives the new one."""
+        if not self._directory.exists(QUARANTINE):
+            self._directory.make_folder(QUARANTINE)
+            self._directory.sync(".")
+        free = target = f"{QUARANTINE}/{os.path.basename(name)}"
         number = 1
-        while os.path.lexists(target):
+        while self._directory.exists(target):
             number += 1
-            target = f"{name}.{number}"
-        self._durable.rename(path, target)
-        self._durable.fsync_path(self.root)
+            target = f"{free}.{number}"
+        self._directory.rename(name, target)
+        self._directory.sync(QUARANTINE)
         return target
 
 
-def repair_layout(root: str, filestore: FileStore) -> None:
+def repair_layout(filestore: FileStore) -> None:
     """Make missing folders and take permissions from others. Raises OSError."""
-    quarantine = Quarantine(root, filestore)
-    for fault in list(layout_faults(root, filestore)):
+    directory = filestore.directory
+    quarantine = Quarantine(directory)
+    for fault in list(layout_faults(filestore)):
         if fault.kind is Kind.MISSING_FOLDER:
-            if os.path.lexists(fault.path):
-                quarantine.take(fault.path)
-            os.mkdir(fault.path, 0o700)
-            filestore.durable.fsync_path(os.path.dirname(fault.path))
+            if directory.exists(fault.name):
+                quarantine.take(fault.name)
+            directory.make_folder(fault.name)
+            directory.sync(folder_of(fault.name))
         else:
-            os.chmod(fault.path, stat.S_IMODE(os.stat(fault.path).st_mode) & ~PRIVATE)
+            mode = directory.status(fault.name, follow=True).st_mode
+            directory.set_mode(fault.name, stat.S_IMODE(mode) & ~PRIVATE)
 
 
 class FileRepair:
@@ -59,13 +65,13 @@ class FileRepair:
     refers to any more goes afterwards (I3): `finish`.
     """
 
-    def __init__(self, root: str, filestore: FileStore, checks: Checks, rows: RowRepair) -> None:
+    def __init__(self, filestore: FileStore, checks: Checks, rows: RowRepair) -> None:
         self._filestore = filestore
-        self._paths = filestore.paths
-        self._durable = filestore.durable
+        self._blobs = filestore.blobs
+        self._directory = filestore.directory
         self._checks = checks
         self._rows = rows
-        self._quarantine = Quarantine(root, filestore)
+        self._quarantine = Quarantine(filestore.directory)
         self._placed: list[bytes] = []
         self._bad: list[str] = []
         self._empty: list[str] = []
@@ -75,75 +81,82 @@ class FileRepair:
         for fault in BlobScan(self._filestore, self._checks, in_use=False, tell=tell).faults():
             self._mend(fault)
         for digest in corrupt:
-            path, blob = self._paths.blob(digest), self._checks.blob_id(digest)
-            if blob is not None and os.path.exists(path) and self._digest_of(path) != digest:
-                self._condemn(path, blob)
+            name, blob = self._blobs.name(digest), self._checks.blob_id(digest)
+            if blob is not None and self._is_there(name) and self._digest_of(name) != digest:
+                self._condemn(name, blob)
         for blob, (digest, _, _) in self._checks.damage().items():
-            path = self._paths.blob(digest)
-            if path not in self._bad and os.path.exists(path):
-                if self._digest_of(path) == digest:
+            name = self._blobs.name(digest)
+            if name not in self._bad and self._is_there(name):
+                if self._digest_of(name) == digest:
                     self._rows.clear_damage(blob)
                 else:
-                    self._condemn(path, blob)
+                    self._condemn(name, blob)
         for blob in list(self._checks.bad_digests()):
             self._rows.repairs.delete_orphan(blob)
 
     def _mend(self, fault: FileFault) -> None:
         match fault:
-            case FileFault(Kind.BLOB_MODE, path):
-                os.chmod(path, BLOB_MODE)
-            case FileFault(Kind.BLOB_SIZE, path, _, digest, int(blob)):
-                if self._digest_of(path) == digest:
-                    self._rows.repairs.set_blob_size(blob, os.stat(path).st_size)
+            case FileFault(Kind.BLOB_MODE, name):
+                self._directory.set_mode(name, BLOB_MODE)
+            case FileFault(Kind.BLOB_SIZE, name, _, digest, int(blob)):
+                if self._digest_of(name) == digest:
+                    self._rows.repairs.set_blob_size(blob, self._directory.status(name).st_size)
                 else:
-                    self._condemn(path, blob)
+                    self._condemn(name, blob)
             case FileFault(Kind.MISSING_BLOB, _, _, _, int(blob)):
                 self._rows.repairs.delete_orphan(blob)
-            case FileFault(Kind.STRAY_BLOB, path, _, bytes(digest)):
-                self._adopt(path, digest)
-            case FileFault(Kind.MISPLACED_BLOB, path, _, bytes(digest)):
-                self._place(path, digest)
+            case FileFault(Kind.STRAY_BLOB, name, _, bytes(digest)):
+                self._adopt(name, digest)
+            case FileFault(Kind.MISPLACED_BLOB, name, _, bytes(digest)):
+                self._place(name, digest)
             case _:
-                self._bad.append(fault.path)
+                self._bad.append(fault.name)
 
-    def _condemn(self, path: str, blob: int) -> None:
+    def _is_there(self, name: str) -> bool:
+        try:
+            self._directory.status(name, follow=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def _condemn(self, name: str, blob: int) -> None:
         """A blob file with the wrong bytes. Its row stays while somebody refers to it. Raises OSError."""
         if self._rows.repairs.delete_orphan(blob):
-            self._bad.append(path)
+            self._bad.append(name)
             return
         # Not after COMMIT: a heal may have put a whole file there by then, and a crash would leave bad bytes
         # to be read. What ends here leaves a missing blob, which the next repair finds.
-        self._quarantine.take(path)
-        self._durable.fsync_path(os.path.dirname(path))
+        self._quarantine.take(name)
+        self._directory.sync(folder_of(name))
         self._rows.note_damage(blob, "its bytes are not what its name says")
 
-    def _adopt(self, path: str, digest: bytes) -> None:
-        status = os.stat(path)
+    def _adopt(self, name: str, digest: bytes) -> None:
+        status = self._directory.status(name)
         if not status.st_size:
-            self._empty.append(path)
+            self._empty.append(name)
         elif self._checks.blob_id(digest) is None:
-            if self._digest_of(path) != digest:
-                self._bad.append(path)
+            if self._digest_of(name) != digest:
+                self._bad.append(name)
                 return
-            os.chmod(path, BLOB_MODE)
+            self._directory.set_mode(name, BLOB_MODE)
             self._rows.adopt(digest, status.st_size, status.st_mtime_ns)
             self._placed.append(digest)
 
-    def _place(self, path: str, digest: bytes) -> None:
+    def _place(self, name: str, digest: bytes) -> None:
         """A blob in the wrong shard: since it is whole it may take the place of what is in the right one."""
-        if self._digest_of(path) != digest:
-            self._bad.append(path)
+        if self._digest_of(name) != digest:
+            self._bad.append(name)
             return
-        target = self._paths.blob(digest)
-        os.chmod(path, BLOB_MODE)
-        self._durable.rename(path, target)
+        target = self._blobs.name(digest)
+        self._directory.set_mode(name, BLOB_MODE)
+        self._directory.rename(name, target)
         self._placed.append(digest)
         self._adopt(target, digest)
 
-    def _digest_of(self, path: str) -> Digest | None:
+    def _digest_of(self, name: str) -> Digest | None:
         """None when it is no file, or the disk cannot read it. Raises OSError for what is not its fault."""
         try:
-            fd = os.open(path, READ_ONLY)
+            fd = self._directory.open(name, READ_UNTRUSTED)
             try:
                 return hash_descriptor(fd, os.fstat(fd).st_size)
             finally:
@@ -160,7 +173,7 @@ class FileRepair:
 
     def finish(self) -> None:
         """After COMMIT. Raises OSError."""
-        for path in self._bad:
-            self._quarantine.take(path)
-        for path in self._empty:
-            self._durable.unlink(path)
+        for name in self._bad:
+            self._quarantine.take(name)
+        for name in self._empty:
+            self._directory.unlink(name)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import stat
 import threading
 import time
@@ -105,7 +104,8 @@ class Settlement:
         self._store = store
         self._verifier = verifier
         self._damaged = damaged
-        self._quarantine = Quarantine(store.path, store.filestore)
+        self._blobs = store.filestore.blobs
+        self._quarantine = Quarantine(store.directory)
         self._checks = Checks(store.namespace)
 
     def settle(self, bad: Bad) -> BadBlob | None:
@@ -138,23 +138,23 @@ class Settlement:
     def _is_as_it_was(self, bad: Bad) -> bool:
         """Inside the transaction: nobody publishes, collects or heals now."""
         try:
-            there = os.lstat(self._store.filestore.paths.blob(bad.blob.digest))
+            there = self._blobs.status(bad.blob.digest)
         except FileNotFoundError:
             return bad.kind is Kind.MISSING_BLOB
         return Identity.of(there) == bad.file
 
     def _is_small(self, bad: Bad) -> bool:
-        path = self._store.filestore.paths.blob(bad.blob.digest)
-        return bad.file is not None and bad.file.size <= READ_AGAIN and stat.S_ISREG(os.lstat(path).st_mode)
+        if bad.file is None or bad.file.size > READ_AGAIN:
+            return False
+        return stat.S_ISREG(self._blobs.status(bad.blob.digest).st_mode)
 
     def _take(self, bad: Bad) -> tuple[bool, str | None]:
         """Quarantine and note; was it known, and where its file is now. The file goes first: when it ends
         here, the next scrub finds that it is missing."""
         blob, place = bad.blob, None
         if bad.kind is not Kind.MISSING_BLOB:
-            path = self._store.filestore.paths.blob(blob.digest)
-            place = self._quarantine.take(path).removeprefix(f"{self._store.path}/")
-            self._store.filestore.durable.fsync_path(os.path.dirname(path))
+            place = self._quarantine.take(self._blobs.name(blob.digest))
+            self._blobs.sync_names([blob.digest])
         return not self._store.namespace.damage.note(blob.id, bad.reason, time.time_ns()), place
 
 
@@ -178,7 +178,7 @@ class Scrub:
         self._tell = tell
         self._count = 0
         self._counting = threading.Lock()
-        self._verifier = Verifier(store.filestore.paths, self._read, rate=rate, stop=stop)
+        self._verifier = Verifier(store.filestore.blobs, self._read, rate=rate, stop=stop)
         self._settlement = Settlement(store, self._verifier, damaged)
         self._total = self._damage.blob_bytes()
         last = None if restart else self._damage.last_pass()

@@ -61,7 +61,7 @@ def summarize(path: str) -> Usage:
         trash_files, trash_bytes, trash_blobs, trash_blob_bytes = in_trash
         database_bytes = _database_bytes(database_path(store.path))
         staged, staged_bytes = store.filestore.staging.usage()
-        room = store.filestore.room()
+        room = store.filestore.space.room()
     finally:
         store.close()
     rows = [UsageRow(name, *figures) for name, figures in directories.items()]

@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 from casfs.filestore.hashing import new_hasher
-from casfs.filestore.paths import BlobPaths
+from casfs.filestore.local import LocalBlobs
 from casfs.maintenance.problems import Kind
 from casfs.namespace.damage import BlobToRead
 
@@ -41,9 +41,6 @@ NO_FILE = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno
 
 RETRY_SECONDS = 1.0
 """A disk that gives an error is asked once more after so long: a cable or a path to it may have been away."""
-
-READ_ONLY = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-"""How a file is opened that may be a link or a fifo: neither followed nor waited for."""
 
 Batch = list[BlobToRead]
 
@@ -89,13 +86,13 @@ class Verifier:
 
     def __init__(
         self,
-        paths: BlobPaths,
+        blobs: LocalBlobs,
         read: Callable[[int], None],
         *,
         rate: float | None = None,
         stop: Callable[[], bool] = never,
     ) -> None:
-        self._paths = paths
+        self._blobs = blobs
         self._read = read
         self._rate = rate
         self._lock = threading.Lock()
@@ -147,15 +144,15 @@ class Verifier:
         while True:
             if self._is_stopped():
                 raise Interrupted
-            fd, file, path = -1, None, self._paths.blob(blob.digest)
+            fd, file = -1, None
             try:
-                file = Identity.of(os.lstat(path))
-                fd = os.open(path, READ_ONLY)
+                file = Identity.of(self._blobs.status(blob.digest))
+                fd = self._blobs.open_untrusted(blob.digest)
                 file = Identity.of(os.fstat(fd))
                 digest = self._digest(fd, buffer)
                 if digest == blob.digest:
                     return None
-                if self._is_still_there(path, fd):
+                if self._is_still_there(blob.digest, fd):
                     return _bad(blob, f"its bytes have the digest {digest.hex()}", file)
             except FileNotFoundError:
                 return Bad(blob, Kind.MISSING_BLOB, "is missing")
@@ -173,7 +170,7 @@ class Verifier:
     def is_bad(self, blob: BlobToRead) -> bool:
         """Read the file that is there once more, at once. Raises OSError."""
         try:
-            fd = os.open(self._paths.blob(blob.digest), READ_ONLY)
+            fd = self._blobs.open_untrusted(blob.digest)
             try:
                 hasher, buffer = new_hasher(), memoryview(bytearray(CHUNK))
                 while count := os.readv(fd, [buffer]):
@@ -214,9 +211,9 @@ class Verifier:
             self._ended.wait(min(delay, STOP_SECONDS))
             delay -= STOP_SECONDS
 
-    def _is_still_there(self, path: str, fd: int) -> bool:
+    def _is_still_there(self, digest: bytes, fd: int) -> bool:
         try:
-            there = os.lstat(path)
+            there = self._blobs.status(digest)
         except FileNotFoundError:
             return False
         return there.st_ino == os.fstat(fd).st_ino

@@ -4,7 +4,7 @@ When little room is left, or a request was refused for want of it, orphans go at
 however young they are; if that is not enough, the trash, the oldest first. What a pin holds stays. A request
 that was refused waits for that, and is tried once more (fuse/verbs.py).
 
-Removing takes room too, for the log: the reserve of filestore/claims.py, and where others have taken that,
+Removing takes room too, for the log: the reserve of space.py, and where others have taken that,
 what filestore/spare.py holds.
 """
 
@@ -19,13 +19,13 @@ from typing import Any
 
 import trio
 
-from casfs.filestore.claims import NO_LIMIT
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import Event
 from casfs.maintenance.collect_mounted import collect_oldest
 from casfs.namespace.collecting import Amount
 from casfs.service.ending import Ending
 from casfs.service.trash import TrashService
+from casfs.space import NO_LIMIT
 from casfs.store import Store
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class Pressure:
     def __init__(self, fs: FileSystem, trash: TrashService, low_percent: float) -> None:
         self._fs = fs
         self._trash = trash
-        self._filestore = fs.store.filestore
+        self._space = fs.store.filestore.space
         self._low_percent = low_percent
         self._wake = trio.Event()
         self._nursery: trio.Nursery | None = None
@@ -87,8 +87,8 @@ class Pressure:
         self._ending = Ending(lambda: self._let_go(always=True))
         self.counts = Counts()
         fs.relieve = self.relieve
-        self._filestore.is_low = self._woken
-        self._filestore.low = self._lows()[0] - self._filestore.reserve
+        self._space.is_low = self._woken
+        self._space.low = self._lows()[0] - self._space.reserve
 
     def _woken(self) -> None:
         self._wake.set()
@@ -96,7 +96,7 @@ class Pressure:
     def state(self) -> dict[str, Any]:
         """For `casfs status`. `left_bytes` is what `df` shows as available."""
         try:
-            left = self._filestore.left()
+            left = self._space.left()
             room: dict[str, Any] = {
                 "left_bytes": max(0, left.bytes),
                 "left_inodes": None if left.files > NO_LIMIT // 2 else max(0, left.files),
@@ -152,28 +152,28 @@ class Pressure:
 
     def _lows(self) -> tuple[int, int]:
         """Bytes and inodes below which there is little room."""
-        room, filestore = self._filestore.room(), self._filestore
+        room, space = self._space.room(), self._space
         share = self._low_percent / 100
-        low = max(int(room.total * share), 2 * filestore.reserve)
-        return low, max(int(room.files_total * share), 2 * filestore.file_reserve)
+        low = max(int(room.total * share), 2 * space.reserve)
+        return low, max(int(room.files_total * share), 2 * space.file_reserve)
 
     def _is_low(self, times: float = 1.0) -> bool:
-        filestore, (low, low_files) = self._filestore, self._lows()
-        left = filestore.left()
-        few_files = left.files + filestore.file_reserve < times * low_files
-        return few_files or left.bytes + filestore.reserve < times * low
+        space, (low, low_files) = self._space, self._lows()
+        left = space.left()
+        few_files = left.files + space.file_reserve < times * low_files
+        return few_files or left.bytes + space.reserve < times * low
 
     def _wanted(self) -> int:
         """Bytes that should go; 0 when there is enough. Lets those who wait go on as soon as they can."""
         self._let_go()
-        filestore, (low, low_files) = self._filestore, self._lows()
-        left = filestore.left()
+        space, (low, low_files) = self._space, self._lows()
+        left = space.left()
         if self._ending.begun:
             return 0
-        if left.files + filestore.file_reserve < ENOUGH * low_files:
+        if left.files + space.file_reserve < ENOUGH * low_files:
             return EVER
-        missing = int(ENOUGH * low) - left.bytes - filestore.reserve
-        return max(0, missing, filestore.refused - left.bytes)
+        missing = int(ENOUGH * low) - left.bytes - space.reserve
+        return max(0, missing, space.refused - left.bytes)
 
     def _is_urgent(self) -> bool:
         return self._waiters is not None
@@ -182,8 +182,8 @@ class Pressure:
         waiters = self._waiters
         if waiters is None:
             return
-        left = self._filestore.left()
-        enough = left.files > 0 and left.bytes > self._filestore.refused
+        left = self._space.left()
+        enough = left.files > 0 and left.bytes > self._space.refused
         if always or enough:
             self._waiters = None
             waiters.made_room = enough or self._removed > waiters.removed_before
@@ -205,7 +205,7 @@ class Pressure:
             log.exception("making room goes on after an error nobody expected")
             self._vain = self._mark()
         finally:
-            self._filestore.refused = 0
+            self._space.refused = 0
             self._let_go(always=True)
 
     async def _make_room(self) -> None:
@@ -227,11 +227,11 @@ class Pressure:
 
     async def _limit_to_what_there_is(self) -> None:
         """Who asks for more than could be given shall not cost what is kept for others."""
-        refused = self._filestore.refused
-        if refused > self._filestore.reserve:
+        refused = self._space.refused
+        if refused > self._space.reserve:
             can = await self._fs.scheduler.run(_givable, self._fs.store.path)
-            if refused > can + self._filestore.left().bytes:
-                self._filestore.refused = 0
+            if refused > can + self._space.left().bytes:
+                self._space.refused = 0
 
     async def _committed(self) -> None:
         """What was removed until now is an orphan on disk."""

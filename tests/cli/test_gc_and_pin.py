@@ -177,7 +177,7 @@ def test_a_full_run_that_finds_problems(casfs, store: Damaged) -> None:
 
 
 def test_files_that_stay_are_a_failure(casfs, store: Damaged, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Durable, path: str) -> None:
+    def refuse(self: Durable, path: str, **_: object) -> None:
         raise PermissionError(1, os.strerror(1), path)
 
     monkeypatch.setattr(Durable, "unlink", refuse)

@@ -27,6 +27,15 @@ def file_size_limit(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@contextmanager
+def opened(folder: Path) -> Iterator[int]:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
 @pytest.fixture(params=[Durable, NativeDurable])
 def durable(request: pytest.FixtureRequest) -> Durable:
     assert native is not None, f"no native accelerator: {missing}"
@@ -81,6 +90,25 @@ def test_files_are_written_whole_or_not_at_all(durable: Durable, tmp_path: Path)
     assert [path.stat().st_mode & 0o777 for path in paths] == [mode for _, _, mode in files]
 
 
+def test_paths_begin_at_a_descriptor(durable: Durable, tmp_path: Path) -> None:
+    """Whatever the path of it means by then."""
+    (tmp_path / "before").mkdir()
+    with opened(tmp_path / "before") as folder:
+        (tmp_path / "before").rename(tmp_path / "after")
+        os.close(durable.create("first", 0o600, dir_fd=folder))
+        durable.write_files([("first", b"new", 0o400), ("second", b"two", 0o600)], dir_fd=folder)
+        durable.rename("first", "third", dir_fd=folder)
+        durable.link("third", "fourth", dir_fd=folder)
+        durable.unlink("second", dir_fd=folder)
+        durable.fsync_path("fourth", dir_fd=folder)
+        durable.fsync_path(".", dir_fd=folder)
+        with pytest.raises(FileNotFoundError):
+            durable.unlink("second", dir_fd=folder)
+    found = {path.name: path.read_bytes() for path in (tmp_path / "after").iterdir()}
+    assert found == {"third": b"new", "fourth": b"new"}
+    assert not (tmp_path / "before").exists()
+
+
 def test_names(durable: Durable, tmp_path: Path) -> None:
     first, second, third = (str(tmp_path / name) for name in ("first", "second", "third"))
     Path(first).write_text("content")
@@ -101,11 +129,12 @@ def test_syncs(durable: Durable, tmp_path: Path) -> None:
         durable.fdatasync(file.fileno())
     durable.fsync_path(str(path))
     durable.fsync_path(str(tmp_path))
-    durable.syncfs(str(tmp_path))
+    with opened(tmp_path) as folder:
+        durable.syncfs(folder)
     with pytest.raises(FileNotFoundError):
-        durable.syncfs(str(tmp_path / "absent"))
-    with pytest.raises(NotADirectoryError):
-        durable.syncfs(str(path))
+        durable.fsync_path(str(tmp_path / "absent"))
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        durable.syncfs(-1)
     (tmp_path / "link").symlink_to("file")
     with pytest.raises(OSError, match="symbolic links") as raised:
         durable.fsync_path(str(tmp_path / "link"))
@@ -121,16 +150,14 @@ def test_what_has_to_be_synced_waits_for_a_descriptor(
     refused = [errno.EMFILE, errno.ENFILE]
     real = os.open
 
-    def scarce(*args: Any) -> int:
+    def scarce(*args: Any, **more: Any) -> int:
         if refused:
             raise OSError(refused[0], os.strerror(refused.pop(0)))
-        return real(*args)
+        return real(*args, **more)
 
     monkeypatch.setattr("casfs.filestore.durable.RETRY_SECONDS", 0)
     monkeypatch.setattr(os, "open", scarce)
     Durable().fsync_path(str(path))
-    refused[:] = [errno.EMFILE] * 3
-    Durable().syncfs(str(tmp_path))
     monkeypatch.setattr("casfs.filestore.durable.PATIENCE_SECONDS", -1)
     refused[:] = [errno.EMFILE]
     with pytest.raises(OSError, match="Too many"):

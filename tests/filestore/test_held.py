@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from casfs.filestore import held
+from casfs.filestore.directory import StoreDirectory
 from casfs.filestore.held import SMALLEST, HeldFiles
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[StoreDirectory]:
+    directory = StoreDirectory(str(tmp_path))
+    yield directory
+    directory.close()
+
+
+def held_below(directory: StoreDirectory) -> HeldFiles:
+    """Files take the place of blobs, their paths that of digests."""
+    return HeldFiles(directory, lambda path: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
 
 def removed(files: HeldFiles, path: Path, size: int) -> mmap.mmap:
@@ -17,13 +31,15 @@ def removed(files: HeldFiles, path: Path, size: int) -> mmap.mmap:
     path.write_bytes(b"x" * size)
     with open(path, "rb") as file:
         mapping = mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ)
-    files.will_remove(str(path), size)
+    files.will_remove(os.fsencode(path), size)
     path.unlink()
     return mapping
 
 
-def test_space_that_a_mapping_keeps_is_counted_until_it_lets_go(tmp_path: Path) -> None:
-    files = HeldFiles(str(tmp_path))
+def test_space_that_a_mapping_keeps_is_counted_until_it_lets_go(
+    directory: StoreDirectory, tmp_path: Path
+) -> None:
+    files = held_below(directory)
     first = removed(files, tmp_path / "first", SMALLEST)
     second = removed(files, tmp_path / "second", 2 * SMALLEST)
     assert files.amount() == (2, 3 * SMALLEST)
@@ -33,22 +49,22 @@ def test_space_that_a_mapping_keeps_is_counted_until_it_lets_go(tmp_path: Path) 
     assert files.amount() == (0, 0)
 
 
-def test_what_nobody_has_mapped_is_not_counted(tmp_path: Path) -> None:
-    files = HeldFiles(str(tmp_path))
+def test_what_nobody_has_mapped_is_not_counted(directory: StoreDirectory, tmp_path: Path) -> None:
+    files = held_below(directory)
     path = tmp_path / "file"
     path.write_bytes(b"x" * SMALLEST)
-    files.will_remove(str(path), SMALLEST)
+    files.will_remove(os.fsencode(path), SMALLEST)
     path.unlink()
-    files.will_remove(str(path), SMALLEST)
+    files.will_remove(os.fsencode(path), SMALLEST)
     removed(files, tmp_path / "small", 5000)
     assert files.amount() == (0, 0)
 
 
 def test_where_files_have_no_handles_nothing_is_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    directory: StoreDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(held, "file_handle", lambda _: None)
-    files = HeldFiles(str(tmp_path))
+    files = held_below(directory)
     with removed(files, tmp_path / "file", SMALLEST):
         assert files.amount() == (0, 0)
     assert os.listdir(tmp_path) == []

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from casfs.filestore import lease
-from casfs.filestore.durable import Durable
+from casfs.filestore.directory import StoreDirectory
 from casfs.filestore.staging import Staging
 
 
@@ -71,12 +71,20 @@ def test_nothing_of_the_lease_is_left(path: Path, fd: int) -> None:
     assert signal.getsignal(signal.SIGIO) == before
 
 
-def test_a_staged_file_is_asked_about_without_its_own_descriptor(tmp_path: Path) -> None:
-    staging = Staging(str(tmp_path), Durable())
+@pytest.fixture
+def staging(tmp_path: Path) -> Iterator[Staging]:
+    directory = StoreDirectory(str(tmp_path))
+    staging = Staging(directory)
+    staging.make_folder()
+    yield staging
+    directory.close()
+
+
+def test_a_staged_file_is_asked_about_without_its_own_descriptor(staging: Staging) -> None:
     staged = staging.create()
     os.write(staged.fd, b"x" * 8192)
     assert not staging.others_may_write(staged)
-    with mapped(tmp_path / staged.name, os.O_RDWR, mmap.PROT_READ | mmap.PROT_WRITE) as writing:
+    with mapped(Path(staging.path(staged.name)), os.O_RDWR, mmap.PROT_READ | mmap.PROT_WRITE) as writing:
         assert staging.others_may_write(staged)
         writing[0:1] = b"y"
     assert not staging.others_may_write(staged)
@@ -85,13 +93,12 @@ def test_a_staged_file_is_asked_about_without_its_own_descriptor(tmp_path: Path)
     os.close(staged.fd)
 
 
-def test_what_was_lent_is_never_used_for_another_content(tmp_path: Path) -> None:
-    staging = Staging(str(tmp_path), Durable())
+def test_what_was_lent_is_never_used_for_another_content(staging: Staging) -> None:
     name = Staging.new_name(lent=True)
-    (tmp_path / name).write_bytes(b"content")
+    Path(staging.path(name)).write_bytes(b"content")
     lent = staging.reopen(name)
     assert lent.is_lent
     staging.drop(lent)
-    assert os.listdir(tmp_path) == []
+    assert staging.names() == []
     assert not staging.create().is_lent
     staging.close()

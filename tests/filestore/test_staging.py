@@ -5,25 +5,20 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from casfs.filestore import staging
+from casfs.filestore.directory import StoreDirectory
 from casfs.filestore.staging import Staging
 from tests.faults import FaultyDurable
 from tests.session import descriptors
 
 
 @pytest.fixture
-def seam() -> FaultyDurable:
-    return FaultyDurable()
-
-
-@pytest.fixture
-def area(scratch: Path, seam: FaultyDurable) -> Iterator[Staging]:
-    (scratch / "staging").mkdir()
-    area = Staging(str(scratch / "staging"), seam)
+def area(directory: StoreDirectory) -> Iterator[Staging]:
+    area = Staging(directory)
+    area.make_folder()
     yield area
     area.close()
 

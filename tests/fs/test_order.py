@@ -111,7 +111,7 @@ def committed(mount: Mount) -> tuple[State, set[bytes]]:
     files: State = {}
     for name, (size, digest, staged) in rows.items():
         if digest is not None or staged is not None:
-            path = filestore.paths.blob(digest) if digest else filestore.staging.path(staged or "")
+            path = filestore.blobs.path(digest) if digest else filestore.staging.path(staged or "")
             with open(path, "rb") as file:
                 files[name] = file.read(8), size
                 assert os.fstat(file.fileno()).st_size >= size

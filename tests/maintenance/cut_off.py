@@ -19,11 +19,11 @@ def cut_at(patch: pytest.MonkeyPatch, last: int) -> list[str]:
     calls: list[str] = []
 
     def watched(name: str, method: Callable[..., object]) -> Callable[..., object]:
-        def call(*args: object) -> object:
+        def call(*args: object, **more: object) -> object:
             if len(calls) >= last:
                 raise CutOff
             calls.append(name)
-            return method(*args)
+            return method(*args, **more)
 
         return call
 

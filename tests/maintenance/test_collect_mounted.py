@@ -241,11 +241,11 @@ def test_who_publishes_waits_for_the_file_that_is_being_unlinked(orphaned: Sessi
     at_it, done = threading.Event(), threading.Event()
     order: list[str] = []
 
-    def unlink(path: str) -> None:
+    def unlink(path: str, *, dir_fd: int) -> None:
         at_it.set()
         done.wait(0.05)
         order.append("unlinked")
-        os.unlink(path)
+        os.unlink(path, dir_fd=dir_fd)
 
     filestore.durable.unlink = unlink  # type: ignore[method-assign]
     thread = threading.Thread(target=filestore.remove_condemned, args=(digest, 7))
@@ -279,16 +279,16 @@ def test_files_stay_when_the_rows_cannot_be_committed(
 def test_files_that_cannot_be_unlinked_are_told(session: Session) -> None:
     make(session, 30)
     remove(session, 30)
-    session.store.filestore.durable = Stubborn(1)
+    session.store.directory.durable = Stubborn(1)
     ids = orphans(session)
     digest = session.store.namespace.blobs.digest(ids[0])
     collected = ask(session, ids[:10])
     assert collected.gone.blobs == 9
     assert [(each[0], each[2]) for each in collected.failures] == [(digest, os.strerror(errno.EIO))]
-    session.store.filestore.durable = Stubborn(99)
+    session.store.directory.durable = Stubborn(99)
     collected = ask(session, orphans(session))
     assert (len(collected.failures), collected.untried, collected.gave_up) == (10, 10, True)
-    session.store.filestore.durable = Stubborn(0)
+    session.store.directory.durable = Stubborn(0)
     assert session.blobs == 21
     assert collect(session.path, full=True).strays == 21
 

@@ -197,11 +197,11 @@ class Stubborn(Durable):
         self._times = times
         self._refuses = refuses
 
-    def unlink(self, path: str) -> None:
+    def unlink(self, path: str, *, dir_fd: int | None = None) -> None:
         if self._times and self._refuses(path):
             self._times -= 1
             raise OSError(errno.EIO, os.strerror(errno.EIO), path)
-        super().unlink(path)
+        super().unlink(path, dir_fd=dir_fd)
 
 
 def test_a_file_that_cannot_be_unlinked_is_tried_again(orphaned: Session) -> None:
@@ -220,7 +220,7 @@ def test_one_that_stays_is_reported_and_found_by_a_full_run(orphaned: Session) -
 
     outcome = collect(orphaned.path, durable=Stubborn(99, refuses))
     assert (outcome.blobs, outcome.failures, outcome.error) == (9, 1, "")
-    assert outcome.first_failures == (f"{digest}: {os.strerror(errno.EIO)}",)
+    assert outcome.first_failures == (f"{orphaned.path}/{digest}: {os.strerror(errno.EIO)}",)
     assert_clean(orphaned.path, strays=True)
     outcome = collect(orphaned.path, full=True)
     assert (outcome.strays, outcome.failures) == (1, 0)
@@ -246,8 +246,8 @@ def test_ten_failures_in_a_row_end_it(session: Session) -> None:
 
 def test_a_full_run_removes_old_strays_only(session: Session) -> None:
     make(session, 1)
-    paths = session.store.filestore.paths
-    old, young = paths.blob(bytes(32)), paths.blob(bytes([1] * 32))
+    blobs = session.store.filestore.blobs
+    old, young = blobs.path(bytes(32)), blobs.path(bytes([1] * 32))
     for path in (old, young):
         Path(path).write_bytes(b"stray")
     # The change time cannot be set back: what is old is so by the clock of the plan.
@@ -266,12 +266,12 @@ def test_a_full_run_removes_old_strays_only(session: Session) -> None:
 
 def test_a_blob_of_an_open_transaction_is_no_stray(session: Session) -> None:
     """Found without a row, and with one when the turn of the collector has come."""
-    stray = gc.strays.Stray(session.store.filestore.paths.blob(b"\1" * 32), b"\1" * 32, 7)
+    stray = gc.strays.Stray(b"\1" * 32, 7)
     make(session, 1)
     with gc.opened(str(session.path)) as store:
         digest = store.namespace.blobs.digest(1)
         assert digest is not None
-        known = gc.strays.Stray(store.filestore.paths.blob(digest), digest, len(content(0)))
+        known = gc.strays.Stray(digest, len(content(0)))
         with batch.transaction(store):
             assert batch.recheck_strays(store, [stray, known], time.time_ns()) == []
     assert session.blobs == 1

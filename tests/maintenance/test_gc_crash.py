@@ -212,7 +212,7 @@ def test_a_file_is_looked_up_in_the_transaction(
 ) -> None:
     """The file of the row has been lost."""
     filestore = orphaned.store.filestore
-    os.unlink(filestore.paths.blob(blake3(OLD).digest()))
+    os.unlink(filestore.blobs.path(blake3(OLD).digest()))
     if not checked:
         monkeypatch.setattr(filestore, "has", lambda _digest, _size: True)
     only_breaks_unless(checked, orphaned)

@@ -194,11 +194,11 @@ def test_a_missing_blob_gets_its_name_when_its_bytes_are_durable(
         fdatasync(self, fd)
         synced.add(os.fstat(fd).st_ino)
 
-    def move(self: Durable, source: str, target: str) -> None:
-        if target == str(store.blob(ONE)):
-            named.append(os.stat(source).st_ino)
+    def move(self: Durable, source: str, target: str, *, dir_fd: int) -> None:
+        if target == str(store.blob(ONE).relative_to(store.path)):
+            named.append(os.stat(source, dir_fd=dir_fd).st_ino)
             assert named[-1] in synced
-        rename(self, source, target)
+        rename(self, source, target, dir_fd=dir_fd)
 
     monkeypatch.setattr(Durable, "fdatasync", sync)
     monkeypatch.setattr(Durable, "rename", move)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import types
 from collections.abc import Callable, Coroutine, Generator, Sequence
@@ -18,6 +17,7 @@ from casfs.fs.scheduler import run_inline
 from casfs.maintenance import collect_mounted, gc
 from casfs.namespace.collecting import Collecting, Record
 from casfs.store import Store
+from tests.faults import located
 from tests.images import copy_store
 from tests.invariants import problems
 from tests.model.protocol import Protocol
@@ -82,10 +82,10 @@ class Recorder(Durable):
 
     # The seam
 
-    def create(self, path: str, mode: int) -> int:
-        fd = super().create(path, mode)
+    def create(self, path: str, mode: int, *, dir_fd: int | None = None) -> int:
+        fd = super().create(path, mode, dir_fd=dir_fd)
         self._note_file("create", path)
-        self._blob = "/blobs/" in path
+        self._blob = path.startswith("blobs/")
         return fd
 
     def write_whole(self, fd: int, data: bytes | bytearray) -> None:
@@ -93,17 +93,17 @@ class Recorder(Durable):
         if self._blob:
             self.note("Durable.write_whole")
 
-    def unlink(self, path: str) -> None:
-        super().unlink(path)
+    def unlink(self, path: str, *, dir_fd: int | None = None) -> None:
+        super().unlink(path, dir_fd=dir_fd)
         self._note_file("unlink", path)
 
-    def fsync_path(self, path: str) -> None:
-        kind = "shard" if os.path.isdir(path) else "blob"
-        super().fsync_path(path)
+    def fsync_path(self, path: str, *, dir_fd: int | None = None) -> None:
+        kind = "shard" if located(path, dir_fd).is_dir() else "blob"
+        super().fsync_path(path, dir_fd=dir_fd)
         self.note(f"Durable.fsync_path {kind}")
 
     def _note_file(self, name: str, path: str) -> None:
-        if "/blobs/" in path:
+        if path.startswith("blobs/"):
             self.note(f"Durable.{name}")
 
 

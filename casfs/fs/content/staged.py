@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 
-from casfs.filestore.filestore import FILE_ROOM
 from casfs.fs.content.blobs import BlobFiles
 from casfs.fs.content.content import MEMORY_LIMIT, Content
 from casfs.fs.content.prefix import PrefixHash

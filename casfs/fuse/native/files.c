@@ -23,25 +23,29 @@ static bool write_whole(int fd, const char *data, Py_ssize_t size)
 	return true;
 }
 
-static int write_file(const char *path, const Py_buffer *content, mode_t mode)
+static int write_file(int directory, const char *path, const Py_buffer *content, mode_t mode)
 {
 	const int flags = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
-	int fd = open(path, flags, mode);
-	if (fd < 0 && errno == EEXIST && unlink(path) == 0)
-		fd = open(path, flags, mode);
+	int fd = openat(directory, path, flags, mode);
+	if (fd < 0 && errno == EEXIST && unlinkat(directory, path, 0) == 0)
+		fd = openat(directory, path, flags, mode);
 	if (fd < 0)
 		return errno;
 	int failed = write_whole(fd, content->buf, content->len) ? 0 : errno;
 	close(fd);
 	if (failed)
-		unlink(path);
+		unlinkat(directory, path, 0);
 	return failed;
 }
 
-PyObject *casfs_write_files(PyObject *self, PyObject *argument)
+PyObject *casfs_write_files(PyObject *self, PyObject *arguments)
 {
+	PyObject *sequence;
+	int directory;
 	(void)self;
-	PyObject *list = PySequence_Fast(argument, "a list of (path, content, mode)");
+	if (!PyArg_ParseTuple(arguments, "Oi", &sequence, &directory))
+		return NULL;
+	PyObject *list = PySequence_Fast(sequence, "a sequence of (path, content, mode)");
 	if (!list)
 		return NULL;
 	Py_ssize_t count = PySequence_Fast_GET_SIZE(list), filled = 0, failed_at = 0;
@@ -63,7 +67,7 @@ PyObject *casfs_write_files(PyObject *self, PyObject *argument)
 	Py_BEGIN_ALLOW_THREADS
 	for (; failed_at < count; failed_at++) {
 		const struct new_file *file = &files[failed_at];
-		failed = write_file(PyBytes_AS_STRING(file->path), &file->content, file->mode);
+		failed = write_file(directory, PyBytes_AS_STRING(file->path), &file->content, file->mode);
 		if (failed)
 			break;
 	}

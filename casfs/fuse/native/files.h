@@ -5,7 +5,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-/* write_files(files): as Durable.write_files (filestore/durable.py). From any thread. */
-PyObject *casfs_write_files(PyObject *self, PyObject *argument);
+/* write_files(files, dir_fd): as Durable.write_files (filestore/durable.py). From any thread. */
+PyObject *casfs_write_files(PyObject *self, PyObject *arguments);
 
 #endif

@@ -176,7 +176,7 @@ static PyObject *stack_depth(PyObject *self, PyObject *argument)
 	return PyLong_FromLong(stacked ? 2 : 1);
 }
 
-PyDoc_STRVAR(write_files_doc, "write_files(files)\n--\n\n"
+PyDoc_STRVAR(write_files_doc, "write_files(files, dir_fd, /)\n--\n\n"
 	"As Durable.write_files (filestore/durable.py), in one go without the GIL. From any thread. Raises OSError.");
 
 static PyMethodDef methods[] = {
@@ -187,7 +187,7 @@ static PyMethodDef methods[] = {
 	{"finish", finish, METH_VARARGS, finish_doc},
 	{"backing_open", backing_open, METH_O, backing_open_doc},
 	{"backing_close", backing_close, METH_O, backing_close_doc},
-	{"write_files", casfs_write_files, METH_O, write_files_doc},
+	{"write_files", casfs_write_files, METH_VARARGS, write_files_doc},
 	{"reply_early", casfs_reply_early, METH_O,
 	 "reply_early(result)\n--\n\nThe request under way has succeeded, whatever it still does (serve.h)."},
 	{"lease", casfs_lease, METH_VARARGS, "lease(ino, flags)\n--\n\nKeep a handle that only reads (leases.h)."},

@@ -14,9 +14,9 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from casfs.filestore.filestore import FILE_ROOM
 from casfs.fs.attributes import Changes
 from casfs.fs.scheduler import run_inline
+from casfs.space import FILE_ROOM
 from casfs.types import Room
 from tests.faults import FaultyDurable
 from tests.kernel import Kernel, OpenFile
@@ -316,8 +316,8 @@ def test_a_full_disk_is_told_of_at_the_write(
     filestore = session.store.filestore
     file = kernel.open("file", CREATE)
     with monkeypatch.context() as patch:
-        patch.setattr(filestore, "room", lambda: Room(1 << 30, 0, 0))
-        patch.setattr("casfs.filestore.claims.CLAIM_SECONDS", -1)
+        patch.setattr(filestore.space, "room", lambda: Room(1 << 30, 0, 0))
+        patch.setattr("casfs.space.CLAIM_SECONDS", -1)
         with pytest.raises(OSError, match="full") as raised:
             file.write(b"content")
     assert raised.value.errno == errno.ENOSPC
@@ -332,11 +332,11 @@ def test_what_is_promised_to_small_files_is_not_promised_again(
 ) -> None:
     """Two looks at the same free space, with a commit to come that would need it twice."""
     filestore = session.store.filestore
-    reserve = filestore.reserve
-    monkeypatch.setattr("casfs.filestore.claims.CLAIM_SECONDS", -1)
+    reserve = filestore.space.reserve
+    monkeypatch.setattr("casfs.space.CLAIM_SECONDS", -1)
     kernel.write_file("first", b"content")
-    needed = filestore.promised + filestore._pending_rows
-    monkeypatch.setattr(filestore, "room", lambda: Room(1 << 30, 1 << 20, reserve + needed + FILE_ROOM))
+    needed = filestore.promised + filestore.space._pending_rows
+    monkeypatch.setattr(filestore.space, "room", lambda: Room(1 << 30, 1 << 20, reserve + needed + FILE_ROOM))
     with pytest.raises(OSError, match="full"):
         kernel.write_file("second", b"other content")
     kernel.sync()

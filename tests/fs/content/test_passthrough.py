@@ -177,7 +177,7 @@ def test_a_writer_who_finds_no_room_for_the_copy_is_refused_and_the_readers_keep
             raise FsError(28)
 
         with monkeypatch.context() as patch:
-            patch.setattr(mount.fs.store.filestore, "claim", full)
+            patch.setattr(mount.fs.store.filestore.space, "claim", full)
             inode = reader.inode
             writer = mount.fs.files.open(inode, True, 0)
             with pytest.raises(OSError, match="No space"):
@@ -198,7 +198,7 @@ def rot(mount: Mount, name: bytes) -> tuple[int, Path]:
     assert inode.blob is not None
     digest = mount.fs.contents.sealing.digest(inode)
     assert digest is not None
-    path = Path(mount.fs.store.filestore.paths.blob(digest))
+    path = Path(mount.fs.store.filestore.blobs.path(digest))
     os.rename(path, path.parent.parent.parent / "quarantined")
     return inode.blob, path
 
@@ -270,7 +270,7 @@ def test_a_copy_of_a_blob_that_was_found_to_be_damaged_meanwhile_does_not_take_i
             assert reader.inode.blob is not None
             mount.fs.store.namespace.damage.note(reader.inode.blob, "rotten", 1)
             if taken:
-                os.unlink(filestore.paths.blob(digest))
+                os.unlink(filestore.blobs.path(digest))
             return staged
 
         monkeypatch.setattr(filestore, "displace", meanwhile)
@@ -429,7 +429,7 @@ def test_a_blob_has_never_been_the_file_that_was_mapped(run: Run, registry: Regi
         await rest(mount, inode)
         digest = mount.fs.contents.sealing.digest(inode)
         assert digest is not None
-        assert os.stat(mount.fs.store.filestore.paths.blob(digest)).st_ino != lent
+        assert os.stat(mount.fs.store.filestore.blobs.path(digest)).st_ino != lent
 
     run(body)
 
@@ -437,7 +437,7 @@ def test_a_blob_has_never_been_the_file_that_was_mapped(run: Run, registry: Regi
 def blob_bytes(mount: Mount, inode: Inode) -> bytes:
     digest = mount.fs.contents.sealing.digest(inode)
     assert digest is not None
-    return Path(mount.fs.store.filestore.paths.blob(digest)).read_bytes()
+    return Path(mount.fs.store.filestore.blobs.path(digest)).read_bytes()
 
 
 def content_of(inode: Inode) -> Content:
@@ -502,7 +502,7 @@ def test_who_has_a_blob_mapped_does_not_see_what_another_file_becomes(run: Run, 
         reader = await opened(mount, b"one")
         digest = mount.fs.contents.sealing.digest(reader.inode)
         assert digest is not None
-        mapping = mapped(mount.fs.store.filestore.paths.blob(digest), write=False)
+        mapping = mapped(mount.fs.store.filestore.blobs.path(digest), write=False)
         await mount.release(reader)
         other = await opened(mount, b"two")
         assert not other.passthrough

@@ -214,7 +214,7 @@ def test_no_room_to_spill_keeps_what_was_written(
     file = kernel.open("file", CREATE)
     file.write(b"content")
     with monkeypatch.context() as patch:
-        patch.setattr(session.store.filestore, "claim", full)
+        patch.setattr(session.store.filestore.space, "claim", full)
         with pytest.raises(OSError, match="full"):
             file.write(LARGE, 7)
         with pytest.raises(OSError, match="full"):
@@ -237,7 +237,7 @@ def test_content_that_nobody_could_seal_is_sealed_at_a_later_commit(
     file = kernel.open("file", CREATE)
     file.write(b"content")
     with monkeypatch.context() as patch:
-        patch.setattr(session.store.filestore, "claim", full)
+        patch.setattr(session.store.filestore.space, "claim", full)
         with pytest.raises(OSError, match="full"):
             file.close()
         assert "stays staged" in caplog.text
@@ -256,7 +256,7 @@ def test_content_that_nobody_can_seal_does_not_keep_the_rest_from_the_disk(
     file = kernel.open("file", CREATE)
     file.write(b"content")
     with monkeypatch.context() as patch:
-        patch.setattr(session.store.filestore, "claim", full)
+        patch.setattr(session.store.filestore.space, "claim", full)
         with pytest.raises(OSError, match="full"):
             file.close()
         kernel.unlink("other")
@@ -298,7 +298,7 @@ def test_a_missing_staged_file_is_an_io_error(session: Session, kernel: Kernel) 
 
 def test_a_missing_blob_is_an_io_error_for_its_readers_only(session: Session, kernel: Kernel) -> None:
     kernel.write_file("file", LARGE)
-    path = Path(session.store.filestore.paths.blob(blake3(LARGE).digest()))
+    path = Path(session.store.filestore.blobs.path(blake3(LARGE).digest()))
     path.rename(session.path / "elsewhere")
     for access in (
         lambda: kernel.read_file("file"),
@@ -316,7 +316,7 @@ def test_a_missing_blob_is_an_io_error_for_its_readers_only(session: Session, ke
 def test_a_blob_that_was_lost_comes_back_with_the_next_copy(session: Session, kernel: Kernel) -> None:
     kernel.write_file("file", LARGE)
     kernel.sync()
-    Path(session.store.filestore.paths.blob(blake3(LARGE).digest())).unlink()
+    Path(session.store.filestore.blobs.path(blake3(LARGE).digest())).unlink()
     kernel.write_file("copy", LARGE)
     kernel.sync()
     assert kernel.read_file("file") == LARGE

@@ -1,4 +1,4 @@
-"""Room on the store's file system: who wants to put something there says so before.
+"""Room on the store's file system, for files and rows alike: who wants to put something there says so before.
 
 Bytes and inodes are claimed when a program writes, so that it is the program that gets ENOSPC, and not a
 commit that comes after its close(2). A part of both is left to what makes room: the log of a removal, lock
@@ -18,6 +18,9 @@ from casfs.types import Room
 RESERVE = 16 << 20
 """Bytes (at most 1/32 of the file system) that new data leaves free, so that there is always room for
 the log: what is acknowledged can be committed, and files can be deleted, on a full disk."""
+
+FILE_ROOM = 4096
+"""Bytes that a file takes on disk besides its content, at the most: the rest of its last block."""
 
 FILE_RESERVE = 64
 """Inodes (at most 1/32 of those of the file system) that new files leave free, for the same reason."""
@@ -45,17 +48,18 @@ class Left(NamedTuple):
     files: int
 
 
-class Claims:
-    """The room of a store at `root`, and what of it is spoken for.
+class Space:
+    """The room of a store, and what of it is spoken for. Owned by the file system's thread.
 
-    `promised`, `promised_files`: bytes and inodes that staged content in memory will take on disk. `refused`:
-    bytes of the largest claim that found no room since somebody has set it to 0. `is_low` is called when a
-    look at the disk finds fewer than `low` bytes for new data. All owned by the file system's thread, but for
-    `waiting`.
+    `statvfs`: called for a look at its file system; `waiting`: for the bytes and inodes of what is accepted
+    and not written yet. `promised`, `promised_files`: bytes and inodes that staged content in memory will
+    take on disk. `refused`: bytes of the largest claim that found no room since somebody has set it to 0.
+    `is_low` is called when a look at the disk finds fewer than `low` bytes for new data.
     """
 
-    def __init__(self, root: str) -> None:
-        self.root = root
+    def __init__(self, statvfs: Callable[[], os.statvfs_result], waiting: Callable[[], Left]) -> None:
+        self._statvfs = statvfs
+        self._waiting = waiting
         self._claimable = 0
         self._claimable_files = 0
         self._looked = 0.0
@@ -69,14 +73,9 @@ class Claims:
         self.reserve = min(RESERVE, room.total // 32)
         self.file_reserve = min(FILE_RESERVE, room.files_total // 32)
 
-    @property
-    def waiting(self) -> Left:
-        """Bytes and inodes of what is accepted and not written yet."""
-        return Left(0, 0)
-
     def room(self) -> Room:
         """Space on the store's file system."""
-        stat = os.statvfs(self.root)
+        stat = self._statvfs()
         block = stat.f_frsize
         return Room(
             stat.f_blocks * block,
@@ -88,7 +87,7 @@ class Claims:
 
     def left(self) -> Left:
         """What there is for new data and new files."""
-        room, waiting = self.room(), self.waiting
+        room, waiting = self.room(), self._waiting()
         return Left(
             room.available - self.reserve - self._pending_rows - waiting.bytes - self.promised,
             room.files_available - self.file_reserve - waiting.files - self.promised_files,
