@@ -51,9 +51,9 @@ class Provider(Protocol):
     def publish_bytes(self, blobs: Mapping[bytes, bytes | bytearray]) -> None:
         """Make each a blob, in their order; what is there is replaced. Blocks.
 
-        Nobody opens one of them before this returns: until then it may be there in part. When it fails, those
-        before the one that it failed for are published, there is no blob for that one, and those after it are
-        as they were. When the process ends, that one may be torn.
+        Nobody opens one of them before this returns: until then it may be there in part. When it fails,
+        those before the one that it failed for are published, and those after it are as they were. That one
+        is as it was or absent; it may be torn if the process ends, or undoing fails as well.
         """
 
     def publish_file(self, digest: bytes, staged: StagedFile, *, keep: bool) -> None:

@@ -11,6 +11,8 @@ from casfs.filestore.directory import StoreDirectory
 from casfs.filestore.filestore import FileStore
 from tests.faults import FaultyDurable
 
+pytest.register_assert_rewrite("tests.filestore.conformance")
+
 
 @pytest.fixture
 def seam() -> FaultyDurable:
