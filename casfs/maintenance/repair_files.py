@@ -82,11 +82,11 @@ class FileRepair:
             self._mend(fault)
         for digest in corrupt:
             name, blob = self._blobs.name(digest), self._checks.blob_id(digest)
-            if blob is not None and self._is_there(name) and self._digest_of(name) != digest:
+            if blob is not None and self._is_left(name) and self._digest_of(name) != digest:
                 self._condemn(name, blob)
         for blob, (digest, _, _) in self._checks.damage().items():
             name = self._blobs.name(digest)
-            if name not in self._bad and self._is_there(name):
+            if self._is_left(name):
                 if self._digest_of(name) == digest:
                     self._rows.clear_damage(blob)
                 else:
@@ -112,12 +112,9 @@ class FileRepair:
             case _:
                 self._bad.append(fault.name)
 
-    def _is_there(self, name: str) -> bool:
-        try:
-            self._directory.status(name, follow=True)
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        return True
+    def _is_left(self, name: str) -> bool:
+        """Is there something that is not going to be quarantined anyway?"""
+        return name not in self._bad and self._directory.exists(name)
 
     def _condemn(self, name: str, blob: int) -> None:
         """A blob file with the wrong bytes. Its row stays while somebody refers to it. Raises OSError."""

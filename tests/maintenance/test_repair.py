@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,21 @@ def test_two_files_of_one_name_both_go_to_quarantine(store: Damaged) -> None:
         (store.path / "blobs" / "note").write_bytes(data)
         assert mend(store) == []
     assert store.quarantine() == {b"first", b"second"}
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/etc/passwd")])
+def test_what_is_no_file_in_the_place_of_a_blob_is_put_away(
+    store: Damaged, deep: bool, make: Callable[[Path], object]
+) -> None:
+    """It is found twice, as foreign and as unreadable. To put it away twice ended a deep repair halfway."""
+    path = store.blob(ONE)
+    path.unlink()
+    make(path)
+    store.add_blob_file(b"stray")
+    assert mend(store, deep=deep) == ["missing-blob"]
+    assert os.listdir(store.path / "quarantine") == [path.name]
+    assert b"stray" in store.files().values()
 
 
 def test_a_repair_that_fails_changes_no_row(store: Damaged, monkeypatch: pytest.MonkeyPatch) -> None:
