@@ -42,6 +42,13 @@ class StoreDirectory:
         """open(2) of what is there."""
         return os.open(name, flags, dir_fd=self.fd)
 
+    def open_untrusted(self, name: str) -> int:
+        """As `open`, of what may be no file: a link is an error (ELOOP), a fifo is not waited for."""
+        try:
+            return self.open(name, READ_UNTRUSTED)
+        except BlockingIOError:  # a file somebody has a lease on (lease.py), for a moment: wait for that
+            return self.open(name)
+
     def status(self, name: str, *, follow: bool = False) -> os.stat_result:
         """stat(2); `follow`: of what a symbolic link leads to."""
         return os.stat(name, dir_fd=self.fd, follow_symlinks=follow)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from casfs.filestore import paths
-from casfs.filestore.directory import READ_UNTRUSTED, StoreDirectory
+from casfs.filestore.directory import StoreDirectory
 from casfs.filestore.provider import Provider
 from casfs.filestore.staging import StagedFile
 from casfs.types import Digest
@@ -123,8 +123,8 @@ class LocalBlobs(Provider):
         return self._directory.status(self._paths.blob(digest))
 
     def open_untrusted(self, digest: bytes) -> int:
-        """As `open`, also of what may be no file: a link is an error (ELOOP), a fifo is not waited for."""
-        return self._directory.open(self._paths.blob(digest), READ_UNTRUSTED)
+        """As `StoreDirectory.open_untrusted`."""
+        return self._directory.open_untrusted(self._paths.blob(digest))
 
     def hold(self, digest: bytes) -> int:
         """A descriptor that keeps the file's space while its name goes. Nothing can be read by it, and it

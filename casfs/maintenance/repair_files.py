@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import stat
 
-from casfs.filestore.directory import READ_UNTRUSTED, StoreDirectory, folder_of
+from casfs.filestore.directory import StoreDirectory, folder_of
 from casfs.filestore.filestore import FileStore
 from casfs.filestore.hashing import hash_descriptor
 from casfs.filestore.local import BLOB_MODE
@@ -153,7 +153,7 @@ class FileRepair:
     def _digest_of(self, name: str) -> Digest | None:
         """None when it is no file, or the disk cannot read it. Raises OSError for what is not its fault."""
         try:
-            fd = self._directory.open(name, READ_UNTRUSTED)
+            fd = self._directory.open_untrusted(name)
             try:
                 return hash_descriptor(fd, os.fstat(fd).st_size)
             finally:

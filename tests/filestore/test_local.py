@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import signal
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from tests.faults import PowerLoss
 from tests.filestore.conformance import Conformance, Place
 
 CONTENT = b"content"
+F_SETSIG = 10
 DIGEST = hash_bytes(CONTENT)
 
 
@@ -127,6 +131,21 @@ def test_what_is_no_file_is_neither_followed_nor_waited_for(blobs: LocalBlobs, s
     path.unlink()
     os.mkfifo(path)
     os.close(blobs.open_untrusted(DIGEST))
+
+
+def test_who_is_asked_about_by_a_lease_is_waited_for(blobs: LocalBlobs) -> None:
+    """A scrub ended with EAGAIN when the mount asked who else had that file (filestore/lease.py)."""
+    blobs.publish_bytes({DIGEST: CONTENT})
+    fd = blobs.open(DIGEST)
+    fcntl.fcntl(fd, F_SETSIG, signal.SIGURG)
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    with ThreadPoolExecutor() as threads:
+        opened = threads.submit(blobs.open_untrusted, DIGEST)
+        with pytest.raises(TimeoutError):
+            opened.result(0.1)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        os.close(opened.result(30))
+    os.close(fd)
 
 
 def test_the_store_may_be_moved_and_its_name_be_taken(blobs: LocalBlobs, scratch: Path) -> None:
