@@ -32,10 +32,8 @@ class Durable:
         return os.open(path, flags, mode, dir_fd=dir_fd)
 
     def write_whole(self, fd: int, data: bytes | bytearray) -> None:
-        """All of `data` from the start of the file, or OSError: write(2) stops short on a full disk."""
-        written = os.pwrite(fd, data, 0)
-        while written < len(data):
-            written += os.pwrite(fd, memoryview(data)[written:], written)
+        """As the function of that name."""
+        write_whole(fd, data)
 
     def write_files(
         self, files: Sequence[tuple[str, bytes | bytearray, int]], *, dir_fd: int | None = None
@@ -83,6 +81,14 @@ class Durable:
         """syncfs(2) of the file system of a descriptor, which tells of write errors since that was opened.
         Blocks."""
         syncfs(fd)
+
+
+def write_whole(fd: int, data: bytes | bytearray) -> None:
+    """All of `data` from the start of the file, or OSError: write(2) stops short where there is no more
+    room."""
+    written = os.pwrite(fd, data, 0)
+    while written < len(data):
+        written += os.pwrite(fd, memoryview(data)[written:], written)
 
 
 def _open_patiently(path: str, dir_fd: int | None) -> int:

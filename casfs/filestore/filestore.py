@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 
 from casfs.filestore.condemned import Condemned
 from casfs.filestore.directory import StoreDirectory
-from casfs.filestore.durable import Durable
+from casfs.filestore.durable import Durable, write_whole
 from casfs.filestore.held import HeldFiles
 from casfs.filestore.local import BLOB_MODE, LocalBlobs
 from casfs.filestore.pending import Pending
@@ -243,7 +243,7 @@ def open_copy(data: bytes | bytearray) -> int:
     """A descriptor of an unnamed file in memory that holds `data`, memfd_create(2). Raises OSError."""
     fd = os.memfd_create("blob", os.MFD_CLOEXEC)
     try:
-        os.pwrite(fd, data, 0)
+        write_whole(fd, data)
     except OSError:
         os.close(fd)
         raise

@@ -15,6 +15,7 @@ from casfs.filestore.filestore import FileStore
 from casfs.filestore.hashing import hash_bytes
 from casfs.space import FILE_RESERVE
 from tests.faults import FaultyDurable
+from tests.filestore.test_durable import file_size_limit
 from tests.filestore.test_filestore import CONTENT, DIGEST, read, stage
 from tests.filestore.test_filestore import blobs as written
 from tests.test_space import Disk
@@ -81,6 +82,19 @@ def test_what_could_not_be_written_is_pending_as_before(
     filestore.write_pending(list(blobs))
     assert {digest: read(filestore, digest) for digest in blobs} == blobs
     assert not any(map(filestore.is_pending, blobs))
+
+
+def test_a_copy_in_memory_is_whole_or_not_at_all(filestore: FileStore, seam: FaultyDurable) -> None:
+    """Who reads a blob that has no file yet must not take a part of it for the whole."""
+
+    def full(_: int, name: str) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    filestore.accept(DIGEST, CONTENT)
+    seam.before = full
+    assert read(filestore, DIGEST) == CONTENT
+    with file_size_limit(len(CONTENT) - 1), pytest.raises(OSError, match="too large"):
+        filestore.open(DIGEST)
 
 
 def test_a_forgotten_blob_is_not_written(filestore: FileStore) -> None:
