@@ -57,7 +57,7 @@ class LocalBlobs(Provider):
     def size(self, digest: bytes) -> int | None:
         try:
             return self._directory.status(self._paths.blob(digest)).st_size
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def prefixes(self) -> list[str]:

@@ -35,10 +35,12 @@ class Pending:
         self._written = threading.Condition(threading.Lock())
 
     def accept(self, digest: bytes, data: Content) -> None:
-        """Take a blob whose file is made later, by `write`. `data` must not be changed any more."""
+        """Take a blob whose file is made later, by `write`. `data` must not be changed any more. One that is
+        pending already is not taken twice."""
         with self._written:
-            self._blobs[digest] = data
-            self._room += len(data) + FILE_ROOM
+            if digest not in self._blobs:
+                self._blobs[digest] = data
+                self._room += len(data) + FILE_ROOM
 
     def room(self) -> Left:
         """Bytes and inodes that the blobs will take on disk."""

@@ -43,7 +43,7 @@ SAVE_SECONDS = 5.0
 
 READ_AGAIN = 1 << 20
 """Bytes up to which a bad file is read once more while nobody can write: a blob that is published in place
-(filestore/filestore.py) may have been read half-written. Larger ones get their name when they are whole."""
+(filestore/local.py) may have been read half-written. Larger ones get their name when they are whole."""
 
 ALL_PATHS = -1
 """No limit, as SQLite wants to be told."""

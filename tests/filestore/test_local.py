@@ -118,6 +118,9 @@ def test_a_folder_that_is_missing_has_no_blobs(blobs: LocalBlobs, scratch: Path)
     assert list(blobs.enumerate("0")) == []
     assert list(blobs.found("0")) == []
     assert blobs.size(bytes(32)) is None
+    (scratch / "blobs" / "0").touch()
+    assert list(blobs.found("0")) == []
+    assert blobs.size(bytes(32)) is None
 
 
 def test_what_is_no_file_is_neither_followed_nor_waited_for(blobs: LocalBlobs, scratch: Path) -> None:

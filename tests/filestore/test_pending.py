@@ -13,7 +13,7 @@ import pytest
 from casfs.filestore import pending
 from casfs.filestore.filestore import FileStore
 from casfs.filestore.hashing import hash_bytes
-from casfs.space import FILE_RESERVE
+from casfs.space import FILE_RESERVE, FILE_ROOM
 from tests.faults import FaultyDurable
 from tests.filestore.test_durable import file_size_limit
 from tests.filestore.test_filestore import CONTENT, DIGEST, read, stage
@@ -143,6 +143,14 @@ def test_a_reader_waits_for_the_thread_that_writes_the_blob(
         writer.result(30)
         assert reader.result(30) == b"content 0"
     assert seam.calls.count("create") == 3
+
+
+def test_what_is_accepted_twice_takes_its_room_once(filestore: FileStore) -> None:
+    for _ in range(2):
+        filestore.accept(DIGEST, CONTENT)
+    assert filestore._pending.room() == (len(CONTENT) + FILE_ROOM, 1)
+    filestore.write_pending([DIGEST])
+    assert filestore._pending.room() == (0, 0)
 
 
 def test_blobs_are_many_by_their_number_or_their_bytes(
