@@ -9,6 +9,7 @@ from casfs.fs.content.blobs import BlobFiles
 from casfs.fs.content.content import MEMORY_LIMIT, Content
 from casfs.fs.content.prefix import PrefixHash
 from casfs.fs.core import Core
+from casfs.space import FILE_ROOM
 
 BUFFERED_LIMIT = 64 << 20
 """Bytes of staged content in memory, over all files; beyond it new content goes to staged files."""
