@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 
 from casfs.errors import FsError
 from casfs.fs.changes import Changes
@@ -76,7 +77,8 @@ class Directories:
             raise FsError(errno.EEXIST)
         if inode.is_directory:
             directory.nlink += 1
-        self.touch(directory, inode.ctime)
+        directory.mtime = directory.ctime = inode.ctime
+        self._inodes.mark(directory)
         self._group.count()
         if self._changes.collecting:
             self._changes.name(directory.ino, name)
@@ -157,21 +159,14 @@ class Directories:
         """A name takes another place, that of `target` if there is one, which loses it. `beside`: more rows,
         which change with it or not at all."""
         self.take_absent(to.ino, new_name)
-        if beside is None:  # one statement
-            self._move_row(origin.ino, name, to.ino, new_name, target)
-        else:
-            with self._savepoint():
-                self._move_row(origin.ino, name, to.ino, new_name, target)
+        with self._savepoint() if beside is not None else nullcontext():  # one statement needs none
+            if target is None:
+                self._dentries.rename(origin.ino, name, to.ino, self._inodes.next_cookie(), new_name)
+            else:
+                self._dentries.replace(origin.ino, name, to.ino, new_name)
+            if beside is not None:
                 beside()
         self._has_moved(origin, name, to, new_name, source, target)
-
-    def _move_row(
-        self, parent: int, name: bytes, new_parent: int, new_name: bytes, target: Inode | None
-    ) -> None:
-        if target is None:
-            self._dentries.rename(parent, name, new_parent, self._inodes.next_cookie(), new_name)
-        else:
-            self._dentries.replace(parent, name, new_parent, new_name)
 
     def move_leaving(
         self,
