@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+from casfs.fs.scheduler import Scheduler
+
 
 @dataclass(slots=True, eq=False)
 class Unseen:
@@ -34,14 +36,15 @@ _current: ContextVar[Unseen | None] = ContextVar("unseen", default=None)
 class Changes:
     """The feed. Owned by the thread that runs the file system.
 
-    `collecting`: how many collect what is unseen. While nobody does, nothing has to be reported.
-    `later`: directories that have got names by no command; `wake` is called when there are some.
+    `collecting`: how many collect what is unseen. While nobody does, nothing has to be reported. `_later`:
+    directories that have got names by no command.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
         self.collecting = 0
-        self.later: set[int] = set()
-        self.wake: Callable[[], object] = lambda: None
+        self._later: set[int] = set()
+        self._more = scheduler.event()
 
     @contextmanager
     def unseen(self, held: Callable[[int], bool] | None = None) -> Iterator[Unseen]:
@@ -72,5 +75,12 @@ class Changes:
 
     def names_later(self, directory: int) -> None:
         """A directory has got names, which no command has to wait for."""
-        self.later.add(directory)
-        self.wake()
+        self._later.add(directory)
+        self._more.set()
+
+    async def later(self) -> list[int]:
+        """Wait for directories that have got such names. For one task."""
+        await self._more.wait()
+        self._more = self._scheduler.event()
+        later, self._later = self._later, set()
+        return list(later)

@@ -4,7 +4,7 @@ Operations apply their rows to the one open transaction and return. It commits w
 `interval` old, when somebody waits for it (fsync, unmount), or when it has grown long. The order keeps I1:
 
     1  the blobs published in the group are made durable, in a thread; operations go on. Most are small
-       and only accepted so far (filestore/filestore.py): their files are written now, except those of
+       and only accepted so far (filestore/pending.py): their files are written now, except those of
        new blobs that no inode refers to any more, which go with their rows. So are the staged files that
        rows of the group name (settling.py)
     2  the gate closes for publishing; blobs that came meanwhile, mostly none, are written and made durable.
@@ -29,7 +29,7 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from casfs.errors import FsError
 from casfs.filestore.durable import NO_DESCRIPTOR
@@ -69,6 +69,20 @@ TURN_SECONDS = 10.0
 """How long to wait for another process that holds the database (the collector holds it 20 ms)."""
 
 
+class Participant(Protocol):
+    """Who has rows, or content, to add before what was done until now is committed. On the group's thread."""
+
+    async def before_durable(self) -> None:
+        """Somebody waits for all that was done to be durable. Raises OSError for what cannot be: the rest is
+        committed all the same, and he is told then."""
+
+    async def before_commit(self) -> None:
+        """While operations go on. Raises OSError."""
+
+    def before_rows(self) -> None:
+        """What was put off has to be written now, inside the transaction. Raises DatabaseError."""
+
+
 class GroupCommit:
     """The open transaction of a store. Owned by the thread that runs the file system."""
 
@@ -83,10 +97,8 @@ class GroupCommit:
         self.failed = 0
         self.errors = 0
         self.last_error = ""
-        self.before_commit: Callable[[], Awaitable[None]] | None = None
-        self.before_durable: Callable[[], Awaitable[None]] | None = None
-        self.before_rows: Callable[[], object] = lambda: None
-        self.wake: Callable[[], object] = lambda: None
+        self._participants: list[Participant] = []
+        self._woken = scheduler.event()
         self._number = 0
         self._durable = 0
         self._failures = 0
@@ -99,6 +111,10 @@ class GroupCommit:
         self._begin_gate: Event | None = None
         self._running: Event | None = None
         self._operations_limit = OPERATIONS_LIMIT
+
+    def join(self, participant: Participant) -> None:
+        """Take part in every commit from now on."""
+        self._participants.append(participant)
 
     # Being in a group
 
@@ -254,6 +270,17 @@ class GroupCommit:
         """Should it be committed without waiting for the interval?"""
         return self.operations >= GROUP_LIMIT or self._store.filestore.pending_are_many
 
+    def wake(self) -> None:
+        """It may be time for a commit."""
+        self._woken.set()
+
+    async def woken(self) -> None:
+        """Wait until it may be time for a commit that nobody waits for. For one task."""
+        try:
+            await self._woken.wait()
+        finally:
+            self._woken = self._scheduler.event()
+
     # Committing
 
     async def durable(self) -> None:
@@ -262,10 +289,10 @@ class GroupCommit:
         Callers that wait at the same time share one commit.
         """
         left_out: OSError | None = None
-        if self.before_durable is not None:
+        for participant in self._participants:
             try:
-                await self.before_durable()
-            except OSError as error:  # the rest is committed all the same
+                await participant.before_durable()
+            except OSError as error:
                 left_out = error
         await self.committed()
         if left_out is not None:
@@ -321,8 +348,8 @@ class GroupCommit:
         number = self._number
         if self.active:
             self._gathering = True
-            if self.before_commit is not None:
-                await self.before_commit()
+            for participant in self._participants:
+                await participant.before_commit()
             if self._namespace.log_is_long:
                 await run(self._checkpoint, False)
             for _ in range(OPEN_ROUNDS):
@@ -335,7 +362,8 @@ class GroupCommit:
             self._gate = self._scheduler.event()
             await self._write_blobs()
             await self._sync_blobs()
-            self.before_rows()
+            for participant in self._participants:
+                participant.before_rows()
             self._inodes.flush()
             self._namespace.reserve_log(self.operations + self._inodes.dirty)
             number = self._number

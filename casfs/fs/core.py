@@ -20,7 +20,7 @@ class Core:
         self.scheduler = scheduler
         self.inodes = InodeTable(store.namespace)
         self.group = GroupCommit(store, self.inodes, scheduler)
-        self.changes = Changes()
+        self.changes = Changes(scheduler)
         self.nodes = Nodes()
         self.places = Places(store.namespace, self.inodes)
         self.directories = Directories(

@@ -64,9 +64,7 @@ class FileSystem:
         self.collecting = Mutex(core.scheduler)
         self.recovery = Recovery(clean=True)
         self.relieve: Callable[[], Awaitable[bool]] = _no_relief
-        self.group.before_commit = self._before_commit
-        self.group.before_rows = policy.flush
-        self.group.before_durable = self.contents.settling.settle_due
+        self.group.join(self)
         self.xattrs = ExtendedAttributes(core, self.contents.sealing, policy)
         self.listing = Listing(core)
         self.tree = Tree(core, self.contents, self.xattrs, policy, self.listing)
@@ -76,13 +74,20 @@ class FileSystem:
         """Clean up after a crash. Raises OSError."""
         self.recovery = await recover(self.store, self.inodes, self.group, self.contents, self.directories)
 
-    async def _before_commit(self) -> None:
-        """What can be done while operations go on."""
+    # Taking part in commits
+
+    async def before_durable(self) -> None:
+        await self.contents.settling.settle_due()
+
+    async def before_commit(self) -> None:
         await self.tree.forget_again()
         await self.contents.settling.write_back()
         while self.policy.pending > STEP and self.group.active:
             self.policy.flush(STEP)
             await self.scheduler.pause()
+
+    def before_rows(self) -> None:
+        self.policy.flush()
 
     async def stop(self) -> None:
         """Seal what is open and make everything durable. Raises OSError when that is not possible; what is

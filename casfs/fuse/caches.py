@@ -24,19 +24,11 @@ class KernelCaches:
 
     def __init__(self, fs: FileSystem) -> None:
         self._fs = fs
-        self._wake = trio.Event()
-        fs.changes.wake = self._awaken
-
-    def _awaken(self) -> None:
-        self._wake.set()
 
     async def run(self) -> None:
         """Tell of directories that have got names by no command. Until cancelled."""
         while True:
-            await self._wake.wait()
-            self._wake = trio.Event()
-            later = list(self._fs.changes.later)
-            self._fs.changes.later.clear()
+            later = await self._fs.changes.later()
             try:
                 await self.invalidate(later)
             except OSError as error:

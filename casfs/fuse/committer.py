@@ -27,11 +27,6 @@ class Committer:
     def __init__(self, fs: FileSystem, interval: float) -> None:
         self._fs = fs
         self._interval = interval
-        self._wake = trio.Event()
-        fs.group.wake = self._woken
-
-    def _woken(self) -> None:
-        self._wake.set()
 
     async def seal_resting(self) -> None:
         """Seal what has rested, until cancelled."""
@@ -50,8 +45,7 @@ class Committer:
                 wait = 0 if group.is_long else group.since + self._interval - trio.current_time()
                 wait = min(wait, TURN_TICK)
             with trio.move_on_after(max(wait, 0)):
-                await self._wake.wait()
-            self._wake = trio.Event()
+                await group.woken()
             due = group.active and (
                 group.is_long or group.is_awaited or trio.current_time() - group.since >= self._interval
             )

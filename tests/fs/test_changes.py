@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from casfs.fs.changes import Changes, Unseen
-from casfs.fs.scheduler import run_inline
+from casfs.fs.scheduler import InlineScheduler, run_inline
 from casfs.types import ROOT_INO
 from tests.kernel import Kernel
 
@@ -65,7 +65,7 @@ def test_names_of_directories_that_the_kernel_cannot_know_are_left_out(files: Ke
 
 def test_what_others_do_meanwhile_is_theirs() -> None:
     """A command waits while requests of the kernel are served, which needs not be told of those."""
-    changes = Changes()
+    changes = Changes(InlineScheduler())
     served = trio.Event()
 
     async def command() -> None:

@@ -422,14 +422,14 @@ def test_what_is_removed_while_the_commit_closes_is_in_the_trash_with_it(
 ) -> None:
     put(kernel, "a", b"content")
     kernel.write_file("b", b"opens a group")
-    flush = kernel.fs.group.before_rows
+    flush = kernel.fs.before_rows
 
     def last_moment() -> None:
         if kernel.fs.tree.lookup(ROOT_INO, b"a") is not None:
             kernel.unlink("a")
         flush()
 
-    kernel.fs.group.before_rows = last_moment
+    kernel.fs.before_rows = last_moment
     kernel.sync()
     session.crash(scratch / "copy")
     assert session.kernel.names() == [b"b"]
