@@ -190,8 +190,8 @@ class Store:
             raise
 
     def _take_lock(self) -> None:
-        """Raises StoreLocked, if it is not the collector that has the store for a moment (maintenance/gc.py):
-        at boot it starts together with the mount."""
+        """Raises StoreLocked, if it is not the collector that has the store for a moment
+        (maintenance/collect/gc.py): at boot it starts together with the mount."""
         deadline = time.monotonic() + COLLECTOR_SECONDS
         while not self._lock.acquire():
             holder = self._lock.holder()

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from casfs.maintenance import fsck
-from casfs.maintenance.problems import Kind
+from casfs.maintenance.check import fsck
+from casfs.maintenance.check.problems import Kind
 
 ROOT = 1
 DIRECTORY = stat.S_IFDIR >> 12

@@ -33,7 +33,7 @@ def add(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from casfs.maintenance.gc import history
+    from casfs.maintenance.collect.gc import history
     from casfs.maintenance.usage import summarize
 
     store = store_of(args.store)

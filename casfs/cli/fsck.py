@@ -33,7 +33,7 @@ from casfs.cli.places import store_of
 from casfs.errors import ExitCode
 
 if TYPE_CHECKING:
-    from casfs.maintenance.problems import Problem, Report
+    from casfs.maintenance.check.problems import Problem, Report
 
 _PLURAL = {"error": "errors", "garbage": "times garbage", "note": "notes"}
 
@@ -49,7 +49,7 @@ def add(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from casfs.maintenance.fsck import check, repair
+    from casfs.maintenance.check.fsck import check, repair
 
     store = store_of(args.store)
     with progress() as tell:

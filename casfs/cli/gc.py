@@ -32,7 +32,7 @@ from casfs.cli.times import moment, span
 from casfs.errors import CasfsError, ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from casfs.maintenance.gc import Limits, Outcome, Plan
+    from casfs.maintenance.collect.gc import Limits, Outcome, Plan
     from casfs.namespace.collecting import Run
 
 HISTORY = 20
@@ -128,19 +128,19 @@ _OPTIONS = {
 
 
 def _grace_ns(args: argparse.Namespace) -> int:
-    from casfs.maintenance.gc import GRACE_NS
+    from casfs.maintenance.collect.gc import GRACE_NS
 
     return GRACE_NS if args.grace is None else int(args.grace) * 10**9
 
 
 def _limits(args: argparse.Namespace) -> Limits:
-    from casfs.maintenance.gc import NO_LIMITS, Limits
+    from casfs.maintenance.collect.gc import NO_LIMITS, Limits
 
     return NO_LIMITS if args.rate is None else Limits(args.rate.blobs, args.rate.bytes)
 
 
 def _daemon(store: str, args: argparse.Namespace) -> int:
-    from casfs.maintenance.scrub import PERIOD
+    from casfs.maintenance.scrub.scrub import PERIOD
     from casfs.service.gcd import FULL_EVERY, SCHEDULE, Settings, serve
 
     full_every = FULL_EVERY if args.full_every is None else args.full_every
@@ -162,7 +162,7 @@ def _now(store: str) -> int:
 
 
 def _dry_run(store: str, args: argparse.Namespace) -> int:
-    from casfs.maintenance import gc
+    from casfs.maintenance.collect import gc
 
     plan = gc.look(store, grace_ns=_grace_ns(args), full=args.full)
     if args.json:
@@ -177,7 +177,7 @@ def _dry_run(store: str, args: argparse.Namespace) -> int:
 
 def _collect(store: str, args: argparse.Namespace) -> int:
     from casfs.control.access import StoreAccess
-    from casfs.maintenance import gc
+    from casfs.maintenance.collect import gc
 
     with stop_on_signals() as stop, progress() as tell, gc.opened(store, stop=stop) as opened:
         plan = gc.plan(opened, grace_ns=_grace_ns(args), full=args.full)
@@ -230,7 +230,7 @@ def _outcome_as_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def _history(store: str, *, as_json: bool) -> int:
-    from casfs.maintenance import gc
+    from casfs.maintenance.collect import gc
 
     runs = gc.history(store, HISTORY)
     if as_json:

@@ -22,7 +22,7 @@ from casfs.cli.scrub import print_bad, print_paths
 from casfs.errors import ExitCode
 
 if TYPE_CHECKING:
-    from casfs.maintenance.heal import HealReport
+    from casfs.maintenance.scrub.heal import HealReport
 
 
 def add(commands: Commands) -> None:
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from casfs.control.access import StoreAccess
-    from casfs.maintenance.heal import heal
+    from casfs.maintenance.scrub.heal import heal
     from casfs.store import Store
 
     store = Store(store_of(args.store), shared=True)

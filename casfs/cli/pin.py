@@ -48,7 +48,7 @@ def add(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from casfs.maintenance import pins
+    from casfs.maintenance.collect import pins
 
     store = store_of(args.store)
     match args.action:
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add(store: str, args: argparse.Namespace) -> Pin:
-    from casfs.maintenance.pins import add_pin
+    from casfs.maintenance.collect.pins import add_pin
 
     if args.expires == 0:
         raise UsageError("a pin that expires at once holds nothing", "--expires 14d, as an example")

@@ -26,7 +26,7 @@ from casfs.cli.signals import stop_on_signals
 from casfs.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from casfs.maintenance.scrub import BadBlob, ScrubReport
+    from casfs.maintenance.scrub.scrub import BadBlob, ScrubReport
 
 PATHS = 20
 """Paths that are printed of one blob."""
@@ -48,7 +48,7 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from casfs.control.access import StoreAccess
-    from casfs.maintenance.scrub import scrub
+    from casfs.maintenance.scrub.scrub import scrub
     from casfs.store import Store
 
     if args.period == 0:

@@ -10,7 +10,7 @@ from casfs.control.messages import Collect, Damaged, Operation, Result
 from casfs.errors import NotMounted
 
 if TYPE_CHECKING:  # commands that only ask shall not wait for the whole file system to be loaded
-    from casfs.maintenance.collect_mounted import Collected
+    from casfs.maintenance.collect.mounted import Collected
     from casfs.namespace.collecting import Record
 
 
@@ -56,8 +56,8 @@ class StoreAccess:
         self.tell(Damaged(blobs))
 
     def collect(self, ids: list[int], cutoff_ns: int, now_ns: int, record: Record) -> Collected | None:
-        """Remove orphans (maintenance/collect_mounted.py); None when there is no daemon. Raises as `tell`."""
-        from casfs.maintenance.collect_mounted import Collected
+        """Remove orphans (maintenance/collect/mounted.py); None when there is no daemon. Raises as `tell`."""
+        from casfs.maintenance.collect.mounted import Collected
         from casfs.namespace.collecting import Amount
 
         answer = self.tell(Collect(ids, cutoff_ns, now_ns, record))

@@ -79,7 +79,7 @@ class Damaged(Operation[Done], frozen=True):
 
 
 class Collected(Struct, frozen=True):
-    """As maintenance/collect_mounted.py has it; the digests of `failures` are hexadecimal."""
+    """As maintenance/collect/mounted.py has it; the digests of `failures` are hexadecimal."""
 
     blobs: int
     bytes: int
@@ -90,7 +90,7 @@ class Collected(Struct, frozen=True):
 
 
 class Collect(Operation[Collected], frozen=True):
-    """Remove orphans, as maintenance/collect_mounted.py does. `record`: a `Record` of the run."""
+    """Remove orphans, as maintenance/collect/mounted.py does. `record`: a `Record` of the run."""
 
     op = "collect"
     ids: list[Natural]

@@ -45,7 +45,7 @@ class FileSystem:
     """POSIX verbs by subject: `tree`, `listing`, `files`, `attributes`, `xattrs`; in `contents` the parts
     of what files contain; durability in `group`.
 
-    `collecting` is held by a batch of orphans that is being removed (maintenance/collect_mounted.py).
+    `collecting` is held by a batch of orphans that is being removed (maintenance/collect/mounted.py).
     `relieve` makes room on a full disk, if it can: what was refused for want of it may be tried again when it
     says True. Set by who knows what is not needed (service/pressure.py).
     """

@@ -1,1 +1,4 @@
-"""Work on a whole store: checking, repairing, summing up, copying while nothing is mounted."""
+"""What keeps a store sound: collection, checks and repair, scrubbing and healing.
+
+Above `fs` and `trash`, knows nothing of daemons. Each room here says what state it has.
+"""

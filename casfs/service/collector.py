@@ -15,8 +15,8 @@ from typing import Any
 import trio
 
 from casfs.fs.filesystem import FileSystem
-from casfs.maintenance.collect_mounted import collect_oldest
-from casfs.maintenance.gc import GRACE_NS
+from casfs.maintenance.collect.gc import GRACE_NS
+from casfs.maintenance.collect.mounted import collect_oldest
 from casfs.namespace.collecting import Amount, Collecting, Record
 from casfs.service.ending import Ending
 from casfs.service.gcd import SCHEDULE

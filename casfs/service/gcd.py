@@ -17,9 +17,9 @@ import trio
 
 from casfs.control.access import StoreAccess
 from casfs.errors import CasfsError, StoreLocked
-from casfs.maintenance import gc
-from casfs.maintenance.gc import NO_LIMITS, Limits, Outcome
-from casfs.maintenance.scrub import PERIOD, ScrubReport, scrub_slice
+from casfs.maintenance.collect import gc
+from casfs.maintenance.collect.gc import NO_LIMITS, Limits, Outcome
+from casfs.maintenance.scrub.scrub import PERIOD, ScrubReport, scrub_slice
 from casfs.namespace.collecting import Collecting
 from casfs.service.notify import notify
 from casfs.service.schedule import Schedule, hold_signals

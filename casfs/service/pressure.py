@@ -21,7 +21,7 @@ import trio
 
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import Event
-from casfs.maintenance.collect_mounted import collect_oldest
+from casfs.maintenance.collect.mounted import collect_oldest
 from casfs.namespace.collecting import Amount
 from casfs.service.ending import Ending
 from casfs.service.trash import TrashService

@@ -12,7 +12,7 @@ from casfs.control.server import Handlers
 from casfs.fs import copy
 from casfs.fs.filesystem import FileSystem
 from casfs.fuse.session import Session
-from casfs.maintenance import collect_mounted
+from casfs.maintenance.collect import mounted as collect_mounted
 from casfs.namespace.collecting import Record
 from casfs.service.collector import Collector
 from casfs.service.pressure import Pressure

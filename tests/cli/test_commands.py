@@ -9,7 +9,7 @@ import pytest
 
 from casfs.control.messages import Copy, Move
 from casfs.errors import ExitCode, FsError, NotMounted, StoreNotFound, UsageError
-from casfs.maintenance.problems import Problem, Report, Severity
+from casfs.maintenance.check.problems import Problem, Report, Severity
 from casfs.maintenance.usage import Usage, UsageRow
 from casfs.namespace.collecting import Run
 from casfs.store import create_store
@@ -148,7 +148,7 @@ def usage(stand_in):
 
 def test_df_shows_what_deduplication_saves(casfs, mounted, usage, stand_in):
     mounted(ONE)
-    stand_in("casfs.maintenance.gc", history=lambda store, limit: [])
+    stand_in("casfs.maintenance.collect.gc", history=lambda store, limit: [])
     outcome = casfs("df", "/mnt/one/a")
     assert usage == ["/srv/one"]
     assert outcome.out == (
@@ -169,7 +169,7 @@ def test_df_shows_what_deduplication_saves(casfs, mounted, usage, stand_in):
 def test_df_of_a_store_that_is_not_mounted_as_json(casfs, mounted, usage, stand_in):
     mounted()
     run = Run(1, "full", 10, 20, 3, 30, 0, 0, None)
-    stand_in("casfs.maintenance.gc", history=lambda store, limit: [run])
+    stand_in("casfs.maintenance.collect.gc", history=lambda store, limit: [run])
     answer = json.loads(casfs("df", "S", "--json").out)
     assert usage == ["S"]
     assert answer["rows"][0] == {
@@ -296,7 +296,7 @@ def checker(stand_in, mounted):
             assert left is not None
             return left
 
-        stand_in("casfs.maintenance.fsck", check=check, repair=repair)
+        stand_in("casfs.maintenance.check.fsck", check=check, repair=repair)
         return calls
 
     return put

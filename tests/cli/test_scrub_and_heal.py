@@ -99,7 +99,7 @@ def test_what_cannot_be_done_is_one_line(casfs, store: Damaged, words, code, com
 
 
 def test_a_signal_ends_it_and_the_next_goes_on(casfs, store: Damaged, monkeypatch) -> None:
-    from casfs.maintenance import scrub as scrubbing
+    from casfs.maintenance.scrub import scrub as scrubbing
 
     monkeypatch.setattr(scrubbing, "BATCH_BLOBS", 1)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]

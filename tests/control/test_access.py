@@ -19,7 +19,7 @@ from casfs.control.access import StoreAccess
 from casfs.control.client import DaemonError, Unanswered
 from casfs.control.messages import Copy, EmptyTrash, Move, SetTrashRule, Sync, Undelete
 from casfs.errors import FsError, NotMounted, StoreLocked, UsageError
-from casfs.maintenance.collect_mounted import Collected
+from casfs.maintenance.collect.mounted import Collected
 from casfs.namespace.collecting import Amount, Record
 from casfs.store import control_path
 from tests.session import Session

@@ -272,7 +272,7 @@ class Protocol:
         s = s._replace(rows=None, changed=False, lock="", gate=late, commit=after, log_synced=False)
         return s._replace(taken=s.published, published=False) if late else s
 
-    # maintenance/collect_mounted.py, which the daemon may be asked for as long as there are orphans
+    # maintenance/collect/mounted.py, which the daemon may be asked for as long as there are orphans
 
     def asked(self, s: State) -> Iterator[Move]:
         on_loop = not s.at and s.commit != "visible"
@@ -322,7 +322,7 @@ class Protocol:
         label = "Durable.unlink" if s.file else "FileStore.remove_condemned, none"
         return label, remove_file(s)._replace(condemned=False), ("end",)
 
-    # maintenance/batch.py
+    # maintenance/collect/batch.py
 
     def collector(self, s: State) -> Iterator[Move]:
         for label, after in self._collect(s):

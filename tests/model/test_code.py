@@ -14,7 +14,8 @@ import pytest
 
 from casfs.filestore.durable import Durable
 from casfs.fs.scheduler import run_inline
-from casfs.maintenance import collect_mounted, gc
+from casfs.maintenance.collect import gc
+from casfs.maintenance.collect import mounted as collect_mounted
 from casfs.namespace.collecting import Collecting, Record
 from casfs.store import Store
 from tests.faults import located

@@ -31,10 +31,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from casfs.maintenance import fsck
-from casfs.maintenance.collect_mounted import Collected
-from casfs.maintenance.gc import Ask
-from casfs.maintenance.problems import Kind
+from casfs.maintenance.check import fsck
+from casfs.maintenance.check.problems import Kind
+from casfs.maintenance.collect.gc import Ask
+from casfs.maintenance.collect.mounted import Collected
 from casfs.store import Store
 from tests.mounted import hot
 from tests.mounted.mounts import CASFS, ENVIRONMENT, ROOT_OPTIONS, Mount, assert_sound
@@ -316,7 +316,7 @@ def collect(store: Path, record: Path, *, forever: bool = True, full: bool = Fal
     Between its look at the rows and its turn it waits for a moment, so that much happens there.
     """
     from casfs.control.access import StoreAccess
-    from casfs.maintenance import gc
+    from casfs.maintenance.collect import gc
 
     enter = gc.enter_turnstile
     dice = random.Random()
@@ -336,7 +336,7 @@ def collect(store: Path, record: Path, *, forever: bool = True, full: bool = Fal
 
 
 def _collect(store: Path, record: Path, ask: Ask, *, forever: bool, full: bool) -> None:
-    from casfs.maintenance import gc
+    from casfs.maintenance.collect import gc
 
     fd = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with gc.opened(str(store)) as opened:

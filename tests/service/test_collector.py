@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import trio
 
-from casfs.maintenance import collect_mounted, gc
+from casfs.maintenance.collect import gc
+from casfs.maintenance.collect import mounted as collect_mounted
 from casfs.namespace.collecting import Amount, Collecting
 from casfs.service import collector as module
 from casfs.service.collector import Collector

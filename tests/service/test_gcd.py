@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from casfs.maintenance import gc
+from casfs.maintenance.collect import gc
 from casfs.namespace.collecting import Run
 from casfs.service import gcd
 from casfs.store import Store, create_store

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from casfs.errors import CasfsError, StoreLocked
-from casfs.maintenance.batch import transaction
-from casfs.maintenance.files import Tell
-from casfs.maintenance.problems import Kind
-from casfs.maintenance.repair_files import Quarantine
-from casfs.maintenance.verify import Bad, Batch, Identity, Interrupted, Verifier, never
+from casfs.maintenance.check.files import Tell
+from casfs.maintenance.check.problems import Kind
+from casfs.maintenance.check.repair_files import Quarantine
+from casfs.maintenance.collect.batch import transaction
+from casfs.maintenance.scrub.verify import Bad, Batch, Identity, Interrupted, Verifier, never
 from casfs.namespace.checks import Checks
 from casfs.namespace.damage import Pass
 from casfs.store import Lock, Store

@@ -9,11 +9,12 @@ from itertools import pairwise
 import pytest
 
 from casfs.errors import StoreLocked
-from casfs.maintenance import batch, gc, offline, pins
-from casfs.maintenance.gc import Limits
+from casfs.maintenance import offline
+from casfs.maintenance.collect import batch, gc, pins
+from casfs.maintenance.collect.gc import Limits
 from casfs.namespace.namespace import Namespace
 from casfs.store import Lock, Store, collector_lock
-from tests.maintenance.test_gc import HOUR, Stubborn, collect, content, make, remove
+from tests.maintenance.collect.test_gc import HOUR, Stubborn, collect, content, make, remove
 from tests.session import Session
 
 

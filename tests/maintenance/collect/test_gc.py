@@ -14,8 +14,9 @@ import pytest
 from casfs.errors import StoreLocked
 from casfs.filestore.durable import Durable
 from casfs.filestore.hashing import hash_bytes
-from casfs.maintenance import batch, gc, offline, pins
-from casfs.maintenance.gc import Limits, Outcome
+from casfs.maintenance import offline
+from casfs.maintenance.collect import batch, gc, pins
+from casfs.maintenance.collect.gc import Limits, Outcome
 from casfs.namespace.collecting import Collecting
 from casfs.store import Store, holder
 from tests.faults import FaultyDurable, PowerLoss

@@ -18,14 +18,14 @@ from collections.abc import Iterator
 
 from casfs.errors import StoreLocked
 from casfs.maintenance import offline
-from casfs.maintenance.batch import transaction
-from casfs.maintenance.files import BlobScan, Tell, layout_faults, staged_faults
-from casfs.maintenance.problems import PATHS, Findings, Kind, Problem, Report
-from casfs.maintenance.repair_files import FileRepair, repair_layout
-from casfs.maintenance.repair_rows import RowRepair
-from casfs.maintenance.rows import check_rows
-from casfs.maintenance.scrub import scrub_lock
-from casfs.maintenance.verify import Bad, Batch, Verifier
+from casfs.maintenance.check.files import BlobScan, Tell, layout_faults, staged_faults
+from casfs.maintenance.check.problems import PATHS, Findings, Kind, Problem, Report
+from casfs.maintenance.check.repair_files import FileRepair, repair_layout
+from casfs.maintenance.check.repair_rows import RowRepair
+from casfs.maintenance.check.rows import check_rows
+from casfs.maintenance.collect.batch import transaction
+from casfs.maintenance.scrub.scrub import scrub_lock
+from casfs.maintenance.scrub.verify import Bad, Batch, Verifier
 from casfs.namespace.checks import Affected, Checks
 from casfs.namespace.connection import DatabaseError
 from casfs.namespace.damage import BlobToRead

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from casfs.filestore.hashing import new_hasher
 from casfs.filestore.local import LocalBlobs
-from casfs.maintenance.problems import Kind
+from casfs.maintenance.check.problems import Kind
 from casfs.namespace.damage import BlobToRead
 
 THREADS = max(1, min(4, os.cpu_count() or 1))

@@ -17,11 +17,12 @@ from blake3 import blake3
 
 from casfs.errors import StoreLocked
 from casfs.fs.scheduler import InlineScheduler, run_inline
-from casfs.maintenance import batch, verify
-from casfs.maintenance import scrub as scrubbing
-from casfs.maintenance.fsck import check
+from casfs.maintenance.check.fsck import check
+from casfs.maintenance.collect import batch
 from casfs.maintenance.offline import opened
-from casfs.maintenance.scrub import ScrubReport, scrub, scrub_lock, scrub_slice
+from casfs.maintenance.scrub import scrub as scrubbing
+from casfs.maintenance.scrub import verify
+from casfs.maintenance.scrub.scrub import ScrubReport, scrub, scrub_lock, scrub_slice
 from casfs.store import Store
 from casfs.trash.filesystem import file_system
 from tests.invariants import assert_clean

@@ -13,14 +13,15 @@ import pytest
 
 from casfs.filestore.hashing import hash_bytes
 from casfs.fs.scheduler import run_inline
-from casfs.maintenance import collect_mounted, gc, pins
-from casfs.maintenance.collect_mounted import Collected
+from casfs.maintenance.collect import gc, pins
+from casfs.maintenance.collect import mounted as collect_mounted
+from casfs.maintenance.collect.mounted import Collected
 from casfs.namespace.collecting import Amount, Collecting, Orphan, Record
 from tests.faults import PowerLoss
 from tests.fs.test_crash import History
 from tests.invariants import assert_clean
-from tests.maintenance.test_gc import HOUR, Stubborn, collect, content, make, remove
-from tests.maintenance.test_gc_crash import CollectingWatcher
+from tests.maintenance.collect.test_gc import HOUR, Stubborn, collect, content, make, remove
+from tests.maintenance.collect.test_gc_crash import CollectingWatcher
 from tests.session import Session
 
 NOW = 1 << 62

@@ -16,10 +16,10 @@ from blake3 import blake3
 
 from casfs.errors import FormatError, StoreNotFound
 from casfs.fs.scheduler import InlineScheduler, run_inline
-from casfs.maintenance import heal as healing
-from casfs.maintenance.heal import HealReport, heal
 from casfs.maintenance.offline import opened
-from casfs.maintenance.scrub import scrub
+from casfs.maintenance.scrub import heal as healing
+from casfs.maintenance.scrub.heal import HealReport, heal
+from casfs.maintenance.scrub.scrub import scrub
 from casfs.store import Store, create_store
 from casfs.trash.filesystem import file_system
 from tests.invariants import assert_clean
@@ -107,7 +107,7 @@ def test_a_source_that_changes_while_it_is_copied_heals_nothing(
     store: Damaged, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was right when it was looked at, and is not when it is copied."""
-    from casfs.maintenance import heal as healing
+    from casfs.maintenance.scrub import heal as healing
 
     rotten(store)
     real = healing.hash_descriptor

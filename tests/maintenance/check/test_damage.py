@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from casfs.maintenance.fsck import check, repair
+from casfs.maintenance.check.fsck import check, repair
 from casfs.maintenance.offline import opened
 from tests.maintenance.stores import Damaged, make_file
 

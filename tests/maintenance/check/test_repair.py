@@ -17,7 +17,7 @@ import pytest
 from casfs.errors import StoreLocked
 from casfs.filestore.filestore import FileStore
 from casfs.fs.scheduler import InlineScheduler, run_inline
-from casfs.maintenance.fsck import check, repair
+from casfs.maintenance.check.fsck import check, repair
 from casfs.maintenance.offline import opened
 from casfs.store import Store
 from casfs.trash.filesystem import file_system
@@ -213,7 +213,7 @@ def test_what_cannot_be_read_now_is_not_condemned(store: Damaged, monkeypatch: p
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
     with monkeypatch.context() as patched:
-        patched.setattr("casfs.maintenance.repair_files.hash_descriptor", refused)
+        patched.setattr("casfs.maintenance.check.repair_files.hash_descriptor", refused)
         with pytest.raises(OSError, match="Cannot allocate memory"):
             repair(str(store), report)
     assert store.files() == sound
@@ -230,7 +230,7 @@ def test_a_bad_file_is_out_of_the_way_when_its_note_is_there(
         raise CutOff
 
     with monkeypatch.context() as patched:
-        patched.setattr("casfs.maintenance.repair_files.FileRepair.finish", killed)
+        patched.setattr("casfs.maintenance.check.repair_files.FileRepair.finish", killed)
         with pytest.raises(CutOff):
             mend(store, deep=True)
     assert len(store.sql("SELECT * FROM damage")) == 1

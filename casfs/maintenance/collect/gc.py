@@ -1,8 +1,8 @@
 """The collector: removes what nothing refers to any more, beside a mount in use as well as alone.
 
 It has no state that a crash could harm: `plan` looks, `execute` acts, in short batches that look again.
-Orphans of a mounted store are removed by its daemon (maintenance/collect_mounted.py); strays, and what nobody
-has mounted, by the collector (maintenance/batch.py), with a turn for everybody else between two batches.
+Orphans of a mounted store are removed by its daemon (mounted.py); strays, and what nobody has mounted, by the
+collector (batch.py), with a turn for everybody else between two batches.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from dataclasses import dataclass, field, replace
 
 from casfs.errors import FormatError, StoreLocked
 from casfs.filestore.durable import Durable
-from casfs.maintenance import offline, strays, trash
-from casfs.maintenance.batch import (
+from casfs.maintenance import offline, trash
+from casfs.maintenance.collect import strays
+from casfs.maintenance.collect.batch import (
     FAILURES_IN_A_ROW,
     POLL_SECONDS,
     Failure,
@@ -42,8 +43,8 @@ from casfs.maintenance.batch import (
     unlink_files,
     unlink_strays,
 )
-from casfs.maintenance.collect_mounted import Collected
-from casfs.maintenance.strays import Stray
+from casfs.maintenance.collect.mounted import Collected
+from casfs.maintenance.collect.strays import Stray
 from casfs.namespace.collecting import Amount, Collecting, Orphan, Record, Run
 from casfs.store import Store, collector_lock, make_way, read_config
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from casfs.maintenance import gc
+from casfs.maintenance.collect import gc
 from casfs.namespace.collecting import Collecting, Orphan
 from casfs.store import Store
 from tests.faults import PowerLoss

@@ -13,7 +13,7 @@ import os
 import time
 
 from casfs.errors import CasfsError
-from casfs.maintenance.batch import transaction
+from casfs.maintenance.collect.batch import transaction
 from casfs.namespace.collecting import PIN_STEP, Collecting, Pin
 from casfs.store import Store
 from casfs.types import ROOT_INO

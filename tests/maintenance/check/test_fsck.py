@@ -12,10 +12,10 @@ from blake3 import blake3
 from casfs.errors import FormatError, StoreLocked, StoreNotFound
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import InlineScheduler, run_inline
-from casfs.maintenance import files, problems
-from casfs.maintenance.files import BlobScan
-from casfs.maintenance.fsck import Problem, check
-from casfs.maintenance.problems import Severity
+from casfs.maintenance.check import files, problems
+from casfs.maintenance.check.files import BlobScan
+from casfs.maintenance.check.fsck import Problem, check
+from casfs.maintenance.check.problems import Severity
 from casfs.namespace.checks import Checks
 from casfs.store import Store
 from casfs.trash.filesystem import file_system

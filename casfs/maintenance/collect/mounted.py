@@ -1,7 +1,7 @@
 """A batch of orphans removed by the daemon that has the store mounted, because the collector asks it to.
 
-What the collector removes by itself (maintenance/batch.py) keeps everybody from beginning a transaction until
-the files have gone. Here nobody waits for that. One batch goes in these steps:
+What the collector removes by itself (batch.py) keeps everybody from beginning a transaction until the files
+have gone. Here nobody waits for that. One batch goes in these steps:
 
     take            in the open transaction, some rows at a time: still nothing refers to them, on disk or in
                     memory (I8); their rows go, and their digests are condemned
@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from casfs.fs.filesystem import FileSystem
-from casfs.maintenance.batch import Failures, never, unlink_files
+from casfs.maintenance.collect.batch import Failures, never, unlink_files
 from casfs.namespace.collecting import Amount, Collecting, Orphan, Record
 
 STEP = 16

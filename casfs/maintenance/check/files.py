@@ -18,7 +18,7 @@ from casfs.filestore.directory import StoreDirectory
 from casfs.filestore.filestore import FileStore
 from casfs.filestore.local import BLOB_MODE, Found
 from casfs.filestore.staging import FOLDER, LENT
-from casfs.maintenance.problems import Kind
+from casfs.maintenance.check.problems import Kind
 from casfs.namespace.checks import Checks
 from casfs.store import CONFIG, DATABASE
 

@@ -20,10 +20,10 @@ from casfs.filestore.directory import READ_UNTRUSTED, StoreDirectory
 from casfs.filestore.hashing import hash_descriptor, new_hasher
 from casfs.filestore.local import LocalBlobs
 from casfs.filestore.staging import StagedFile
-from casfs.maintenance.batch import transaction
-from casfs.maintenance.files import Tell
-from casfs.maintenance.scrub import BadBlob, Damaged, Settlement
-from casfs.maintenance.verify import CHUNK, Verifier
+from casfs.maintenance.check.files import Tell
+from casfs.maintenance.collect.batch import transaction
+from casfs.maintenance.scrub.scrub import BadBlob, Damaged, Settlement
+from casfs.maintenance.scrub.verify import CHUNK, Verifier
 from casfs.namespace.damage import BlobToRead
 from casfs.store import Store, config_path, read_config
 

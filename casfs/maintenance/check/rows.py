@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from casfs.maintenance.problems import PATHS, Findings, Kind
+from casfs.maintenance.check.problems import PATHS, Findings, Kind
 from casfs.namespace.checks import Affected, Checks
 from casfs.namespace.dentries import Dentry
 

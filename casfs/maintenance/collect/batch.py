@@ -11,7 +11,7 @@ One batch of orphans goes in these steps, each a function here:
     unlink_files      still in the turnstile: nobody can write these contents anew before they are gone
     leave_turnstile
 
-and one of strays, files that have no row (maintenance/strays.py), in these:
+and one of strays, files that have no row (strays.py), in these:
 
     enter_turnstile, begin, recheck_strays, commit_rows, sync_rows, unlink_strays, leave_turnstile
 
@@ -32,8 +32,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from casfs.errors import StoreLocked
-from casfs.maintenance import strays
-from casfs.maintenance.strays import Stray
+from casfs.maintenance.collect import strays
+from casfs.maintenance.collect.strays import Stray
 from casfs.namespace.collecting import Amount, Collecting, Orphan
 from casfs.store import Store
 

@@ -11,10 +11,10 @@ from casfs.filestore.directory import StoreDirectory, folder_of
 from casfs.filestore.filestore import FileStore
 from casfs.filestore.hashing import hash_descriptor
 from casfs.filestore.local import BLOB_MODE
-from casfs.maintenance.files import PRIVATE, BlobScan, FileFault, Tell, layout_faults
-from casfs.maintenance.problems import Kind
-from casfs.maintenance.repair_rows import RowRepair
-from casfs.maintenance.verify import MEDIUM_ERRORS, NO_FILE
+from casfs.maintenance.check.files import PRIVATE, BlobScan, FileFault, Tell, layout_faults
+from casfs.maintenance.check.problems import Kind
+from casfs.maintenance.check.repair_rows import RowRepair
+from casfs.maintenance.scrub.verify import MEDIUM_ERRORS, NO_FILE
 from casfs.namespace.checks import Checks
 from casfs.types import Digest
 

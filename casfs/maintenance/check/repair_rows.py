@@ -10,7 +10,7 @@ import os
 import stat
 import time
 
-from casfs.maintenance.lost_found import LostAndFound
+from casfs.maintenance.check.lost_found import LostAndFound
 from casfs.namespace.checks import Checks, ContentFault
 from casfs.namespace.inodes import directory_row
 from casfs.namespace.namespace import Namespace

@@ -1,0 +1,5 @@
+"""Checking a store that nobody uses, or looks at while it is in use, and repairing it: fsck.
+
+Uses the namespace and the filestore. No state of its own: what is found is told, or repaired under the lock
+of the store.
+"""
