@@ -217,7 +217,18 @@ def other_owners(root: Path) -> list[str]:
     return wrong
 
 
+def silent_rooms(root: Path) -> list[str]:
+    """Packages that do not say what lives there, what they may use, and what state they own."""
+    return [
+        f"{name} does not say what it uses, and what state it has"
+        for _, name, file, tree in modules(root)
+        if file.name == "__init__.py" and "." in name
+        if not re.search(r"\b[Uu]se.*\bState:", ast.get_docstring(tree) or "", re.DOTALL)
+    ]
+
+
 RULES = (
+    silent_rooms,
     wrong_imports,
     import_circles,
     named_elsewhere,
@@ -261,6 +272,7 @@ def test_the_package_keeps(rule):
             "from casfs.filestore import paths",
             "only casfs.filestore.local",
         ),
+        (silent_rooms, "fs/__init__.py", '"""The file system."""', "casfs.fs does not say"),
         (wrong_files, "fs/utils.py", "", "says nothing"),
         (wrong_files, "fs/common/__init__.py", "", "says nothing"),
         (wrong_files, "attic.py", "", "no floor"),

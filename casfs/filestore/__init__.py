@@ -2,6 +2,5 @@
 
 Lives here: the directory of a store and the seam through which its files change, the place of the blobs,
 staged files, what waits to be written or removed. Uses what is below (types, system calls, space) and never
-rows. Owns the descriptor of STORE, the buffer of accepted blobs, the pool of staged files and the
-condemned.
+rows. State: the descriptor of STORE, the buffer of accepted blobs, the pool of staged files, the condemned.
 """

@@ -1,5 +1,4 @@
 """Checking a store that nobody uses, or looks at while it is in use, and repairing it: fsck.
 
-Uses the namespace and the filestore. No state of its own: what is found is told, or repaired under the lock
-of the store.
+Uses the namespace and the filestore. State: none; what is found is told, or repaired under the store's lock.
 """
