@@ -6,6 +6,7 @@ from casfs.fs.changes import Changes
 from casfs.fs.commit import GroupCommit
 from casfs.fs.directories import Directories
 from casfs.fs.inodes import InodeTable
+from casfs.fs.kernel import Kernel, NoKernel
 from casfs.fs.nodes import Nodes
 from casfs.fs.places import Places
 from casfs.fs.scheduler import Scheduler
@@ -15,9 +16,10 @@ from casfs.store import Store
 class Core:
     """The inodes, the open group and the names of a store. Owned by the thread that runs the file system."""
 
-    def __init__(self, store: Store, scheduler: Scheduler) -> None:
+    def __init__(self, store: Store, scheduler: Scheduler, kernel: Kernel | None = None) -> None:
         self.store = store
         self.scheduler = scheduler
+        self.kernel = kernel or NoKernel()
         self.inodes = InodeTable(store.namespace)
         self.group = GroupCommit(store, self.inodes, scheduler)
         self.changes = Changes(scheduler)

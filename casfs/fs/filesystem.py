@@ -53,6 +53,7 @@ class FileSystem:
     def __init__(self, core: Core, policy: Policy) -> None:
         self.store = core.store
         self.scheduler = core.scheduler
+        self.kernel = core.kernel
         self.inodes = core.inodes
         self.group = core.group
         self.changes = core.changes

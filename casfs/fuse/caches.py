@@ -17,6 +17,20 @@ from casfs.fs.filesystem import FileSystem
 log = logging.getLogger(__name__)
 
 
+class MountKernel:
+    """The kernel, as fs/kernel.py wants it."""
+
+    def forget_attributes(self, ino: int) -> None:
+        """As `Kernel.forget_attributes`: without its pages the kernel waits for nothing
+        (fuse_reverse_inval_inode, fs/fuse/inode.c)."""
+        _unless_unknown(pyfuse3.invalidate_inode, ino, True)
+
+    def write_back(self, ino: int) -> None:
+        """As `Kernel.write_back`. Not on the event loop's thread, which serves the writes, nor in a request
+        that changes the size: they wait for its end (fuse_set_nowrite, fs/fuse/dir.c)."""
+        _unless_unknown(pyfuse3.invalidate_inode, ino, False)
+
+
 class KernelCaches:
     """What one mount's kernel remembers: names, attributes, pages. Used from the event loop's thread; the
     kernel is told by others, since it may have to wait for a request on the same directory, which this loop
@@ -65,19 +79,6 @@ def _invalidate_entry(directory: int, name: bytes, gone: int) -> bool:
     if gone and _unless_unknown(pyfuse3.invalidate_entry, directory, name, gone):
         return True
     return _unless_unknown(pyfuse3.invalidate_entry, directory, name)
-
-
-def write_back(ino: int) -> None:
-    """Have the kernel write back what mappings have left in its page cache, and return when that is here. Not
-    on the event loop's thread, which serves the writes, nor in a request that changes the size: they wait for
-    its end (fuse_set_nowrite, fs/fuse/dir.c)."""
-    _unless_unknown(pyfuse3.invalidate_inode, ino, False)
-
-
-def invalidate_attributes(ino: int) -> None:
-    """Drop the attributes of an inode that a request is under way for, at once: without its pages the kernel
-    waits for nothing (fuse_reverse_inval_inode, fs/fuse/inode.c)."""
-    _unless_unknown(pyfuse3.invalidate_inode, ino, True)
 
 
 def _unless_unknown(invalidate: Callable[..., None], *args: Any) -> bool:

@@ -10,7 +10,7 @@ import trio
 
 from casfs.errors import MountError
 from casfs.fs.filesystem import FileSystem
-from casfs.fuse import accelerator, caches, loop
+from casfs.fuse import accelerator, loop
 from casfs.fuse.accelerated import Accelerated
 from casfs.fuse.caches import KernelCaches
 from casfs.fuse.committer import Committer
@@ -34,10 +34,8 @@ class Session:
         self._store = fs.store.path
         self._passthrough = fs.contents.passthrough
         self.caches = KernelCaches(fs)
-        fs.files.attributes_changed = caches.invalidate_attributes
         presentation = Presentation(options.uid, options.gid, options.umask)
         verbs = Verbs(fs, durable_each=options.commit_interval == 0)
-        verbs.write_pages_back = caches.write_back
         self._operations = Operations(verbs, presentation)
         self._committer = Committer(fs, options.commit_interval)
         self._accelerated: Accelerated | None = None

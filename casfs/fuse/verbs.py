@@ -77,8 +77,8 @@ def mutating(method: Verb[P, R]) -> Verb[P, R]:
 class Verbs:
     """Runs on the event loop's thread. Each raises OSError with the errno the program gets.
 
-    `write_pages_back(ino)`: have what mappings have written come in by `write`. Blocks; one at a time, since
-    the writes that it waits for may need threads themselves.
+    `_writing_back`: one at a time has mappings written back, since the writes that it waits for may need
+    threads themselves.
     """
 
     def __init__(self, fs: FileSystem, *, durable_each: bool) -> None:
@@ -92,7 +92,6 @@ class Verbs:
         self.readdir = fs.listing.names
         self.readdirplus = fs.listing.rows
         self.durable_each = durable_each
-        self.write_pages_back: Callable[[int], object] = lambda _: None
         self._writing_back = Mutex(fs.scheduler)
         self.handles: dict[int, Handle] = {}
         fs.contents.settling.seals_at_close = durable_each
@@ -297,7 +296,7 @@ class Verbs:
         """Have what was stored through mappings come in, if it may have been."""
         if inode.content is not None and inode.content.mappers:
             async with self._writing_back:
-                await self.fs.scheduler.run(self.write_pages_back, inode.ino)
+                await self.fs.scheduler.run(self.fs.kernel.write_back, inode.ino)
 
     @patient
     async def allocate(self, fh: int, offset: int, length: int, mode: int, uid: int) -> None:

@@ -17,6 +17,7 @@ from casfs.control.server import Server
 from casfs.errors import MountError
 from casfs.fs.filesystem import FileSystem
 from casfs.fuse import accelerator
+from casfs.fuse.caches import MountKernel
 from casfs.fuse.options import MountOptions
 from casfs.fuse.scheduler import TrioScheduler
 from casfs.fuse.session import Session
@@ -91,7 +92,7 @@ def _log_to_file(store: str) -> None:
 
 async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Callable[[], None]) -> None:
     scheduler = TrioScheduler()
-    fs = file_system(store, scheduler)
+    fs = file_system(store, scheduler, MountKernel())
     await fs.start()
     session = Session(fs, scheduler, mountpoint, options)
     trash = TrashService(fs, session.caches, empties=not options.read_only)

@@ -8,7 +8,6 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable
 
 from casfs.errors import FsError
 from casfs.fs.content.blobs import BlobFiles
@@ -48,9 +47,7 @@ CAPABILITY = b"security.capability"
 class Files:
     """File verbs. Owned by the thread that runs the file system.
 
-    `attributes_changed` is called with the number of an inode whose attributes a request has changed that
-    does not say so in its answer: the kernel has to be told. `_slow_writes`: how many of the next writes go
-    to a thread.
+    `_slow_writes`: how many of the next writes go to a thread.
     """
 
     def __init__(
@@ -70,6 +67,7 @@ class Files:
         self._inodes = core.inodes
         self._group = core.group
         self._scheduler = core.scheduler
+        self._kernel = core.kernel
         self._blobs = blobs
         self._staged = staged
         self._table = table
@@ -77,7 +75,6 @@ class Files:
         self._sealing = sealing
         self._settling = settling
         self._slow_writes = 0
-        self.attributes_changed: Callable[[int], object] = lambda _: None
 
     def open(self, inode: Inode, writable: bool, uid: int) -> Handle:
         """As `OpenContents.open`. Raises FsError EPERM for who wants to write in the trash."""
@@ -91,7 +88,7 @@ class Files:
             handle.maps = True
             handle.content.mappers += 1
             if not handle.content.observe()[1]:
-                self.attributes_changed(handle.inode.ino)
+                self._kernel.forget_attributes(handle.inode.ino)
 
     async def release(self, handle: Handle) -> None:
         """The last reference to a handle is gone; nobody is left to hear of an error."""
@@ -235,7 +232,7 @@ class Files:
                 del inode.xattrs[CAPABILITY]
             inode.mode = mode_without_suid(inode.mode) if kills else inode.mode
             self._inodes.changed(inode)
-            self.attributes_changed(inode.ino)
+            self._kernel.forget_attributes(inode.ino)
 
     async def _write_in_thread(self, content: Content, offset: int, data: bytes | memoryview) -> int:
         """As `StagedContents.write`, to a staged file; the mutex is held."""
