@@ -148,7 +148,7 @@ class Files:
         fd = os.dup(fd)  # a writer that comes meanwhile closes the descriptor of the blob
         try:
             with self._blobs.in_thread(blob):
-                return await self._scheduler.run(_read_whole, fd, size, offset)
+                return await self._scheduler.run(read_whole, fd, size, offset)
         finally:
             os.close(fd)
 
@@ -361,7 +361,7 @@ def _write_large(content: Content, offset: int, data: bytes | memoryview) -> int
     return written
 
 
-def _read_whole(fd: int, size: int, offset: int) -> bytes:
+def read_whole(fd: int, size: int, offset: int) -> bytes:
     """Exactly `size` bytes: fewer mean that the file is shorter than its row says."""
     data = os.pread(fd, size, offset)
     if len(data) < size:

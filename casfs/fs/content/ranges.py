@@ -11,7 +11,7 @@ from casfs.errors import FsError
 from casfs.filestore.filestore import copy_range
 from casfs.fs.content.blobs import BlobFiles
 from casfs.fs.content.content import MAX_SIZE, MEMORY_LIMIT, Content, Handle
-from casfs.fs.content.files import Files
+from casfs.fs.content.files import Files, read_whole
 from casfs.fs.content.passthrough import Passthrough
 from casfs.fs.content.sealing import Sealing
 from casfs.fs.content.settling import Settling
@@ -127,11 +127,12 @@ class Ranges:
             return length
 
     async def _read_held(self, content: Content, offset: int, size: int) -> bytes:
-        """Read while the content's mutex is held."""
+        """Read while the content's mutex is held. Raises OSError EIO when the file below is too short: to
+        copy less would say that the source ends there."""
         if content.buffer is not None:
             return bytes(memoryview(content.buffer)[offset : offset + size])
         fd = await self._blobs.open(content) if content.staged is None else content.staged.fd
-        return os.pread(fd, size, offset)
+        return read_whole(fd, size, offset)
 
     # Seeking
 
