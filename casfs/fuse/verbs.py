@@ -216,7 +216,7 @@ class Verbs:
         flags: int,
         uid: int,
         gid: int,
-        opened: Callable[[Handle], object] = lambda _: None,
+        opened: Callable[[Handle], object] | None = None,
     ) -> Handle:
         """A handle, with which `opened` is called as soon as it is certain (Tree.answer). The file has no
         name when that is None: O_TMPFILE."""
@@ -227,10 +227,16 @@ class Verbs:
             handles[0].syncs = bool(flags & os.O_DSYNC)
             if flags & os.O_ACCMODE == os.O_RDWR:
                 self.files.may_map(handles[0])
-            opened(handles[0])
+            if opened is not None:
+                opened(handles[0])
 
         mode = stat.S_IFREG | mode & 0o7777
-        await self.tree.make(parent, name, mode, uid, gid, umask=umask, made=made)
+        try:
+            await self.tree.make(parent, name, mode, uid, gid, umask=umask, made=made)
+        except BaseException:
+            if opened is None and handles:  # else the kernel has it, and the group has failed
+                await self.files.release(handles[0])
+            raise
         return handles[0]
 
     def read(self, fh: int, offset: int, size: int) -> Coroutine[Any, Any, bytes | bytearray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import apsw
@@ -84,7 +84,7 @@ class Inodes(Table):
         row: tuple[Any, ...] | None = self._execute(_SELECT_ONE, (ino,)).get
         return row
 
-    def write(self, rows: list[tuple[object, ...]]) -> None:
+    def write(self, rows: Sequence[tuple[object, ...]]) -> None:
         """Insert or update rows in the order of `InodeRow`; an update leaves `CONSTANT` as it was."""
         self._cursor.executemany(_UPSERT, rows)
 

@@ -26,6 +26,7 @@ from casfs.fs.core import Core
 from casfs.fs.inodes import Inode
 from casfs.fs.places import Place
 from casfs.fs.policy import Reason
+from casfs.namespace.inodes import InodeRow
 from casfs.namespace.trash import RuleRow, TrashRow
 from casfs.types import ROOT_INO
 
@@ -270,7 +271,7 @@ class Trash:
         if not batch:
             return
         directories: dict[tuple[int, int], Inode] = {}
-        inodes: list[tuple[object, ...]] = []
+        inodes: list[InodeRow] = []
         names: list[tuple[int, int, bytes, int, int]] = []
         rows: list[tuple[int, int, int, str, bytes]] = []
         attributes: list[tuple[int, dict[bytes, bytes]]] = []
@@ -284,7 +285,23 @@ class Trash:
             ino = number()
             atime, mtime, btime = times
             inodes.append(
-                (ino, mode, 1, uid, gid, 0, size, allocated, blob, None, None, atime, mtime, at, btime)
+                InodeRow(
+                    ino=ino,
+                    mode=mode,
+                    nlink=1,
+                    uid=uid,
+                    gid=gid,
+                    rdev=0,
+                    size=size,
+                    allocated=allocated,
+                    blob_id=blob,
+                    staged=None,
+                    target=None,
+                    atime_ns=atime,
+                    mtime_ns=mtime,
+                    ctime_ns=at,
+                    btime_ns=btime,
+                )
             )
             names.append((directory.ino, cookie(), name, ino, _FILE))
             rows.append((ino, at, by, reason, place.path + name))
