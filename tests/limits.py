@@ -7,8 +7,11 @@ import sys
 import pytest
 
 from casfs.fs import copy, filesystem
+from casfs.trash import undelete
 
-assert copy.FileSystem is filesystem.FileSystem  # imported so that all modules with limits are
+assert (
+    copy.FileSystem is undelete.FileSystem is filesystem.FileSystem
+)  # imported so that all modules with limits are
 
 TIGHT: dict[str, float] = {
     "MEMORY_LIMIT": 64,
@@ -34,7 +37,7 @@ TIGHT: dict[str, float] = {
 """So low that small tests walk every way round them."""
 
 
-PACKAGES = ("casfs.fs.", "casfs.filestore.", "casfs.namespace.")
+PACKAGES = ("casfs.fs.", "casfs.trash.", "casfs.filestore.", "casfs.namespace.", "casfs.space")
 
 
 def set_limits(monkeypatch: pytest.MonkeyPatch, **limits: float) -> None:

@@ -16,7 +16,8 @@ from casfs.filestore.lease import others_have_open
 from casfs.syscalls import file_handle, has_file
 
 SMALLEST = 128 << 10
-"""Bytes below which nothing is passed through, and so nothing is mapped (fs/content/passthrough.py)."""
+"""Bytes from which a file is read by passthrough, and may be mapped so (fs/content/passthrough.py): smaller
+ones fit into one request and stay cached."""
 
 
 class HeldFiles:

@@ -218,7 +218,7 @@ class Namespace(Table):
         return self._connection.execute(sql, bindings).get
 
     def query(self, sql: str, bindings: tuple[Any, ...] = ()) -> apsw.Cursor:
-        """For the reports of this package (`namespace/reports.py`, `namespace/checks.py`) only."""
+        """For the reports of this package (`namespace/usage.py`, `namespace/checks.py`) only."""
         return self._connection.execute(sql, bindings)
 
     def close(self) -> None:

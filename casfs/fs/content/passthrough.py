@@ -31,6 +31,7 @@ from collections import OrderedDict
 from collections.abc import Collection
 from typing import Protocol
 
+from casfs.filestore.held import SMALLEST
 from casfs.filestore.lease import others_have_open
 from casfs.fs.content.blobs import BlobFiles
 from casfs.fs.content.content import Content, Handle
@@ -39,9 +40,6 @@ from casfs.fs.content.table import OpenContents
 from casfs.fs.core import Core
 
 log = logging.getLogger(__name__)
-
-SMALLEST = 128 << 10
-"""Bytes from which a file is read by passthrough: smaller ones fit into one request and stay cached."""
 
 IDLE_LIMIT = 64
 """Registered blobs that no open file uses, kept for the next open."""
