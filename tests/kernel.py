@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from casfs.errors import FsError
@@ -92,6 +92,10 @@ class Kernel:
         self.uid = uid
         self.gid = gid
         self._open: Counter[int] = Counter()
+
+    def answer_to(self, answered: Callable[[object], object]) -> None:
+        """Have `answered` called with what a request is answered with before its verb has ended."""
+        self.fs.kernel.answer = answered  # type: ignore[method-assign]
 
     # Walking
 

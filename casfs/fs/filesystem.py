@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from casfs.fs.attributes import Attributes
@@ -37,17 +36,11 @@ class Activity:
     failed: int
 
 
-async def _no_relief() -> bool:
-    return False
-
-
 class FileSystem:
     """POSIX verbs by subject: `tree`, `listing`, `files`, `attributes`, `xattrs`; in `contents` the parts
     of what files contain; durability in `group`.
 
     `collecting` is held by a batch of orphans that is being removed (maintenance/collect/mounted.py).
-    `relieve` makes room on a full disk, if it can: what was refused for want of it may be tried again when it
-    says True. Set by who knows what is not needed (service/pressure.py).
     """
 
     def __init__(self, core: Core, policy: Policy) -> None:
@@ -64,7 +57,6 @@ class FileSystem:
         self.files = self.contents.files
         self.collecting = Mutex(core.scheduler)
         self.recovery = Recovery(clean=True)
-        self.relieve: Callable[[], Awaitable[bool]] = _no_relief
         self.group.join(self)
         self.xattrs = ExtendedAttributes(core, self.contents.sealing, policy)
         self.listing = Listing(core)

@@ -5,8 +5,25 @@ from __future__ import annotations
 from typing import Protocol
 
 
+class Backings(Protocol):
+    """What registers backing files with the kernel. Raises OSError."""
+
+    def backing_open(self, fd: int) -> int: ...
+    def backing_close(self, backing: int) -> None: ...
+
+
 class Kernel(Protocol):
-    """The kernel of one mount."""
+    """The kernel of one mount. Used on the event loop's thread, but for `write_back`.
+
+    `backings`: None while nothing can be passed through, or no more. `trusts_leases`: do leases tell who has
+    a file of the store mapped? Not on a stacked file system, whose files are not those that are mapped.
+    """
+
+    backings: Backings | None
+    trusts_leases: bool
+
+    def answer(self, result: object, /) -> object:
+        """Before a verb writes rows that cannot be refused any more: what its request is answered with."""
 
     def forget_attributes(self, ino: int) -> None:
         """A request has changed attributes of an inode that its answer does not tell of. At once, on the
@@ -19,6 +36,13 @@ class Kernel(Protocol):
 
 class NoKernel:
     """Of a store that nobody has mounted."""
+
+    def __init__(self) -> None:
+        self.backings: Backings | None = None
+        self.trusts_leases = True
+
+    def answer(self, result: object, /) -> object:
+        """Nobody has asked."""
 
     def forget_attributes(self, ino: int) -> None:
         """Nobody remembers any."""

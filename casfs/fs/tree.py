@@ -35,9 +35,9 @@ whose upper layer has it the name is removed (Documentation/filesystems/overlayf
 class Tree:
     """The namespace verbs. Owned by the thread that runs the file system.
 
-    `answer` is called with a verb's result (None where it has none) as soon as nothing can refuse it any
-    more: who waits may go on while the rows are written. When that fails the group has failed, as if at its
-    COMMIT.
+    The kernel's `answer` is called with a verb's result (None where it has none) as soon as nothing can
+    refuse it any more: who waits may go on while the rows are written. When that fails the group has failed,
+    as if at its COMMIT.
     `unlinked`, `_linkable`: those of `Directories`. `_forgotten`: of them, what the kernel knows no more.
     """
 
@@ -61,7 +61,7 @@ class Tree:
         self._settling = contents.settling
         self._xattrs = xattrs
         self._policy = policy
-        self.answer: Callable[[object], object] = lambda _: None
+        self._kernel = core.kernel
         self.unlinked = core.directories.unlinked
         self._linkable = core.directories.linkable
         self._forgotten: set[int] = set()
@@ -125,7 +125,7 @@ class Tree:
         inode = self._inodes.create(mode, uid, gid, rdev, target)
         if stat.S_ISDIR(mode):
             inode.nlink = 2
-        made = made or self.answer
+        made = made or self._kernel.answer
         certain = name is not None and self._directories.take_absent(parent, name)
         if certain:
             made(inode)
@@ -205,9 +205,10 @@ class Tree:
             raise FsError(errno.EMLINK)
         self._filestore.claim_rows(ROW_BYTES)
         certain = self._directories.take_absent(parent, name)
-        self._directories.link(directory, name, inode, partial(self.answer, inode) if certain else None)
+        answer = partial(self._kernel.answer, inode)
+        self._directories.link(directory, name, inode, answer if certain else None)
         if not certain:
-            self.answer(inode)
+            answer()
         return inode
 
     # Removing
@@ -225,7 +226,7 @@ class Tree:
             if self._listing.existing(parent, name) is not inode:
                 raise FsError(errno.ENOENT)
         directory = self._inodes.get(parent)
-        self.answer(None)
+        self._kernel.answer(None)
         noted = self._policy.noted()
         try:
             self._policy.leaves(inode, parent, name, uid, Reason.REMOVED)
@@ -242,7 +243,7 @@ class Tree:
         self._listing.check_empty(inode)
         self._policy.check_leave(inode.ino)
         directory = self._inodes.get(parent)
-        self.answer(None)
+        self._kernel.answer(None)
         self._directories.remove(directory, name, inode)
         return inode
 
@@ -341,7 +342,7 @@ class Tree:
         if leaves_whiteout:
             self._filestore.claim_rows(ROW_BYTES)
         origin = self._inodes.get(parent)
-        self.answer(None)
+        self._kernel.answer(None)
         noted = self._policy.noted()
         move = (origin, name, to, new_name, source)
         try:

@@ -23,6 +23,7 @@ from casfs.errors import FsError
 from casfs.fs.attributes import Changes
 from casfs.fs.content.content import Handle
 from casfs.fs.inodes import Inode
+from casfs.fuse.caches import MountKernel
 from casfs.fuse.operations import unexpected
 from casfs.fuse.options import Presentation
 from casfs.fuse.scheduler import Result, TrioScheduler, Wait
@@ -93,9 +94,15 @@ class Accelerated:
     """The requests of one mount that come through the accelerator. Runs on the event loop's thread."""
 
     def __init__(
-        self, native: ModuleType, verbs: Verbs, scheduler: TrioScheduler, presentation: Presentation
+        self,
+        native: ModuleType,
+        kernel: MountKernel,
+        verbs: Verbs,
+        scheduler: TrioScheduler,
+        presentation: Presentation,
     ) -> None:
         self._native = native
+        self._kernel = kernel
         self._verbs = verbs
         self._scheduler = scheduler
         self._waiting = 0
@@ -106,8 +113,6 @@ class Accelerated:
         self.ended = False
         self._writes_past_cache = False
         self._names = {opcode: name for name, opcodes in OPCODES.items() for opcode in opcodes}
-        depth = native.stack_depth(verbs.fs.store.path)
-        verbs.passthrough.trusts_leases = depth == 1
         shown = (presentation.uid, presentation.gid, presentation.umask)
         native.prepare(
             self._handlers(),
@@ -119,11 +124,8 @@ class Accelerated:
             tuple(-1 if value is None else value for value in shown),
             scheduler.wake_fd,
             scheduler.runnable,
-            depth,
+            kernel.depth,
         )
-
-        if not verbs.durable_each:
-            verbs.tree.answer = native.reply_early
 
     def _failed(self, error: Exception, opcode: int, answered: bool) -> int:
         """The errno for an exception that is no OSError, or EBADF, or that comes after the answer."""
@@ -203,7 +205,7 @@ class Accelerated:
             self.passthrough = f"off: {error.strerror}{hint}"
             return
         self.passthrough = "on"
-        self._verbs.passthrough.backings = self._native
+        self._kernel.backings = self._native
 
     # Handlers that wait
 
@@ -288,7 +290,7 @@ class Accelerated:
         def opened(handle: Handle) -> None:
             nonlocal reply
             reply = handle.inode, *self._opened(handle, flags)
-            self._verbs.tree.answer(reply)
+            self._kernel.answer(reply)
 
         await self._verbs.create(parent, name, mode, umask, flags, uid, gid, opened)
         assert reply is not None

@@ -34,6 +34,16 @@ native, missing = _load()
 """The extension and "", or None and the reason why there is none."""
 
 
+def chosen(wanted: bool, pyfuse3_file: str) -> tuple[ModuleType | None, str]:
+    """As `native` and `missing`, for a mount with pyfuse3's extension in that file: it has to call the same
+    libfuse."""
+    if not wanted:
+        return None, "the mount option no_native"
+    if native is not None and not native.same_libfuse(pyfuse3_file):
+        return None, "pyfuse3 is linked with another libfuse"
+    return native, missing
+
+
 class NativeDurable(Durable):
     """The durable seam with the files of a commit's blobs made in one call, without the GIL."""
 

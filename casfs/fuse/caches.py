@@ -13,12 +13,29 @@ import trio
 
 from casfs.fs.changes import Unseen
 from casfs.fs.filesystem import FileSystem
+from casfs.fs.kernel import Backings
+from casfs.fuse import accelerator
+from casfs.fuse.options import MountOptions
 
 log = logging.getLogger(__name__)
 
 
 class MountKernel:
-    """The kernel, as fs/kernel.py wants it."""
+    """The kernel, as fs/kernel.py wants it.
+
+    `native`: the accelerator that the requests come through, if any; `plain`: why there is none. `depth`: of
+    the file systems below the store, 1 when it is not a stacked one. `answer`: replies at once where a mount
+    does not promise that what is answered is durable.
+    """
+
+    def __init__(self, store: str, options: MountOptions) -> None:
+        self.native, self.plain = accelerator.chosen(options.native, pyfuse3.__file__)
+        self.backings: Backings | None = None
+        self.depth = self.native.stack_depth(store) if self.native else 1
+        self.trusts_leases = self.depth == 1
+        self.answer: Callable[[object], object] = _answered_later
+        if self.native is not None and options.commit_interval > 0:
+            self.answer = self.native.reply_early
 
     def forget_attributes(self, ino: int) -> None:
         """As `Kernel.forget_attributes`: without its pages the kernel waits for nothing
@@ -29,6 +46,10 @@ class MountKernel:
         """As `Kernel.write_back`. Not on the event loop's thread, which serves the writes, nor in a request
         that changes the size: they wait for its end (fuse_set_nowrite, fs/fuse/dir.c)."""
         _unless_unknown(pyfuse3.invalidate_inode, ino, False)
+
+
+def _answered_later(result: object) -> None:
+    """The request is answered when its verb has ended."""
 
 
 class KernelCaches:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 
 import pyfuse3
 import trio
 
 from casfs.errors import MountError
 from casfs.fs.filesystem import FileSystem
-from casfs.fuse import accelerator, loop
+from casfs.fuse import loop
 from casfs.fuse.accelerated import Accelerated
-from casfs.fuse.caches import KernelCaches
+from casfs.fuse.caches import KernelCaches, MountKernel
 from casfs.fuse.committer import Committer
 from casfs.fuse.operations import Operations
 from casfs.fuse.options import SUBTYPE, MountOptions, Presentation, source_name
@@ -27,28 +27,31 @@ class Session:
     """pyfuse3 holds one session for each process. Runs on the event loop's thread."""
 
     def __init__(
-        self, fs: FileSystem, scheduler: TrioScheduler, mountpoint: str, options: MountOptions
+        self,
+        fs: FileSystem,
+        kernel: MountKernel,
+        caches: KernelCaches,
+        scheduler: TrioScheduler,
+        mountpoint: str,
+        options: MountOptions,
+        relieve: Callable[[], Awaitable[bool]],
     ) -> None:
         self._mountpoint = mountpoint
         self._options = options
         self._store = fs.store.path
         self._passthrough = fs.contents.passthrough
-        self.caches = KernelCaches(fs)
+        self.caches = caches
         presentation = Presentation(options.uid, options.gid, options.umask)
-        verbs = Verbs(fs, durable_each=options.commit_interval == 0)
+        verbs = Verbs(fs, durable_each=options.commit_interval == 0, relieve=relieve)
         self._operations = Operations(verbs, presentation)
         self._committer = Committer(fs, options.commit_interval)
         self._accelerated: Accelerated | None = None
         self._scheduler = scheduler
         self._slow = ""
-        native = accelerator.native
-        self._plain = accelerator.missing
-        if not options.native:
-            self._plain = "the mount option no_native"
-        elif native is not None and not native.same_libfuse(pyfuse3.__file__):
-            self._plain = "pyfuse3 is linked with another libfuse"
-        elif native is not None:
-            self._accelerated = Accelerated(native, verbs, scheduler, presentation)
+        self._kernel = kernel
+        self._plain = kernel.plain
+        if kernel.native is not None:
+            self._accelerated = Accelerated(kernel.native, kernel, verbs, scheduler, presentation)
 
     def mount(self) -> None:
         """Raises MountError."""
@@ -140,6 +143,5 @@ class Session:
 
     def close(self) -> None:
         """Unmount, if the kernel still has the mount."""
-        self._passthrough.disconnect()
+        self._kernel.backings = None  # the kernel drops what was registered when the connection ends
         pyfuse3.close(unmount=True)
-        self._passthrough.unmounted()

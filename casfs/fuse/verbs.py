@@ -9,7 +9,7 @@ import errno
 import functools
 import os
 import stat
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from casfs.errors import FsError
@@ -49,7 +49,7 @@ def patient(method: Verb[P, R]) -> Verb[P, R]:
                     raise
                 now = self.fs.scheduler.now()
                 deadline = deadline or now + PATIENCE_SECONDS
-                if now > deadline or not await self.fs.relieve():
+                if now > deadline or not await self._relieve():
                     raise
 
     return functools.wraps(method)(verb)  # type: ignore[return-value]
@@ -77,12 +77,15 @@ def mutating(method: Verb[P, R]) -> Verb[P, R]:
 class Verbs:
     """Runs on the event loop's thread. Each raises OSError with the errno the program gets.
 
+    `relieve` makes room on a full disk, if it can: what was refused for want of it may be tried again when it
+    says True.
     `_writing_back`: one at a time has mappings written back, since the writes that it waits for may need
     threads themselves.
     """
 
-    def __init__(self, fs: FileSystem, *, durable_each: bool) -> None:
+    def __init__(self, fs: FileSystem, *, durable_each: bool, relieve: Callable[[], Awaitable[bool]]) -> None:
         self.fs = fs
+        self._relieve = relieve
         self.tree = fs.tree
         self.files = fs.files
         self.ranges = fs.contents.ranges
@@ -218,7 +221,7 @@ class Verbs:
         gid: int,
         opened: Callable[[Handle], object] | None = None,
     ) -> Handle:
-        """A handle, with which `opened` is called as soon as it is certain (Tree.answer). The file has no
+        """A handle, with which `opened` is called as soon as it is certain (Kernel.answer). The file has no
         name when that is None: O_TMPFILE."""
         handles = []
 

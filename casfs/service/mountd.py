@@ -17,7 +17,7 @@ from casfs.control.server import Server
 from casfs.errors import MountError
 from casfs.fs.filesystem import FileSystem
 from casfs.fuse import accelerator
-from casfs.fuse.caches import MountKernel
+from casfs.fuse.caches import KernelCaches, MountKernel
 from casfs.fuse.options import MountOptions
 from casfs.fuse.scheduler import TrioScheduler
 from casfs.fuse.session import Session
@@ -92,11 +92,13 @@ def _log_to_file(store: str) -> None:
 
 async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Callable[[], None]) -> None:
     scheduler = TrioScheduler()
-    fs = file_system(store, scheduler, MountKernel())
+    kernel = MountKernel(store.path, options)
+    fs = file_system(store, scheduler, kernel)
     await fs.start()
-    session = Session(fs, scheduler, mountpoint, options)
-    trash = TrashService(fs, session.caches, empties=not options.read_only)
+    caches = KernelCaches(fs)
+    trash = TrashService(fs, caches, empties=not options.read_only)
     pressure = Pressure(fs, trash, options.low_room)
+    session = Session(fs, kernel, caches, scheduler, mountpoint, options, pressure.relieve)
     collector = Collector(fs, options.orphan_share)
     requests = Requests(fs, mountpoint, session, trash, pressure, collector)
     server = Server(control_path(store.path), requests.handlers())
@@ -108,7 +110,7 @@ async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Call
             nursery.start_soon(server.serve)
             nursery.start_soon(session.commit)
             nursery.start_soon(session.seal_resting)
-            nursery.start_soon(session.caches.run)
+            nursery.start_soon(caches.run)
             nursery.start_soon(trash.run)
             if not options.read_only:
                 nursery.start_soon(pressure.run)

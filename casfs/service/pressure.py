@@ -86,7 +86,6 @@ class Pressure:
         self._told = False
         self._ending = Ending(lambda: self._let_go(always=True))
         self.counts = Counts()
-        fs.relieve = self.relieve
         self._space.is_low = self._woken
         self._space.low = self._lows()[0] - self._space.reserve
 

@@ -619,7 +619,7 @@ def test_only_what_succeeds_is_answered_and_once(kernel: Kernel, change: str, lo
         at, to = (kernel._walk(os.fsencode(top + name), follow=False) for name in (source, target))
         for place in (at, to) if looked_up else ():
             kernel.fs.tree.lookup(*place)
-        kernel.fs.tree.answer = answers.append
+        kernel.answer_to(answers.append)
         try:
             run_inline(CHANGES[change](kernel, at, to))
         except (FsError, AttributeError):
@@ -627,7 +627,7 @@ def test_only_what_succeeds_is_answered_and_once(kernel: Kernel, change: str, lo
         else:
             assert source == target or len(answers) == 1, (source, target)
         answers.clear()
-        kernel.fs.tree.answer = id
+        kernel.answer_to(id)
 
 
 @pytest.mark.parametrize("given", ["make", "link", "rename", "attach"])
@@ -645,7 +645,7 @@ def test_a_name_that_was_looked_up_in_vain_and_given_since_is_not_answered_for(
         kernel.rename("file", "name")
     else:
         run_inline(copy(kernel.fs, b"file", b"name", recursive=False))
-    tree.answer = answers.append
+    kernel.answer_to(answers.append)
     fails(errno.EEXIST, lambda: run_inline(tree.make(ROOT_INO, b"name", stat.S_IFREG, 0, 0)))
     assert answers == []
 
@@ -659,7 +659,7 @@ def test_a_new_name_is_answered_before_its_row_is_written(
     def seen(_: object) -> None:
         rows.append(tree._dentries.find(ROOT_INO, b"name"))
 
-    tree.answer = seen
+    kernel.answer_to(seen)
     tree.lookup(ROOT_INO, b"name")
     run_inline(tree.make(ROOT_INO, b"name", stat.S_IFREG, 0, 0))
     run_inline(tree.unlink(ROOT_INO, b"name"))

@@ -102,7 +102,7 @@ def serve(body: Body, pipe: tuple[int, int]) -> Native:
         scheduler = TrioScheduler()
         native = Native(scheduler)
         stand_in: Any = native
-        accelerated = Accelerated(stand_in, MagicMock(), scheduler, Presentation())
+        accelerated = Accelerated(stand_in, MagicMock(), MagicMock(), scheduler, Presentation())
         answered = native.finish
 
         def finish(*answer: Any) -> None:

@@ -29,7 +29,6 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Collection
-from typing import Protocol
 
 from casfs.filestore.held import SMALLEST
 from casfs.filestore.lease import others_have_open
@@ -38,6 +37,7 @@ from casfs.fs.content.content import Content, Handle
 from casfs.fs.content.staged import StagedContents
 from casfs.fs.content.table import OpenContents
 from casfs.fs.core import Core
+from casfs.fs.kernel import Backings
 
 log = logging.getLogger(__name__)
 
@@ -45,22 +45,14 @@ IDLE_LIMIT = 64
 """Registered blobs that no open file uses, kept for the next open."""
 
 
-class Backings(Protocol):
-    """What registers backing files with the kernel. Raises OSError."""
-
-    def backing_open(self, fd: int) -> int: ...
-    def backing_close(self, backing: int) -> None: ...
-
-
 class Passthrough:
     """Which inodes have a backing file. Owned by the thread that runs the file system, and with it `backing`
     and `backing_blob` of each content.
 
-    `backings`: None while nothing is passed through, or no more; `_registrar` has what was. `_idle`: blob ->
-    (backing id, number of the inode that had it last). `_blobs_in_use`: blobs that are the backing file of an
-    open inode. `stale_pages`: inodes that were written while the kernel's page cache did not see it; their
-    next open must not keep it. `_damaged`: backing ids of damaged files. `trusts_leases`: do leases tell who
-    has a file mapped? Not on a stacked file system, whose files are not those that are mapped; then a blob is
+    `_refused`: the kernel has refused to register a file, and is not asked again. `_idle`: blob -> (backing
+    id, number of the inode that had it last). `_blobs_in_use`: blobs that are the backing file of an open
+    inode. `stale_pages`: inodes that were written while the kernel's page cache did not see it; their next
+    open must not keep it. `_damaged`: backing ids of damaged files. Where leases cannot be trusted a blob is
     passed through for one inode only, `_only_for`, and what is lent stays staged until `ending`.
     """
 
@@ -73,11 +65,10 @@ class Passthrough:
         self._blobs = blobs
         self._staged = staged
         self._table = table
-        self.backings: Backings | None = None
-        self._registrar: Backings | None = None
+        self._kernel = core.kernel
+        self._refused = False
         self._idle: OrderedDict[int, tuple[int, int]] = OrderedDict()
         self._only_for: dict[int, int] = {}
-        self.trusts_leases = True
         self.ending = False
         self._blobs_in_use: set[int] = set()
         self.stale_pages: set[int] = set()
@@ -92,7 +83,7 @@ class Passthrough:
             if handle.writable:
                 async with content.mutex:
                     await self.copy_up(content, content.inode.size)
-        elif self.backings is None or content.handles > 1:
+        elif self._registry is None or content.handles > 1:
             return
         elif content.is_lent:
             if not self._register_lent(content):
@@ -127,7 +118,7 @@ class Passthrough:
             fd = await self._blobs.open(content)
             if content.handles > 1 or inode.blob != blob or not self._is_fit(content):
                 return False  # somebody came meanwhile
-            if self.backings is None or self._may_be_mapped(blob, fd, content):
+            if self._registry is None or self._may_be_mapped(blob, fd, content):
                 return False
             backing = self._open_backing(fd)
             if not backing:
@@ -140,7 +131,7 @@ class Passthrough:
 
     def _may_be_mapped(self, blob: int, fd: int, content: Content) -> bool:
         """May a program have the file of a blob mapped, for another inode? What is open here is closed."""
-        if not self.trusts_leases:
+        if not self._kernel.trusts_leases:
             return self._only_for.setdefault(blob, content.inode.ino) != content.inode.ino
         if not others_have_open(fd):
             return False
@@ -161,15 +152,13 @@ class Passthrough:
 
     def _open_backing(self, fd: int) -> int:
         """Register a file: its backing id, 0 when that cannot be done, and is not tried again."""
-        assert self.backings is not None
+        assert self._registry is not None
         try:
-            backing = self.backings.backing_open(fd)
+            return self._registry.backing_open(fd)
         except OSError as error:
             log.warning("nothing is passed through any more: %s", error)
-            self.backings = None
+            self._refused = True
             return 0
-        self._registrar = self.backings
-        return backing
 
     def unused(self, content: Content) -> None:
         """The last handle of an inode with a backing file is gone."""
@@ -200,7 +189,7 @@ class Passthrough:
         """Nobody has content open whose staged file is lent: can nobody write to that any more? Then it is no
         backing file any more. The mutex is held, or free. Raises OSError."""
         assert content.staged is not None
-        if self.trusts_leases:
+        if self._kernel.trusts_leases:
             if self._staging.others_may_write(content.staged):
                 return False
         elif not self.ending:
@@ -221,21 +210,17 @@ class Passthrough:
         if backing:
             self._unregister(backing)
 
-    def unmounted(self) -> None:
-        """The kernel has forgotten what was registered; the descriptor that was asked for it is closed."""
-        self.backings = self._registrar = None
+    @property
+    def _registry(self) -> Backings | None:
+        return None if self._refused else self._kernel.backings
 
     def _unregister(self, backing: int) -> None:
-        if self._registrar is None:
+        if self._kernel.backings is None:  # with the connection the kernel has dropped all of them
             return
         try:
-            self._registrar.backing_close(backing)
+            self._kernel.backings.backing_close(backing)
         except OSError as error:
             log.warning("backing file %d stays registered: %s", backing, error)
-
-    def disconnect(self) -> None:
-        """The connection with the kernel is about to end: with it the kernel lets go of all backing files."""
-        self.backings = self._registrar = None
 
     async def invalidate(self, blobs: Collection[int]) -> list[int]:
         """The files of these blobs are damaged and were taken away: whoever reads them next gets EIO.

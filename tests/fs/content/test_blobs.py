@@ -114,7 +114,7 @@ def test_an_open_that_waits_for_its_blob_meets_another_open(
     registry = Registry()
 
     async def body(mount: Mount) -> None:
-        mount.fs.contents.passthrough.backings = registry
+        mount.fs.kernel.backings = registry
         slow = SlowOpen(mount, monkeypatch)
         await sealed(mount, b"file")
         others: list[Handle] = []
