@@ -192,7 +192,7 @@ class Passthrough:
         if self._kernel.trusts_leases:
             if self._staging.others_may_write(content.staged):
                 return False
-        elif not self.ending:
+        elif content.backing and not self.ending:  # without one it is lent to mappings of a mount that died
             return False
         self.give_back(content)
         return True
