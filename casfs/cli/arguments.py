@@ -10,6 +10,9 @@ from typing import Any, NoReturn, TypeAlias
 
 from casfs.errors import UsageError
 
+ACTION = "ACTION"
+"""How help and errors call the second word of a command that has several."""
+
 LONGEST_PATH = 4095
 """Bytes: PATH_MAX of linux/limits.h less the NUL."""
 
@@ -20,6 +23,12 @@ LONGEST_DURATION = 36_500 * 86_400
 
 FASTEST = 1 << 50
 """Bytes per second: a PiB; what is more is a mistake."""
+
+FORMS = {
+    "DURATION": "30s, 10m, 1h or 14d",
+    "RATE": "500K, 20M or 1.5GiB, in a second",
+}
+"""How the values are written that several commands take. Help explains those that its arguments name so."""
 
 _RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGTkmgt])?(?:i?[Bb])?(?:/s)?")
 
@@ -40,6 +49,11 @@ class Parser(argparse.ArgumentParser):
         formatter = argparse.RawDescriptionHelpFormatter
         super().__init__(allow_abbrev=False, formatter_class=formatter, **options)
 
+    def format_help(self) -> str:
+        named = {action.metavar for action in self._actions}
+        forms = [f"{name}: {form}\n" for name, form in FORMS.items() if name in named]
+        return "\n".join((super().format_help(), "".join(forms))) if forms else super().format_help()
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, f"see '{self.prog} --help'")
 
@@ -53,18 +67,33 @@ class Parser(argparse.ArgumentParser):
         # argparse's own message lists all choices and suggests none (before Python 3.14).
         if action.choices is None or value in action.choices:
             return
+        if action.metavar == ACTION:
+            usage = f"{self.prog} {'|'.join(map(str, action.choices))} STORE"
+            raise UsageError(f"unknown action '{value}'", f"it is: {usage}")
         named = action.option_strings[0] if action.option_strings else ""
         kind = f"value for {named}" if named else str(action.metavar or action.dest).lower()
         raise UsageError.unknown(kind, str(value), map(str, action.choices))
 
 
 def add_command(commands: Commands, name: str, run: Run, text: str | None) -> Parser:
-    """`casfs NAME`: its module adds the arguments to the parser returned.
+    """`casfs NAME`, or one of the actions of a command: the caller adds arguments to the parser returned.
 
-    `text` is the module's docstring: its first line in `casfs --help`, all of it in `casfs NAME --help`.
+    `text` is a docstring: its first line is in the help of what is above, all of it in `casfs NAME --help`.
     """
-    parser = commands.add_parser(name, help=summary(text or ""), description=text)
+    parser = _add_parser(commands, name, text)
     parser.set_defaults(run=run)
+    return parser
+
+
+def add_actions(commands: Commands, name: str, text: str | None) -> Commands:
+    """`casfs NAME ACTION STORE …`: the caller makes each action with `add_command`."""
+    parser = _add_parser(commands, name, text)
+    return parser.add_subparsers(metavar=ACTION, title="actions", required=True, parser_class=Parser)
+
+
+def _add_parser(commands: Commands, name: str, text: str | None) -> Parser:
+    parser = commands.add_parser(name, help=summary(text or ""), description=text)
+    parser.set_defaults(parser=parser)
     add_debug(parser, argparse.SUPPRESS)
     return parser
 
@@ -77,6 +106,11 @@ def summary(text: str) -> str:
 def add_debug(parser: Parser, default: object) -> None:
     """Taken before and after the command; SUPPRESS as `default` keeps the second from undoing the first."""
     parser.add_argument("--debug", action="store_true", default=default, help="show where an error is from")
+
+
+def add_store(parser: Parser) -> None:
+    """The store a command works on, as `args.store`: `store_of` (cli/places.py) makes a store of it."""
+    add_path(parser, "STORE", "a store, or a path in the mount of one")
 
 
 def add_path(parser: Parser, name: str, summary: str, *, optional: bool = False) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from casfs.cli.arguments import Commands, add_command, add_json, add_path
+from casfs.cli.arguments import Commands, add_command, add_json, add_store
 from casfs.cli.output import print_facts, print_json, print_table, printable, size
 from casfs.cli.places import store_of
 from casfs.cli.times import moment, span
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     parser = add_command(commands, "df", run, __doc__)
-    add_path(parser, "STORE", "a store, or a path in the mount of one")
+    add_store(parser)
     add_json(parser)
 
 

@@ -27,7 +27,7 @@ import argparse
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from casfs.cli.arguments import Commands, add_command, add_json, add_path
+from casfs.cli.arguments import Commands, add_command, add_json, add_store
 from casfs.cli.output import print_json, printable, progress
 from casfs.cli.places import store_of
 from casfs.errors import ExitCode
@@ -40,7 +40,7 @@ _PLURAL = {"error": "errors", "garbage": "times garbage", "note": "notes"}
 
 def add(commands: Commands) -> None:
     parser = add_command(commands, "fsck", run, __doc__)
-    add_path(parser, "STORE", "a store, or a path in the mount of one")
+    add_store(parser)
     parser.add_argument("--deep", action="store_true", help="read every blob and check it against its digest")
     parser.add_argument(
         "--repair", action="store_true", help="mend what is found; not while the store is mounted"

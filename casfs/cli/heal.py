@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from casfs.cli.arguments import Commands, add_command, add_json, add_path, path
+from casfs.cli.arguments import Commands, add_command, add_json, add_store, path
 from casfs.cli.output import print_json, printable, progress, size
 from casfs.cli.places import store_of
 from casfs.cli.scrub import print_bad, print_paths
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     parser = add_command(commands, "heal", run, __doc__)
-    add_path(parser, "STORE", "a store, or a path in the mount of one")
+    add_store(parser)
     parser.add_argument(
         "--from", dest="source", metavar="DIR|STORE", type=path, required=True, help="where copies may be"
     )

@@ -37,7 +37,8 @@ COMMANDS = (
 _DESCRIPTION = """
 A file system that keeps every distinct content once.
 
-The store is the first argument of every command; commands on a path inside a mount find the store by it.
+Where a command takes STORE, it comes first: 'casfs fsck STORE', 'casfs gc run STORE'. It is the store's
+directory, or a path in the mount of one; 'casfs cp' and 'casfs mv' find the store by their paths alone.
 'casfs help' lists the topics of the manual.
 """
 
@@ -71,20 +72,17 @@ def parse(words: Sequence[str]) -> Namespace:
     parser = build_parser(names)
     args, rest = parser.parse_known_args(words)
     if rest:
-        parser.commands.get(args.command, parser).reject(rest[0])
+        args.parser.reject(rest[0])
     if args.command is None:
         raise UsageError("no command given", "see 'casfs --help'")
     return args
 
 
-class _TopParser(Parser):
-    commands: dict[str, Parser]
-
-
-def build_parser(names: Sequence[str] = COMMANDS) -> _TopParser:
-    """The command line, with the commands `names`."""
+def build_parser(names: Sequence[str] = COMMANDS) -> Parser:
+    """The command line, with the commands `names`. What it reads has the innermost `parser` that read it."""
     table = "\n".join(f"  {code:3}  {code.meaning}" for code in ExitCode)
-    parser = _TopParser(prog="casfs", description=_DESCRIPTION, epilog=f"exit codes:\n{table}")
+    parser = Parser(prog="casfs", description=_DESCRIPTION, epilog=f"exit codes:\n{table}")
+    parser.set_defaults(parser=parser)
     parser.add_argument("--version", action="version", version=f"casfs {__version__}")
     add_debug(parser, default=False)
     commands = parser.add_subparsers(
@@ -92,7 +90,6 @@ def build_parser(names: Sequence[str] = COMMANDS) -> _TopParser:
     )
     for name in names:
         import_module(f"casfs.cli.{name}").add(commands)
-    parser.commands = dict(commands.choices)
     return parser
 
 

@@ -14,7 +14,17 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from casfs.cli.arguments import Commands, Parser, add_command, add_json, add_path, count, duration, path, text
+from casfs.cli.arguments import (
+    Commands,
+    add_actions,
+    add_command,
+    add_json,
+    add_store,
+    count,
+    duration,
+    path,
+    text,
+)
 from casfs.cli.output import print_json, print_table, printable, size
 from casfs.cli.places import store_of
 from casfs.cli.times import moment
@@ -25,56 +35,44 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    parser = add_command(commands, "pin", run, __doc__)
-    actions = parser.add_subparsers(
-        dest="action", metavar="ACTION", title="actions", required=True, parser_class=Parser
-    )
-    adding = actions.add_parser("add", help="hold contents back")
-    add_path(adding, "STORE", "a store, or a path in the mount of one")
+    actions = add_actions(commands, "pin", __doc__)
+
+    adding = add_command(actions, "add", _add, "Hold contents back, until the pin expires or is removed.")
+    add_store(adding)
     named = adding.add_argument(
         "paths", metavar="PATH", type=path, nargs="+", help="in a mount, or from the store's root (/…)"
     )
     named.required = False  # with '*' argparse takes none as soon as an option stands before them
     adding.add_argument("--everything", action="store_true", help="all that is there and all to come")
     adding.add_argument("--reason", default="", type=text, help="a line for those who wonder")
-    adding.add_argument("--expires", metavar="TIME", type=duration, help="let go after 10m, 1h, 14d")
-    listing = actions.add_parser("list", help="show the pins")
-    add_path(listing, "STORE", "a store, or a path in the mount of one")
-    removing = actions.add_parser("rm", help="let go of what a pin holds")
-    add_path(removing, "STORE", "a store, or a path in the mount of one")
+    adding.add_argument("--expires", metavar="DURATION", type=duration, help="remove the pin after so long")
+    add_json(adding)
+
+    listing = add_command(actions, "list", _list, "Show the pins.")
+    add_store(listing)
+    add_json(listing)
+
+    removing = add_command(actions, "rm", _remove, "Remove a pin: what it holds may be collected then.")
+    add_store(removing)
     removing.add_argument("id", metavar="ID", type=count, help="as 'casfs pin list' shows it")
-    for action in (adding, listing):
-        add_json(action)
 
 
-def run(args: argparse.Namespace) -> int:
-    from casfs.maintenance.collect import pins
-
-    store = store_of(args.store)
-    match args.action:
-        case "add":
-            pin = _add(store, args)
-            if args.json:
-                print_json(pin._asdict())
-            else:
-                print(f"pin {pin.id} holds {_held(pin)}")
-        case "list":
-            _list(pins.list_pins(store), as_json=args.json)
-        case _:
-            pins.remove_pin(store, args.id)
-    return ExitCode.OK
-
-
-def _add(store: str, args: argparse.Namespace) -> Pin:
+def _add(args: argparse.Namespace) -> int:
     from casfs.maintenance.collect.pins import add_pin
 
     if args.expires == 0:
         raise UsageError("a pin that expires at once holds nothing", "--expires 14d, as an example")
     if bool(args.paths) == args.everything:
         raise UsageError("name the paths to pin, or --everything", "see 'casfs pin add --help'")
+    store = store_of(args.store)
     inside = [_inside(store, word) for word in args.paths or ()]
     _sync(store)
-    return add_pin(store, inside, reason=args.reason, seconds=args.expires)
+    pin = add_pin(store, inside, reason=args.reason, seconds=args.expires)
+    if args.json:
+        print_json(pin._asdict())
+    else:
+        print(f"pin {pin.id} holds {_held(pin)}")
+    return ExitCode.OK
 
 
 def _inside(store: str, word: str) -> bytes:
@@ -98,13 +96,24 @@ def _sync(store: str) -> None:
     StoreAccess(store).tell(Sync(seal=True))
 
 
-def _list(pins: list[Pin], *, as_json: bool) -> None:
-    if as_json:
+def _list(args: argparse.Namespace) -> int:
+    from casfs.maintenance.collect.pins import list_pins
+
+    pins = list_pins(store_of(args.store))
+    if args.json:
         print_json([pin._asdict() for pin in pins])
     elif pins:
         print_table(("pin", "holds", "since", "until", "reason"), [_as_text(pin) for pin in pins])
     else:
         print("nothing is pinned")
+    return ExitCode.OK
+
+
+def _remove(args: argparse.Namespace) -> int:
+    from casfs.maintenance.collect.pins import remove_pin
+
+    remove_pin(store_of(args.store), args.id)
+    return ExitCode.OK
 
 
 def _held(pin: Pin) -> str:

@@ -19,7 +19,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from casfs.cli.arguments import Commands, add_command, add_json, add_path, byte_rate, duration
+from casfs.cli.arguments import Commands, add_command, add_json, add_store, byte_rate, duration
 from casfs.cli.output import print_json, printable, progress, size
 from casfs.cli.places import store_of
 from casfs.cli.signals import stop_on_signals
@@ -34,14 +34,10 @@ PATHS = 20
 
 def add(commands: Commands) -> None:
     parser = add_command(commands, "scrub", run, __doc__)
-    add_path(parser, "STORE", "a store, or a path in the mount of one")
+    add_store(parser)
     speed = parser.add_mutually_exclusive_group()
-    speed.add_argument(
-        "--rate", metavar="BYTES", type=byte_rate, help="read so much per second at the most, as 50M"
-    )
-    speed.add_argument(
-        "--period", metavar="DURATION", type=duration, help="take about so long for all blobs, as 30d"
-    )
+    speed.add_argument("--rate", metavar="RATE", type=byte_rate, help="read so much at the most")
+    speed.add_argument("--period", metavar="DURATION", type=duration, help="take about so long for all blobs")
     parser.add_argument("--restart", action="store_true", help="begin with the first blob again")
     add_json(parser)
 

@@ -2,8 +2,8 @@
 
 What is removed, replaced by a rename or truncated to nothing stays reachable
 below .casfs/trash/DAY/ in the mount, 14 days if nothing else is set, if it was
-there for a minute (or what is set) and its content was complete. mv(1) out of there or
-'casfs undelete' brings it back. DURATION: 30s, 10m, 1h, 14d.
+there for a minute (or what is set) and its content was complete. mv(1) out of
+there or 'casfs undelete' brings it back.
 
 More: casfs help trash
 """
@@ -15,7 +15,7 @@ import fnmatch
 import os
 from itertools import islice
 
-from casfs.cli.arguments import Commands, Parser, add_command, add_json, add_path, duration
+from casfs.cli.arguments import Commands, add_actions, add_command, add_json, add_store, duration
 from casfs.cli.output import print_json, print_table, printable, size
 from casfs.cli.places import store_of
 from casfs.errors import UsageError
@@ -27,26 +27,25 @@ DAYS_LIMIT = 36500
 
 
 def add(commands: Commands) -> None:
-    parser = add_command(commands, "trash", _missing, __doc__)
-    actions = parser.add_subparsers(metavar="ACTION", parser_class=Parser)
+    actions = add_actions(commands, "trash", __doc__)
 
     listing = add_command(actions, "list", _list, "Show what is in the trash, the newest first.")
-    add_path(listing, "STORE", "a store, or a path in the mount of one")
+    add_store(listing)
     listing.add_argument(
         "pattern", metavar="PATTERN", nargs="?", help="only paths like that, as in fnmatch(3)"
     )
     add_json(listing)
 
     empty = add_command(actions, "empty", _empty, "Remove for good what is in the trash.")
-    add_path(empty, "STORE", "a store, or a path in the mount of one")
+    add_store(empty)
     empty.add_argument("--older", metavar="DURATION", type=duration, help="only what was removed so long ago")
 
     show = add_command(actions, "show", _show, "Show what goes to the trash, and how long it is kept.")
-    add_path(show, "STORE", "a store, or a path in the mount of one")
+    add_store(show)
     add_json(show)
 
     setting = add_command(actions, "set", _set, "Set what goes to the trash, and how long it is kept.")
-    add_path(setting, "STORE", "a store, or a path in the mount of one")
+    add_store(setting)
     setting.add_argument("--repository", metavar="NAME", help="a directory in the root (default: the store)")
     setting.add_argument("--days", metavar="N", type=_days, help="keep it so long; 0: nothing goes there")
     setting.add_argument(
@@ -61,10 +60,6 @@ def add(commands: Commands) -> None:
         type=duration,
         help="what was there for less is a temporary file, in the whole store (default: 60s)",
     )
-
-
-def _missing(args: argparse.Namespace) -> int:
-    raise UsageError("no action given", "see 'casfs trash --help'")
 
 
 def _days(word: str) -> int:

@@ -15,7 +15,7 @@ import datetime
 import os
 import sys
 
-from casfs.cli.arguments import Commands, add_command, add_path, path
+from casfs.cli.arguments import Commands, add_command, add_store, path
 from casfs.cli.output import printable
 from casfs.cli.places import store_of
 from casfs.errors import CasfsError, ExitCode, NotMounted
@@ -25,7 +25,7 @@ END_OF_TIME = (1 << 63) - 1
 
 def add(commands: Commands) -> None:
     parser = add_command(commands, "undelete", run, __doc__)
-    add_path(parser, "STORE", "a store, or a path in the mount of one")
+    add_store(parser)
     parser.add_argument("paths", metavar="PATH", type=path, nargs="+", help="what is to be restored")
     parser.add_argument("--date", type=_date, help="only what was removed on that day, UTC: YYYY-MM-DD")
 

@@ -1,6 +1,6 @@
 """Collection by the daemon of a mount: so that who only mounts never fills his disk with what he removed.
 
-By the default schedule, as `casfs gc --daemon` would, while the store has no such daemon; and as soon as
+By the default schedule, as `casfs gc daemon` would, while the store has no such daemon; and as soon as
 orphans take more than a share of the store, however young they are. Full runs are left to `casfs gc`.
 """
 
@@ -101,7 +101,7 @@ class Collector:
             log.exception("the collector of the mount goes on after an error nobody expected")
 
     async def _collect_by_schedule(self) -> None:
-        """As a run of `casfs gc`, and written down as one; none at all when nothing is due."""
+        """As `casfs gc run`, and written down as one; none at all when nothing is due."""
         if self._other():
             return
         lock = collector_lock(self._store)

@@ -61,7 +61,7 @@ def serve(store: str, settings: Settings) -> None:
     read_config(store)
     os.makedirs(f"{store}/run", mode=0o700, exist_ok=True)
     lock = collector_daemon_lock(store)
-    hold_signals()  # `casfs gc --now` finds it by its lock
+    hold_signals()  # `casfs gc now` finds it by its lock
     if not _acquired(lock):
         raise StoreLocked(f"{store} has a collector already, {lock.holder()}", "stop that one first")
     logging.basicConfig(level=logging.INFO, format="casfs: %(levelname)s: %(message)s")

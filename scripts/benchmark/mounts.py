@@ -280,7 +280,7 @@ class Casfs:
                 status.get("pid"),
                 features,
                 contents_in=(f"{store}/blobs", f"{store}/staging"),
-                collector=(self.command, "gc", str(store), "--grace", "0"),
+                collector=(self.command, "gc", "run", str(store), "--grace", "0"),
             )
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import os
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 import casfs as package
 from casfs import errors
+from casfs.cli.arguments import FORMS, Parser, byte_rate, duration
+from casfs.cli.gc import rate
 from casfs.cli.main import COMMANDS, build_parser
 from casfs.errors import CasfsError, ExitCode, FsError, UsageError
 
@@ -40,6 +44,39 @@ def test_the_version_is_that_of_the_package(casfs):
     assert casfs("--version") == (0, f"casfs {package.__version__}\n", "")
 
 
+def leaves(parser: Parser) -> Iterator[Parser]:
+    """What runs something: every command that has no actions, and every action."""
+    below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    for action in below:
+        for inner in action.choices.values():
+            yield from leaves(inner)
+    if not below:
+        yield parser
+
+
+LEAVES = {parser.prog.removeprefix("casfs "): parser for parser in leaves(build_parser())}
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_every_command_and_action_speaks_one_language(casfs, name):
+    """The store first, the same word for the same form everywhere, and --debug."""
+    arguments = LEAVES[name]._actions
+    positional = [argument.metavar for argument in arguments if not argument.option_strings]
+    assert "STORE" not in positional[1:]
+    words = {duration: "DURATION", byte_rate: "RATE", rate: "RATE"}
+    for argument in arguments:
+        assert argument.metavar == (words.get(argument.type) or argument.metavar)
+    assert "--debug" in LEAVES[name]._option_string_actions
+    out = casfs(*name.split(), "--help").out
+    for word, form in FORMS.items():
+        assert (f"\n{word}: {form}\n" in out) == any(argument.metavar == word for argument in arguments)
+
+
+def test_help_lists_actions_alike(casfs):
+    for name in {name.split()[0] for name in LEAVES if " " in name}:
+        assert "\nactions:\n  ACTION\n" in casfs(name, "--help").out
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
@@ -64,6 +101,11 @@ def test_the_version_is_that_of_the_package(casfs):
             ["init", "S", "--fan-out", "x"],
             "argument --fan-out: invalid int value: 'x'; see 'casfs init --help'",
         ),
+        (["pin"], "the following arguments are required: ACTION; see 'casfs pin --help'"),
+        (["trash", "S", "list"], "unknown action 'S'; it is: casfs trash list|empty|show|set STORE"),
+        (["trash", "list"], "the following arguments are required: STORE; see 'casfs trash list --help'"),
+        (["trash", "set", "S", "--day", "3"], "unknown option '--day'; did you mean '--days'?"),
+        (["gc", "run", "S", "T"], "unexpected argument 'T'; see 'casfs gc run --help'"),
         (["completion", "bsh"], "unknown shell 'bsh'; did you mean 'bash'?"),
         (["mount", "S", "M", "-o"], "argument -o: expected one argument; see 'casfs mount --help'"),
         (["x\ny\x1b[31m"], f"unknown command 'x\\ny\\x1b[31m'; known: {', '.join(sorted(COMMANDS))}"),

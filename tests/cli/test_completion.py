@@ -40,6 +40,11 @@ def test_bash_completes_options_of_a_command(bash):
     assert bash("casfs", "fsck", "--d") == ["--debug", "--deep"]
 
 
+def test_bash_completes_actions_and_their_options(bash):
+    assert bash("casfs", "gc", "h") == ["history"]
+    assert bash("casfs", "gc", "run", "--gr") == ["--grace"]
+
+
 def test_bash_completes_topics_of_the_manual(bash):
     assert bash("casfs", "help", "pos") == ["posix"]
     assert set(TOPICS) <= set(bash("casfs", "help", ""))

@@ -37,26 +37,24 @@ def blobs(store: Damaged) -> int:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--dry-run", "--history"], "--dry-run and --history do not go together"),
-        (["--now", "--daemon"], "--daemon and --now do not go together"),
-        (["-n", "--now"], "--dry-run and --now do not go together"),
-        (["--history", "--full"], "--full is not for --history"),
-        (["--now", "--full"], "--full is not for --now"),
-        (["--now", "--json"], "--json is not for --now"),
-        (["--now", "--grace", "1h"], "--grace is not for --now"),
-        (["--history", "--rate", "5"], "--rate is not for --history"),
-        (["--dry-run", "--rate", "5"], "--rate is not for --dry-run"),
-        (["--schedule", "* * * * *"], "--schedule is for --daemon"),
-        (["--full-every", "0"], "--full-every is for --daemon"),
-        (["--scrub", "0"], "--scrub is for --daemon"),
-        (["--daemon", "--full"], "--full is not for --daemon"),
-        (["--daemon", "--json"], "--json is not for --daemon"),
-        (["--daemon", "--schedule", "never"], "'never' is no cron expression that ever comes"),
-        (["--daemon", "--full-every", "-1"], "argument --full-every: '-1' is no whole number"),
+        (["history", "--full"], "unknown option '--full'"),
+        (["now", "--full"], "unknown option '--full'"),
+        (["now", "--json"], "unknown option '--json'"),
+        (["now", "--grace", "1h"], "unknown option '--grace'"),
+        (["history", "--rate", "5"], "unknown option '--rate'"),
+        (["run", "--dry-run", "--rate", "5"], "argument --rate: not allowed with argument -n/--dry-run"),
+        (["run", "--schedule", "* * * * *"], "unknown option '--schedule'"),
+        (["run", "--full-every", "0"], "unknown option '--full-every'"),
+        (["run", "--scrub", "0"], "unknown option '--scrub'"),
+        (["daemon", "--full"], "unknown option '--full'"),
+        (["daemon", "--json"], "unknown option '--json'"),
+        (["daemon", "--schedule", "never"], "'never' is no cron expression that ever comes"),
+        (["daemon", "--full-every", "-1"], "argument --full-every: '-1' is no whole number"),
     ],
 )
-def test_options_that_do_not_go_together(casfs, store: Damaged, words: list[str], complaint: str) -> None:
-    outcome = casfs("gc", str(store), *words)
+def test_what_an_action_does_not_take(casfs, store: Damaged, words: list[str], complaint: str) -> None:
+    action, *options = words
+    outcome = casfs("gc", action, str(store), *options)
     assert (outcome.code, outcome.out) == (ExitCode.USAGE, "")
     assert outcome.complaint.startswith(complaint)
     assert blobs(store) == 3
@@ -65,7 +63,7 @@ def test_options_that_do_not_go_together(casfs, store: Damaged, words: list[str]
 @pytest.mark.parametrize("word", ["", "1", "-1h", "h", "1.5h", "1y", "1 h", "٣h", "99999999999d", "1H"])
 def test_what_is_no_duration(casfs, store: Damaged, word: str) -> None:
     for words in (
-        ["gc", str(store), f"--grace={word}"],
+        ["gc", "run", str(store), f"--grace={word}"],
         ["pin", "add", str(store), "/", f"--expires={word}"],
     ):
         outcome = casfs(*words)
@@ -76,7 +74,7 @@ def test_what_is_no_duration(casfs, store: Damaged, word: str) -> None:
 
 @pytest.mark.parametrize("word", ["", "0", "0M", "K", "-5", "x", "5X", "٣", "1MM"])
 def test_what_is_no_rate(casfs, store: Damaged, word: str) -> None:
-    outcome = casfs("gc", str(store), f"--rate={word}")
+    outcome = casfs("gc", "run", str(store), f"--rate={word}")
     assert outcome.code == ExitCode.USAGE
     assert outcome.complaint.startswith("argument --rate: ")
     assert blobs(store) == 3
@@ -89,9 +87,19 @@ def test_rates() -> None:
         rate("0G")
 
 
-@pytest.mark.parametrize("words", [[], ["--dry-run"], ["--history"], ["--now"], ["--daemon"]])
+@pytest.mark.parametrize("options", [[], ["--grace", "0"], ["--full"], ["--daemon"], ["--history", "--json"]])
+def test_without_an_action_nothing_is_collected(casfs, store: Damaged, options: list[str]) -> None:
+    for words in ([str(store), *options], [*options, str(store)]):
+        outcome = casfs("gc", *words)
+        assert (outcome.code, outcome.out) == (ExitCode.USAGE, "")
+        assert outcome.complaint.endswith("; it is: casfs gc run|history|daemon|now STORE")
+    assert blobs(store) == 3
+
+
+@pytest.mark.parametrize("words", [["run"], ["run", "--dry-run"], ["history"], ["now"], ["daemon"]])
 def test_there_is_no_such_store(casfs, scratch: Path, words: list[str]) -> None:
-    outcome = casfs("gc", str(scratch / "none"), *words)
+    action, *options = words
+    outcome = casfs("gc", action, str(scratch / "none"), *options)
     assert outcome.code == ExitCode.STORE
     assert f"{scratch}/none does not exist" in outcome.complaint
 
@@ -100,14 +108,14 @@ def test_there_is_no_such_store(casfs, scratch: Path, words: list[str]) -> None:
 
 
 def test_a_dry_run_removes_nothing(casfs, store: Damaged) -> None:
-    outcome = casfs("gc", str(store), "--dry-run", "--grace", "0")
+    outcome = casfs("gc", "run", str(store), "--dry-run", "--grace", "0")
     assert outcome == (ExitCode.OK, "would remove 1 blobs, 13 B; 0 are younger, or pinned\n", "")
-    outcome = casfs("gc", str(store), "-n", "--full")
+    outcome = casfs("gc", "run", str(store), "-n", "--full")
     assert outcome.out.splitlines() == [
         "would remove 0 blobs, 0 B; 1 are younger, or pinned",
         "would remove 0 files the database does not know, 0 B",
     ]
-    outcome = casfs("gc", str(store), "-n", "--grace=0", "--json")
+    outcome = casfs("gc", "run", str(store), "-n", "--grace=0", "--json")
     assert json.loads(outcome.out) == {
         "full": False,
         "blobs": 1,
@@ -118,20 +126,20 @@ def test_a_dry_run_removes_nothing(casfs, store: Damaged) -> None:
         "stray_bytes": None,
     }
     assert blobs(store) == 3
-    assert casfs("gc", str(store), "--history").out == "nothing was collected yet\n"
+    assert casfs("gc", "history", str(store)).out == "nothing was collected yet\n"
 
 
 def test_it_removes_the_orphan_after_its_grace(casfs, store: Damaged) -> None:
-    assert casfs("gc", str(store)).out.startswith("removed 0 blobs, 0 B, in ")
+    assert casfs("gc", "run", str(store)).out.startswith("removed 0 blobs, 0 B, in ")
     assert blobs(store) == 3
-    outcome = casfs("gc", str(store), "--grace", "0")
+    outcome = casfs("gc", "run", str(store), "--grace", "0")
     assert (outcome.code, outcome.err) == (ExitCode.OK, "")
     assert re.fullmatch(r"removed 1 blobs, 13 B, in \d+\.\d\d s\n", outcome.out)
     assert blobs(store) == 2
 
 
 def test_as_json(casfs, store: Damaged) -> None:
-    outcome = casfs("gc", str(store), "--grace", "0", "--full", "--json")
+    outcome = casfs("gc", "run", str(store), "--grace", "0", "--full", "--json")
     assert outcome.code == ExitCode.OK
     done = json.loads(outcome.out)
     assert (done["full"], done["blobs"], done["bytes"], done["error"]) == (True, 1, len(ORPHAN), "")
@@ -139,27 +147,27 @@ def test_as_json(casfs, store: Damaged) -> None:
 
 
 def test_history_empty_and_not(casfs, store: Damaged) -> None:
-    assert casfs("gc", str(store), "--history") == (ExitCode.OK, "nothing was collected yet\n", "")
-    assert json.loads(casfs("gc", str(store), "--history", "--json").out) == []
-    casfs("gc", str(store), "--grace", "0")
-    casfs("gc", str(store), "--full")
-    table = casfs("gc", str(store), "--history").out.splitlines()
+    assert casfs("gc", "history", str(store)) == (ExitCode.OK, "nothing was collected yet\n", "")
+    assert json.loads(casfs("gc", "history", str(store), "--json").out) == []
+    casfs("gc", "run", str(store), "--grace", "0")
+    casfs("gc", "run", str(store), "--full")
+    table = casfs("gc", "history", str(store)).out.splitlines()
     assert " ".join(table[0].split()) == "started kind blobs size strays failures took ended early"
     assert [line.split()[2] for line in table[1:]] == ["full", "regular"]
-    newest, oldest = json.loads(casfs("gc", str(store), "--history", "--json").out)
+    newest, oldest = json.loads(casfs("gc", "history", str(store), "--json").out)
     assert (newest["kind"], oldest["blobs"], oldest["bytes"]) == ("full", 1, len(ORPHAN))
 
 
 def test_history_tells_of_one_that_was_killed(casfs, store: Damaged) -> None:
     store.sql("INSERT INTO collection VALUES (1, 'regular', 1, NULL, 5, 6, 0, 0, NULL)")
-    assert casfs("gc", str(store), "--history").out.splitlines()[1].endswith("it runs, or was killed")
+    assert casfs("gc", "history", str(store)).out.splitlines()[1].endswith("it runs, or was killed")
     assert casfs("df", str(store)).out.count("5 blobs, 6 B, not ended") == 1
 
 
 def test_what_a_run_complains_of_is_one_printable_line(casfs, store: Damaged) -> None:
     """Paths of the store may be in it."""
     store.sql("INSERT INTO collection VALUES (1, 'regular', 1, 2, 0, 0, 0, 0, ?)", "a\nb\x1b[31m")
-    for words in (["gc", str(store), "--history"], ["df", str(store)]):
+    for words in (["gc", "history", str(store)], ["df", str(store)]):
         out = casfs(*words).out
         assert "\x1b" not in out
         assert "a\nb" not in out
@@ -168,7 +176,7 @@ def test_what_a_run_complains_of_is_one_printable_line(casfs, store: Damaged) ->
 def test_a_full_run_that_finds_problems(casfs, store: Damaged) -> None:
     store.blob(TWO).unlink()
     store.set_blob(ONE, "refs", 7)
-    outcome = casfs("gc", str(store), "--full")
+    outcome = casfs("gc", "run", str(store), "--full")
     assert outcome.code == ExitCode.PROBLEMS
     assert outcome.out.splitlines()[1:] == [
         f"missing: {store.blob(TWO)}",
@@ -181,14 +189,14 @@ def test_files_that_stay_are_a_failure(casfs, store: Damaged, monkeypatch: pytes
         raise PermissionError(1, os.strerror(1), path)
 
     monkeypatch.setattr(Durable, "unlink", refuse)
-    outcome = casfs("gc", str(store), "--grace", "0")
+    outcome = casfs("gc", "run", str(store), "--grace", "0")
     assert (outcome.code, outcome.err) == (ExitCode.FAILED, "")
     assert outcome.out.splitlines()[1:] == [
         f"could not remove {store.blob(ORPHAN)}: Operation not permitted",
-        "1 files are left; 'casfs gc --full' tries them again",
+        "1 files are left; 'casfs gc run --full' tries them again",
     ]
     monkeypatch.undo()
-    casfs("gc", str(store), "--grace", "0", "--full")
+    casfs("gc", "run", str(store), "--grace", "0", "--full")
     assert blobs(store) == 2
 
 
@@ -208,7 +216,7 @@ def test_a_pin_of_a_file_and_of_a_directory(casfs, store: Damaged) -> None:
     assert (first["blobs"], first["bytes"], first["expires_ns"]) == (1, len(ONE), None)
     assert second["expires_ns"] - second["created_ns"] == 14 * 86_400 * 10**9
     assert third["everything"]
-    assert casfs("gc", str(store), "--grace", "0").out.startswith("removed 0 blobs")
+    assert casfs("gc", "run", str(store), "--grace", "0").out.startswith("removed 0 blobs")
 
 
 def test_a_pin_of_nothing_that_is_sealed_says_so(casfs, store: Damaged) -> None:
@@ -254,8 +262,10 @@ def test_a_pin_is_removed_once(casfs, store: Damaged) -> None:
 def test_the_grace_is_over_but_the_pin_is_not(casfs, store: Damaged) -> None:
     store.sql("INSERT INTO pinned SELECT id, 1 FROM blob WHERE refs = 0")
     store.sql("INSERT INTO pin VALUES (1, '', 0, 1, ?)", 1 << 62)
-    assert casfs("gc", str(store), "-n", "--grace=0").out.startswith("would remove 0 blobs, 0 B; 1 are ")
-    assert casfs("gc", str(store), "--grace", "0").out.startswith("removed 0 blobs")
+    assert casfs("gc", "run", str(store), "-n", "--grace=0").out.startswith(
+        "would remove 0 blobs, 0 B; 1 are "
+    )
+    assert casfs("gc", "run", str(store), "--grace", "0").out.startswith("removed 0 blobs")
     store.sql("UPDATE pin SET expires_ns = 1")
-    assert casfs("gc", str(store), "--grace", "0").out.startswith("removed 1 blobs")
+    assert casfs("gc", "run", str(store), "--grace", "0").out.startswith("removed 1 blobs")
     assert json.loads(casfs("pin", "list", str(store), "--json").out) == []

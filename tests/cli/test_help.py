@@ -8,13 +8,19 @@ from pathlib import Path
 import pytest
 
 from casfs.cli.help import TOPICS, read
-from casfs.cli.main import COMMANDS
+from casfs.cli.main import COMMANDS, build_parser
 from casfs.errors import ExitCode
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 TEXTS = CHECKOUT / "casfs" / "help"
 README = (CHECKOUT / "README.md").read_text()
 WIDTH = 100
+
+
+def actions(name: str) -> list[str]:
+    parser = build_parser([name])
+    command = parser._subparsers._group_actions[0].choices[name]
+    return list(command._subparsers._group_actions[0].choices)
 
 
 def too_wide(text: str) -> list[str]:
@@ -86,6 +92,9 @@ def test_the_help_of_a_command_fits_the_screen(casfs, name):
 def test_what_the_manual_refers_to_is_there(text):
     assert set(re.findall(r"casfs help ([a-z-]+)", text)) <= set(TOPICS)
     assert set(re.findall(r"casfs ([a-z-]+) --help", text)) <= set(COMMANDS)
+    for name in ("gc", "pin", "trash"):
+        words = set(re.findall(rf"casfs {name} ([\w/.-][^\s'`|]*)", text))
+        assert words <= {"--help", *actions(name)}
 
 
 def test_the_readme_is_short_and_fits_the_screen():

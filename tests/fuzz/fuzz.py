@@ -277,7 +277,7 @@ class Fuzz:
         if problems:
             raise Finding(f"fsck: {json.dumps(problems[:10], indent=1)}")
         if self.mount.crashed or self.dice.random() < 0.3:
-            command("gc", "--full", "--grace", "0", self.mount.store)
+            command("gc", "run", self.mount.store, "--full", "--grace", "0")
             self.mount.crashed = False
             command("fsck", "--deep", self.mount.store)
         command("scrub", "--restart", self.mount.store)
@@ -338,8 +338,8 @@ class Beside(threading.Thread):
                     ("cp", "-r", place / names[0], place / names[1]),
                     ("mv", place / names[0], place / names[1]),
                     ("undelete", place, place / self.dice.choice(names)),
-                    ("gc", "--grace", self.dice.choice(("0", "5s")), self.mount.store),
-                    ("gc", "--full", "--grace", "0", self.mount.store),
+                    ("gc", "run", self.mount.store, "--grace", self.dice.choice(("0", "5s"))),
+                    ("gc", "run", self.mount.store, "--full", "--grace", "0"),
                     ("scrub", self.mount.store),
                     ("df", self.mount.path),
                     ("fsck", self.mount.store),

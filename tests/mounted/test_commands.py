@@ -209,7 +209,7 @@ def test_what_is_replaced_goes_though_the_kernel_has_never_seen_it(mount: Mount)
     casfs("cp", "--store", mount.store, "/source", "/copied over")
     casfs("mv", "--store", mount.store, "/moved", "/moved over")
     assert mount.status["activity"]["unlinked_open"] == 0
-    assert "removed 2 blobs" in casfs("gc", "--grace", "0", mount.store)
+    assert "removed 2 blobs" in casfs("gc", "run", mount.store, "--grace", "0")
     assert (mount.path / "copied over").read_bytes() == b"source" * 50_000
     assert (mount.path / "moved over").read_bytes() == b"moved" * 50_000
 

@@ -26,7 +26,9 @@ def test_programs_go_on_while_it_collects(mount: Mount) -> None:
     """Again and again, with nothing spared, while contents are written, replaced, removed and come again."""
     for round_ in range(12):
         collector = subprocess.Popen(
-            [*CASFS, "gc", mount.store, "--grace", "0", "--json"], env=ENVIRONMENT, stdout=subprocess.PIPE
+            [*CASFS, "gc", "run", mount.store, "--grace", "0", "--json"],
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
         )
         write(mount.path, round_)
         if round_ % 3 == 2:
@@ -39,10 +41,10 @@ def test_programs_go_on_while_it_collects(mount: Mount) -> None:
             for name, data in contents(round_).items():
                 assert (mount.path / name).read_bytes() == data
     mount.remount()
-    casfs("gc", mount.store, "--grace", "0", "--full")
+    casfs("gc", "run", mount.store, "--grace", "0", "--full")
     assert json.loads(casfs("df", mount.store, "--json"))["last_collection"]["kind"] == "full"
     assert json.loads(casfs("df", mount.store, "--json"))["orphans"] == 0
-    assert sum(run["blobs"] for run in json.loads(casfs("gc", mount.store, "--history", "--json"))) >= 7
+    assert sum(run["blobs"] for run in json.loads(casfs("gc", "history", mount.store, "--json"))) >= 7
 
 
 def test_a_pin_takes_what_was_just_written(mount: Mount) -> None:
@@ -51,9 +53,9 @@ def test_a_pin_takes_what_was_just_written(mount: Mount) -> None:
     assert pin["blobs"] == 1
     (mount.path / "file").unlink()
     mount.remount()
-    assert casfs("gc", mount.store, "--grace", "0").startswith("removed 0 blobs")
+    assert casfs("gc", "run", mount.store, "--grace", "0").startswith("removed 0 blobs")
     casfs("pin", "rm", mount.store, str(pin["id"]))
-    assert casfs("gc", mount.store, "--grace", "0").startswith("removed 1 blobs")
+    assert casfs("gc", "run", mount.store, "--grace", "0").startswith("removed 1 blobs")
     casfs("pin", "rm", mount.store, str(pin["id"]), code=1)
     assert casfs("pin", "list", mount.store) == "nothing is pinned\n"
 
@@ -64,7 +66,7 @@ def test_an_older_reader_keeps_its_file(mount: Mount) -> None:
     with (mount.path / "file").open("rb") as file:
         assert file.read(1) == b"x"
         (mount.path / "file").unlink()
-        casfs("gc", mount.store, "--grace", "0")
+        casfs("gc", "run", mount.store, "--grace", "0")
         assert file.read() == b"x" * 299_999
 
 
@@ -73,11 +75,11 @@ def test_a_collector_gets_its_turn_long_before_the_commit_is_due(new_mount: Call
     mount = new_mount().start(f"{ROOT_OPTIONS},commit_interval=300")
     for round_ in range(3):
         (mount.path / "file").write_bytes(b"%d" % round_)
-        assert casfs("gc", mount.store, "--grace", "0").startswith("removed ")
+        assert casfs("gc", "run", mount.store, "--grace", "0").startswith("removed ")
     (mount.path / "late").write_bytes(b"late")
-    casfs("gc", mount.store, "--grace", "0", "--full")
+    casfs("gc", "run", mount.store, "--grace", "0", "--full")
     assert (mount.path / "file").read_bytes() == b"2"
-    runs = json.loads(casfs("gc", mount.store, "--history", "--json"))
+    runs = json.loads(casfs("gc", "history", mount.store, "--json"))
     assert [run["error"] for run in runs] == [None] * 4
     assert sum(run["blobs"] for run in runs) >= 1
 
@@ -90,6 +92,6 @@ def test_a_pin_takes_what_is_written_so_far(mount: Mount) -> None:
         assert casfs("pin", "add", mount.store, mount.path / "file").endswith("holds 1 blobs, 4 B\n")
         file.write(b", and whole")
     assert mount.usage()["orphans"] == 1
-    assert casfs("gc", mount.store, "--grace", "0").startswith("removed 0 blobs")
+    assert casfs("gc", "run", mount.store, "--grace", "0").startswith("removed 0 blobs")
     assert casfs("pin", "add", mount.store, mount.path).startswith("pin 2 holds 1 blobs, 15 B")
     assert casfs("pin", "add", mount.store, mount.path / "none", code=1).endswith("is not in the store\n")

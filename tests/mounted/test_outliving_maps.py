@@ -387,7 +387,7 @@ def test_a_mapping_that_reads_never_sees_another_content(shared: Mount) -> None:
         assert program("map_read", 0, 0, SIZE) == list(told(CONTENT))
         os.unlink(theirs)
         os.unlink(shared.path / "mine")
-        casfs("gc", "--grace", "0", shared.store)
+        casfs("gc", "run", shared.store, "--grace", "0")
         assert program("map_read", 0, 0, SIZE) == list(told(CONTENT))
     shared.assert_blobs_whole()
     casfs("scrub", "--restart", shared.store)

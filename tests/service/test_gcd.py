@@ -25,7 +25,7 @@ NEVER = "0 0 29 2 *"
 
 
 class Service:
-    """`casfs gc --daemon` and what it tells systemd."""
+    """`casfs gc daemon` and what it tells systemd."""
 
     def __init__(self, store: Path, schedule: str, program: tuple[str, ...] = ("-m", "casfs")) -> None:
         self.address = store.parent / "notify"
@@ -33,7 +33,7 @@ class Service:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(self.address))
         self._socket.settimeout(60)
-        words = ["gc", str(store), "--daemon", "--schedule", schedule]
+        words = ["gc", "daemon", str(store), "--schedule", schedule]
         self.process = subprocess.Popen(
             [sys.executable, *program, *words],
             env=os.environ | {"NOTIFY_SOCKET": str(self.address)},
@@ -99,7 +99,7 @@ def test_a_signal_ends_it(service: Service, number: int) -> None:
 
 def test_now_and_sigusr1_make_it_collect(service: Service, store: Path) -> None:
     service.await_state("STATUS=the next collection")
-    done = run_casfs("gc", str(store), "--now")
+    done = run_casfs("gc", "now", str(store))
     assert (done.returncode, done.stdout) == (0, f"told process {service.process.pid} to collect\n")
     service.await_state("STATUS=collecting")
     service.await_state("STATUS=the next collection")
@@ -111,7 +111,7 @@ def test_now_and_sigusr1_make_it_collect(service: Service, store: Path) -> None:
 
 
 def test_a_second_one_is_refused(service: Service, store: Path) -> None:
-    done = run_casfs("gc", str(store), "--daemon")
+    done = run_casfs("gc", "daemon", str(store))
     assert done.returncode == 4
     assert done.stderr.startswith(
         f"casfs: error: {store} has a collector already, process {service.process.pid} "
@@ -120,7 +120,7 @@ def test_a_second_one_is_refused(service: Service, store: Path) -> None:
 
 
 def test_while_it_waits_others_may_collect(service: Service, store: Path) -> None:
-    assert run_casfs("gc", str(store)).returncode == 0
+    assert run_casfs("gc", "run", str(store)).returncode == 0
     assert service.process.poll() is None
 
 
@@ -140,16 +140,16 @@ def test_a_missed_run_is_caught_up_once(store: Path) -> None:
 
 
 def test_now_without_a_daemon_is_one_line(store: Path) -> None:
-    done = run_casfs("gc", str(store), "--now")
+    done = run_casfs("gc", "now", str(store))
     assert done.returncode == 1
     assert done.stderr == (
-        f"casfs: error: no daemon collects {store}; casfs gc {store} collects without one\n"
+        f"casfs: error: no daemon collects {store}; casfs gc run {store} collects without one\n"
     )
 
 
 def test_a_damaged_database_is_one_line(store: Path) -> None:
     (store / "casfs.db").write_bytes(b"x" * 5_000)
-    done = run_casfs("gc", str(store), "--daemon")
+    done = run_casfs("gc", "daemon", str(store))
     create_again(store)
     assert done.returncode == 3
     assert done.stderr.splitlines()[-1].startswith("casfs: error: ")
