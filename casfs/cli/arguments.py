@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
+import time
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeAlias
 
@@ -27,8 +29,14 @@ FASTEST = 1 << 50
 FORMS = {
     "DURATION": "30s, 10m, 1h or 14d",
     "RATE": "500K, 20M or 1.5GiB, in a second",
+    "TIME": "2030-12-31T23:59:00Z (RFC 3339), 2030-12-31 (UTC), or a duration ago: 30s, 10m, 1h, 14d",
 }
 """How the values are written that several commands take. Help explains those that its arguments name so."""
+
+_DAY, _TIME, _OFFSET = r"\d{4}-\d\d-\d\d", r"\d\d:\d\d:\d\d(?:\.\d+)?", r"(?:[Zz]|[+-]\d\d:\d\d)"
+
+_RFC_3339 = re.compile(f"{_DAY}(?:[Tt ]{_TIME}{_OFFSET})?", re.ASCII)
+"""Or its date alone."""
 
 _RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGTkmgt])?(?:i?[Bb])?(?:/s)?")
 
@@ -155,6 +163,23 @@ def duration(word: str) -> int:
     if seconds > LONGEST_DURATION:
         raise argparse.ArgumentTypeError(f"{word} is too long")
     return seconds
+
+
+def instant(word: str) -> int:
+    """An argument's type: RFC 3339, a day (its begin in UTC), or a duration ago; in seconds since 1970."""
+    if not _RFC_3339.fullmatch(word):
+        try:
+            return int(time.time()) - duration(word)
+        except argparse.ArgumentTypeError:
+            example = "2030-12-31T23:59:00Z, 2030-12-31 or 2h"
+            raise argparse.ArgumentTypeError(f"'{word}' is no time: write it as {example}") from None
+    from datetime import UTC, datetime
+
+    try:
+        moment = datetime.fromisoformat(word.upper())
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{word}' is no time of the calendar") from None
+    return math.floor((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
 
 def count(word: str) -> int:

@@ -11,14 +11,15 @@ More: casfs help trash
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
 import sys
 
-from casfs.cli.arguments import Commands, add_command, add_store, path
+from casfs.cli.arguments import Commands, add_command, add_store, instant, path
 from casfs.cli.output import printable
 from casfs.cli.places import store_of
 from casfs.errors import CasfsError, ExitCode, NotMounted
+
+DAY = 86_400
 
 END_OF_TIME = (1 << 63) - 1
 
@@ -27,17 +28,15 @@ def add(commands: Commands) -> None:
     parser = add_command(commands, "undelete", run, __doc__)
     add_store(parser)
     parser.add_argument("paths", metavar="PATH", type=path, nargs="+", help="what is to be restored")
-    parser.add_argument("--date", type=_date, help="only what was removed on that day, UTC: YYYY-MM-DD")
+    parser.add_argument(
+        "--date", metavar="TIME", type=instant, help="only what was removed on the day of that (UTC)"
+    )
 
 
-def _date(word: str) -> tuple[int, int]:
-    """The first nanosecond of a day, and that of the next one."""
-    try:
-        day = datetime.datetime.strptime(word, "%Y-%m-%d").replace(tzinfo=datetime.UTC)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{word}' is no day like 2030-12-31") from None
-    start = max(0, int(day.timestamp()))
-    return min(start * 10**9, END_OF_TIME), min((start + 86400) * 10**9, END_OF_TIME)
+def _day(seconds: int) -> tuple[int, int]:
+    """The day in UTC that a time lies in: its first nanosecond, and that of the next one."""
+    start = max(0, seconds // DAY * DAY)
+    return min(start * 10**9, END_OF_TIME), min((start + DAY) * 10**9, END_OF_TIME)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     store = store_of(args.store)
     access = StoreAccess(store)
-    since_ns, before_ns = args.date or (0, END_OF_TIME)
+    since_ns, before_ns = (0, END_OF_TIME) if args.date is None else _day(args.date)
     failed = False
     for word in args.paths:
         inside = _inside(store, word)

@@ -15,7 +15,7 @@ import pytest
 
 import casfs as package
 from casfs import errors
-from casfs.cli.arguments import FORMS, Parser, byte_rate, duration
+from casfs.cli.arguments import FORMS, Parser, byte_rate, duration, instant
 from casfs.cli.gc import rate
 from casfs.cli.main import COMMANDS, build_parser
 from casfs.errors import CasfsError, ExitCode, FsError, UsageError
@@ -63,7 +63,7 @@ def test_every_command_and_action_speaks_one_language(casfs, name):
     arguments = LEAVES[name]._actions
     positional = [argument.metavar for argument in arguments if not argument.option_strings]
     assert "STORE" not in positional[1:]
-    words = {duration: "DURATION", byte_rate: "RATE", rate: "RATE"}
+    words = {duration: "DURATION", byte_rate: "RATE", rate: "RATE", instant: "TIME"}
     for argument in arguments:
         assert argument.metavar == (words.get(argument.type) or argument.metavar)
     assert "--debug" in LEAVES[name]._option_string_actions

@@ -158,7 +158,7 @@ def test_undelete_and_what_is_listed(aged: Mount) -> None:
     assert sorted(os.listdir(repo)) == ["a", "b", "c", "sub"]
     assert (repo / "sub" / "d").read_text() == "content of sub/d"
     assert "nothing of that name" in casfs("undelete", aged.store, "repo", "--date", "2001-01-01", code=1)
-    assert "no day like" in casfs("undelete", aged.store, "repo", "--date", "x", code=2)
+    assert "is no time" in casfs("undelete", aged.store, "repo", "--date", "x", code=2)
     assert casfs("trash", "list", aged.store) == "the trash is empty\n"
 
 
