@@ -28,7 +28,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from casfs.cli.arguments import Commands, add_command, add_json, add_store
-from casfs.cli.output import print_json, printable, progress
+from casfs.cli.output import print_json, printable, progress_bar
 from casfs.cli.places import store_of
 from casfs.errors import ExitCode
 
@@ -52,10 +52,10 @@ def run(args: argparse.Namespace) -> int:
     from casfs.maintenance.check.fsck import check, repair
 
     store = store_of(args.store)
-    with progress() as tell:
-        found = left = check(store, args.deep, tell, exclusive=args.repair)
+    with progress_bar() as progress:
+        found = left = check(store, args.deep, progress, exclusive=args.repair)
         if args.repair and found.problems:
-            left = repair(store, found, tell)
+            left = repair(store, found, progress)
     if args.json:
         print_json(_as_json(found, left))
     else:

@@ -26,7 +26,7 @@ from casfs.cli.arguments import (
     count,
     duration,
 )
-from casfs.cli.output import print_json, print_table, printable, progress, size
+from casfs.cli.output import print_json, print_table, printable, progress_bar, size
 from casfs.cli.places import store_of
 from casfs.cli.signals import stop_on_signals
 from casfs.cli.times import moment, span
@@ -175,10 +175,10 @@ def _collect(args: argparse.Namespace) -> int:
     if args.dry_run:
         return _dry_run(args)
     store = store_of(args.store)
-    with stop_on_signals() as stop, progress() as tell, gc.opened(store, stop=stop) as opened:
+    with stop_on_signals() as stop, progress_bar() as progress, gc.opened(store, stop=stop) as opened:
         plan = gc.plan(opened, grace_ns=_grace_ns(args), full=args.full)
         ask = StoreAccess(store).collect
-        outcome = gc.execute(opened, plan, limits=_limits(args), stop=stop, tell=tell, ask=ask)
+        outcome = gc.execute(opened, plan, limits=_limits(args), stop=stop, progress=progress, ask=ask)
     if args.json:
         print_json(_outcome_as_json(outcome))
     else:

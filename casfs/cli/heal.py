@@ -16,7 +16,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from casfs.cli.arguments import Commands, add_command, add_json, add_store, path
-from casfs.cli.output import print_json, printable, progress, size
+from casfs.cli.output import print_json, printable, progress_bar, size
 from casfs.cli.places import store_of
 from casfs.cli.scrub import print_bad, print_paths
 from casfs.errors import ExitCode
@@ -43,11 +43,11 @@ def run(args: argparse.Namespace) -> int:
 
     store = Store(store_of(args.store), shared=True)
     try:
-        with progress() as tell:
+        with progress_bar() as progress:
             report = heal(
                 store,
                 args.source,
-                tell=tell,
+                progress=progress,
                 damaged=StoreAccess(store.path).damaged,
             )
     finally:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, units done, units in all) as long work goes on; cheap to call often."""
+if TYPE_CHECKING:
+    from casfs.maintenance.progress import Progress
 
 
 def printable(name: str | bytes) -> str:
@@ -100,15 +100,16 @@ def _fact(key: str, value: Any) -> str:
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[Progress]:
+def progress_bar() -> Iterator[Progress]:
     """A bar on standard error while the block runs, if a person looks at it; otherwise nothing."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield lambda doing, done, total: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
         yield lambda doing, done, total: bar.update(task, description=doing, completed=done, total=total)

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from casfs.cli.arguments import Commands, add_command, add_json, add_store, byte_rate, duration
-from casfs.cli.output import print_json, printable, progress, size
+from casfs.cli.output import print_json, printable, progress_bar, size
 from casfs.cli.places import store_of
 from casfs.cli.signals import stop_on_signals
 from casfs.errors import ExitCode, UsageError
@@ -51,13 +51,13 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("a scrub takes more than no time", "--period 30d, as an example")
     store = Store(store_of(args.store), shared=True)
     try:
-        with progress() as tell, stop_on_signals() as stop:
+        with progress_bar() as progress, stop_on_signals() as stop:
             report = scrub(
                 store,
                 rate=args.rate,
                 period=args.period,
                 restart=args.restart,
-                tell=tell,
+                progress=progress,
                 damaged=StoreAccess(store.path).damaged,
                 stop=stop,
             )

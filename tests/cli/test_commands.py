@@ -286,12 +286,12 @@ def checker(stand_in, mounted):
     def put(found: Report, left: Report | None = None) -> list[tuple]:
         calls: list[tuple] = []
 
-        def check(store: str, deep: bool, tell, *, exclusive: bool) -> Report:
-            tell("reading blobs", 1, 2)
+        def check(store: str, deep: bool, progress, *, exclusive: bool) -> Report:
+            progress("reading blobs", 1, 2)
             calls.append(("check", store, deep, exclusive))
             return found
 
-        def repair(store: str, report: Report, tell) -> Report:
+        def repair(store: str, report: Report, progress) -> Report:
             calls.append(("repair", store, report))
             assert left is not None
             return left

@@ -107,12 +107,16 @@ def test_a_terminal_gets_a_table_in_which_names_are_only_names():
     assert "\x1b[1m" in shown
 
 
+WATCHED = """
+from casfs.cli.output import progress_bar
+with progress_bar() as progress: progress('reading blobs', 5, 10)
+"""
+
+
 def test_a_terminal_gets_a_bar():
-    script = "from casfs.cli.output import progress\nwith progress() as tell: tell('reading blobs', 5, 10)"
-    assert "reading blobs" in on_terminal(script)
+    assert "reading blobs" in on_terminal(WATCHED)
 
 
 def test_nobody_looking_gets_no_bar(program):
-    script = "from casfs.cli.output import progress\nwith progress() as tell: tell('reading blobs', 5, 10)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True)
+    done = subprocess.run([sys.executable, "-c", WATCHED], capture_output=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from casfs.filestore.directory import StoreDirectory
@@ -19,6 +19,7 @@ from casfs.filestore.filestore import FileStore
 from casfs.filestore.local import BLOB_MODE, Found
 from casfs.filestore.staging import FOLDER, LENT
 from casfs.maintenance.check.problems import Kind
+from casfs.maintenance.progress import Progress
 from casfs.namespace.checks import Checks
 from casfs.store import CONFIG, DATABASE
 
@@ -27,10 +28,6 @@ PRIVATE = 0o077
 
 STRAY_SECONDS = 3600.0
 """Age from which a blob file without a row cannot belong to the group that is being committed."""
-
-Tell = Callable[[str, int, int], None]
-"""Called with (what is being done, units done, units in all)."""
-
 
 _STAGED_NAME = re.compile(f"[0-9a-f]+({LENT})?")
 
@@ -68,12 +65,12 @@ def layout_faults(filestore: FileStore) -> Iterator[FileFault]:
 class BlobScan:
     """Compares blobs/ with the rows, one shard after the other."""
 
-    def __init__(self, filestore: FileStore, checks: Checks, *, in_use: bool, tell: Tell) -> None:
+    def __init__(self, filestore: FileStore, checks: Checks, *, in_use: bool, progress: Progress) -> None:
         self._blobs = filestore.blobs
         self._directory = filestore.directory
         self._checks = checks
         self._in_use = in_use
-        self._tell = tell
+        self._progress = progress
         self._missing: dict[bytes, tuple[int, int]] = {}
         self._misplaced: set[bytes] = set()
 
@@ -83,7 +80,7 @@ class BlobScan:
             yield _foreign(name)
         prefixes = self._blobs.prefixes()
         for number, prefix in enumerate(prefixes):
-            self._tell("checking blob files", number, len(prefixes))
+            self._progress("checking blob files", number, len(prefixes))
             rows = self._checks.shard(prefix)
             for found in self._blobs.found(prefix):
                 yield from self._fault(found, rows)

@@ -18,12 +18,13 @@ from collections.abc import Iterator
 
 from casfs.errors import StoreLocked
 from casfs.maintenance import offline
-from casfs.maintenance.check.files import BlobScan, Tell, layout_faults, staged_faults
+from casfs.maintenance.check.files import BlobScan, layout_faults, staged_faults
 from casfs.maintenance.check.problems import PATHS, Findings, Kind, Problem, Report
 from casfs.maintenance.check.repair_files import FileRepair, repair_layout
 from casfs.maintenance.check.repair_rows import RowRepair
 from casfs.maintenance.check.rows import check_rows
 from casfs.maintenance.collect.batch import transaction
+from casfs.maintenance.progress import Progress, unwatched
 from casfs.maintenance.scrub.scrub import scrub_lock
 from casfs.maintenance.scrub.verify import Bad, Batch, Verifier
 from casfs.namespace.checks import Affected, Checks
@@ -42,15 +43,13 @@ _IN_USE = (
 )
 
 
-def _silent(_doing: str, _done: int, _total: int) -> None:
-    return None
-
-
-def check(path: str, deep: bool = False, tell: Tell = _silent, *, exclusive: bool = False) -> Report:
+def check(
+    path: str, deep: bool = False, progress: Progress = unwatched, *, exclusive: bool = False
+) -> Report:
     """Compare rows and files with each other; `deep`: and every blob with its digest.
 
-    `exclusive`: nobody else may use the store, since it shall be repaired. `tell` may be called by several
-    threads. Raises StoreNotFound, FormatError, FormatTooNew, StoreLocked (exclusive), OSError.
+    `exclusive`: nobody else may use the store, since it shall be repaired. `progress` may be called by
+    several threads. Raises StoreNotFound, FormatError, FormatTooNew, StoreLocked (exclusive), OSError.
     """
     store = Store(path, readonly=True)
     findings = Findings()
@@ -61,7 +60,7 @@ def check(path: str, deep: bool = False, tell: Tell = _silent, *, exclusive: boo
             if in_use is not None:
                 findings.unchecked += _IN_USE
             _check_layout(store, findings)
-            _check_database(store, findings, deep=deep, in_use=in_use is not None, tell=tell)
+            _check_database(store, findings, deep=deep, in_use=in_use is not None, progress=progress)
         return findings.report(store.path, deep=deep, in_use=in_use)
     finally:
         store.close()
@@ -95,19 +94,21 @@ def _check_layout(store: Store, findings: Findings) -> None:
         findings.add(fault.kind, f"{_shown(fault.name)} {fault.detail}")
 
 
-def _check_database(store: Store, findings: Findings, *, deep: bool, in_use: bool, tell: Tell) -> None:
+def _check_database(
+    store: Store, findings: Findings, *, deep: bool, in_use: bool, progress: Progress
+) -> None:
     checks = Checks(store.namespace)
-    tell("checking the database", 0, 1)
+    progress("checking the database", 0, 1)
     try:
         with checks.snapshot():
             damage = checks.integrity(deep=deep)
             for line in damage:
                 findings.add(Kind.DATABASE, line)
             if not damage:
-                tell("checking rows", 0, 1)
+                progress("checking rows", 0, 1)
                 check_rows(checks, findings)
         if not damage:
-            _check_files(store, checks, findings, deep=deep, in_use=in_use, tell=tell)
+            _check_files(store, checks, findings, deep=deep, in_use=in_use, progress=progress)
     except DatabaseError as error:
         damage = [str(error)]
         findings.add(Kind.DATABASE, error.strerror or str(error))
@@ -116,12 +117,12 @@ def _check_database(store: Store, findings: Findings, *, deep: bool, in_use: boo
 
 
 def _check_files(
-    store: Store, checks: Checks, findings: Findings, *, deep: bool, in_use: bool, tell: Tell
+    store: Store, checks: Checks, findings: Findings, *, deep: bool, in_use: bool, progress: Progress
 ) -> None:
     told: set[bytes] = set()
     known = checks.damage()
     healed = {blob: digest for blob, (digest, _, _) in known.items() if len(digest) == DIGEST_SIZE}
-    for fault in BlobScan(store.filestore, checks, in_use=in_use, tell=tell).faults():
+    for fault in BlobScan(store.filestore, checks, in_use=in_use, progress=progress).faults():
         detail = f"{_shown(fault.name)} {fault.detail}"
         if fault.blob is not None and fault.kind is not Kind.BLOB_MODE and fault.blob in healed:
             del healed[fault.blob]
@@ -135,7 +136,7 @@ def _check_files(
     if not in_use and (unlinked := checks.unlinked()):
         findings.add(Kind.UNLINKED, f"{unlinked} inodes were unlinked and open, and wait for their removal")
     if deep:
-        for bad in _bad_blobs(store, checks, tell):
+        for bad in _bad_blobs(store, checks, progress):
             if bad.kind is Kind.MISSING_BLOB or bad.blob.digest in told:
                 continue  # that is told of already
             findings.corrupt.append(bad.blob.digest)
@@ -155,7 +156,7 @@ def _known_since(found_ns: int) -> str:
     return f", known since {time.strftime('%Y-%m-%d', time.gmtime(found_ns // 10**9))}"
 
 
-def _bad_blobs(store: Store, checks: Checks, tell: Tell) -> Iterator[Bad]:
+def _bad_blobs(store: Store, checks: Checks, progress: Progress) -> Iterator[Bad]:
     """Compare each with its digest, shard by shard. A repair may follow only when all are read."""
     total = checks.blob_bytes()
     done = 0
@@ -165,7 +166,7 @@ def _bad_blobs(store: Store, checks: Checks, tell: Tell) -> Iterator[Bad]:
         nonlocal done
         with lock:
             done += count
-            tell("reading blobs", done, total)
+            progress("reading blobs", done, total)
 
     def shards() -> Iterator[Batch]:
         for prefix in store.filestore.blobs.prefixes():
@@ -188,7 +189,7 @@ def _shown(name: str) -> str:
     return name if name != "." else "the store"
 
 
-def repair(path: str, report: Report, tell: Tell = _silent) -> Report:
+def repair(path: str, report: Report, progress: Progress = unwatched) -> Report:
     """Mend what can be mended, whatever `report` has listed; it only tells which blobs are corrupt.
 
     Gives what is left: blobs whose content is nowhere stay in their rows, so that their names are known and
@@ -202,15 +203,15 @@ def repair(path: str, report: Report, tell: Tell = _silent) -> Report:
         repair_layout(store.filestore)
         whole = _mend_database(store)
         if whole:
-            _mend(store, report.corrupt, tell)
+            _mend(store, report.corrupt, progress)
     finally:
         if lock is not None:
             lock.release()
         store.close()
     if whole:
         with offline.opened(path):
-            tell("what every start does", 1, 1)
-    return check(path, tell=tell, exclusive=True)
+            progress("what every start does", 1, 1)
+    return check(path, progress=progress, exclusive=True)
 
 
 def _mend_database(store: Store) -> bool:
@@ -226,14 +227,14 @@ def _mend_database(store: Store) -> bool:
         return False
 
 
-def _mend(store: Store, corrupt: tuple[bytes, ...], tell: Tell) -> None:
+def _mend(store: Store, corrupt: tuple[bytes, ...], progress: Progress) -> None:
     checks = Checks(store.namespace)
     with transaction(store):
-        tell("repairing rows", 0, 1)
+        progress("repairing rows", 0, 1)
         rows = RowRepair(store.namespace, checks)
         rows.structure()
         files = FileRepair(store.filestore, checks, rows)
-        files.blobs(corrupt, tell)
+        files.blobs(corrupt, progress)
         rows.count()
         files.sync()
     files.finish()

@@ -11,9 +11,10 @@ from casfs.filestore.directory import StoreDirectory, folder_of
 from casfs.filestore.filestore import FileStore
 from casfs.filestore.hashing import hash_descriptor
 from casfs.filestore.local import BLOB_MODE
-from casfs.maintenance.check.files import PRIVATE, BlobScan, FileFault, Tell, layout_faults
+from casfs.maintenance.check.files import PRIVATE, BlobScan, FileFault, layout_faults
 from casfs.maintenance.check.problems import Kind
 from casfs.maintenance.check.repair_rows import RowRepair
+from casfs.maintenance.progress import Progress
 from casfs.maintenance.scrub.verify import MEDIUM_ERRORS, NO_FILE
 from casfs.namespace.checks import Checks
 from casfs.types import Digest
@@ -76,9 +77,9 @@ class FileRepair:
         self._bad: list[str] = []
         self._empty: list[str] = []
 
-    def blobs(self, corrupt: tuple[bytes, ...], tell: Tell) -> None:
+    def blobs(self, corrupt: tuple[bytes, ...], progress: Progress) -> None:
         """Mend what a scan finds, and the blobs that a scrub has found to be corrupt. Raises OSError."""
-        for fault in BlobScan(self._filestore, self._checks, in_use=False, tell=tell).faults():
+        for fault in BlobScan(self._filestore, self._checks, in_use=False, progress=progress).faults():
             self._mend(fault)
         for digest in corrupt:
             name, blob = self._blobs.name(digest), self._checks.blob_id(digest)

@@ -45,6 +45,7 @@ from casfs.maintenance.collect.batch import (
 )
 from casfs.maintenance.collect.mounted import Collected
 from casfs.maintenance.collect.strays import Stray
+from casfs.maintenance.progress import Progress, unwatched
 from casfs.namespace.collecting import Amount, Collecting, Orphan, Record, Run
 from casfs.store import Store, collector_lock, make_way, read_config
 
@@ -83,9 +84,6 @@ TRASH_STEP = 5_000
 
 TRASH_PAUSE = 0.2
 """... and seconds until the next go, in which it gets the store."""
-
-Tell = Callable[[str, int, int], None]
-"""Called with (what is being done, units done, units in all)."""
 
 Ask = Callable[[list[int], int, int, Record], Collected | None]
 """Has the daemon that has the store mounted `collect_mounted.collect`; None when there is none."""
@@ -139,10 +137,6 @@ class Outcome:
     first_missing: tuple[str, ...] = ()
     miscounted: int = 0
     error: str = ""
-
-
-def untold(_doing: str, _done: int, _total: int) -> None:
-    """The `Tell` of a run that nobody watches."""
 
 
 def unasked(_ids: list[int], _cutoff_ns: int, _now_ns: int, _record: Record) -> None:
@@ -221,7 +215,7 @@ def execute(
     *,
     limits: Limits = NO_LIMITS,
     stop: Stop = never,
-    tell: Tell = untold,
+    progress: Progress = unwatched,
     ask: Ask = unasked,
 ) -> Outcome:
     """Collect what was planned, as far as it still holds, and write down what was done.
@@ -229,7 +223,7 @@ def execute(
     Ends early, with `error` set, when `stop` says so or too many files cannot be unlinked. Raises OSError,
     StoreLocked, and what `ask` does; what was done until then is written down if that is possible.
     """
-    return _Run(store, plan, limits, stop, tell, ask).run()
+    return _Run(store, plan, limits, stop, progress, ask).run()
 
 
 @dataclass
@@ -240,7 +234,7 @@ class _Run:
     plan: Plan
     limits: Limits
     stop: Stop
-    tell: Tell
+    progress: Progress
     ask: Ask
     number: int = 0
     size: int = field(default_factory=lambda: FIRST_BATCH)
@@ -326,7 +320,7 @@ class _Run:
             seconds, gone = self._orphan_batch(ids) if collected is None else (0.0, self._asked(collected))
             done = self.outcome
             self.outcome = replace(done, blobs=done.blobs + gone.blobs, bytes=done.bytes + gone.bytes)
-            self.tell("collecting", self.outcome.blobs, self.plan.due.blobs)
+            self.progress("collecting", self.outcome.blobs, self.plan.due.blobs)
             self._between_batches(seconds, gone)
 
     def _asked(self, collected: Collected) -> Amount:
@@ -409,7 +403,7 @@ class _Run:
             first = (*done.first_missing, *shard.missing)[:MISSING_TOLD]
             self.outcome = replace(done, missing=done.missing + len(shard.missing), first_missing=first)
             self._remove_strays(shard.strays, self.plan.cutoff_ns)
-            self.tell("comparing files with rows", number + 1, shard.of)
+            self.progress("comparing files with rows", number + 1, shard.of)
             pause(0, self.stop)
 
     def _remove_strays(self, found: list[Stray], cutoff_ns: int) -> None:

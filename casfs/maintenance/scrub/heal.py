@@ -20,8 +20,8 @@ from casfs.filestore.directory import READ_UNTRUSTED, StoreDirectory
 from casfs.filestore.hashing import hash_descriptor, new_hasher
 from casfs.filestore.local import LocalBlobs
 from casfs.filestore.staging import StagedFile
-from casfs.maintenance.check.files import Tell
 from casfs.maintenance.collect.batch import transaction
+from casfs.maintenance.progress import Progress
 from casfs.maintenance.scrub.scrub import BadBlob, Damaged, Settlement
 from casfs.maintenance.scrub.verify import CHUNK, Verifier
 from casfs.namespace.damage import BlobToRead
@@ -57,17 +57,17 @@ class HealReport:
 UNREADABLE_LISTED = 20
 
 
-def heal(store: Store, source: str, *, tell: Tell, damaged: Damaged) -> HealReport:
+def heal(store: Store, source: str, *, progress: Progress, damaged: Damaged) -> HealReport:
     """Put back what is damaged or missing and lies in `source`: a casfs store, or any tree of files.
 
     Raises StoreNotFound when there is no such folder, FormatError for a store that cannot be one or is the
     same one, StoreLocked, DatabaseError, OSError.
     """
-    return _Healing(store, source, tell, damaged).run()
+    return _Healing(store, source, progress, damaged).run()
 
 
 class _Healing:
-    def __init__(self, store: Store, source: str, tell: Tell, damaged: Damaged) -> None:
+    def __init__(self, store: Store, source: str, progress: Progress, damaged: Damaged) -> None:
         self._store = store
         self._source = os.path.realpath(source)
         self._fan_out = _fan_out_of(self._source)
@@ -75,7 +75,7 @@ class _Healing:
             raise StoreNotFound(f"{source} is no folder", hint="--from takes a tree of files, or a store")
         if self._source == store.path:
             raise FormatError(f"{source} is the store that shall be healed", hint="name a copy of it")
-        self._tell = tell
+        self._progress = progress
         self._damage = store.namespace.damage
         self._verifier = Verifier(store.filestore.blobs, lambda count: None)
         self._settlement = Settlement(store, self._verifier, damaged)
@@ -116,7 +116,7 @@ class _Healing:
                     self._look_at(blob, known=blob.id in known)
             cursor = blobs[-1].id
             done += len(blobs)
-            self._tell("looking for missing blobs", min(done, total), total)
+            self._progress("looking for missing blobs", min(done, total), total)
 
     def _look_at(self, blob: BlobToRead, *, known: bool) -> None:
         bad = self._verifier.verify(blob)
@@ -134,7 +134,7 @@ class _Healing:
         with contextlib.closing(StoreDirectory(self._source)) as directory:
             blobs = LocalBlobs(directory, fan_out)
             for number, digest in enumerate(list(self._wanted)):
-                self._tell("healing", number, len(self._wanted))
+                self._progress("healing", number, len(self._wanted))
                 path = blobs.path(digest)
                 self._try(self._open(path, partial(blobs.open_untrusted, digest)), path, digest)
 
@@ -143,7 +143,7 @@ class _Healing:
         sizes = Counter(bad.size for bad in self._wanted.values())
         for number, (path, size) in enumerate(self._files()):
             if not number % 1000:
-                self._tell("reading the source", number, number)
+                self._progress("reading the source", number, number)
             if not sizes[size]:
                 continue
             digest = self._digest_of(path)

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from casfs.errors import CasfsError, StoreLocked
-from casfs.maintenance.check.files import Tell
 from casfs.maintenance.check.problems import Kind
 from casfs.maintenance.check.repair_files import Quarantine
 from casfs.maintenance.collect.batch import transaction
+from casfs.maintenance.progress import Progress, unwatched
 from casfs.maintenance.scrub.verify import Bad, Batch, Identity, Interrupted, Verifier, never
 from casfs.namespace.checks import Checks
 from casfs.namespace.damage import Pass
@@ -166,7 +166,7 @@ class Scrub:
         store: Store,
         *,
         rate: float | None,
-        tell: Tell,
+        progress: Progress,
         damaged: Damaged,
         stop: Callable[[], bool],
         restart: bool = False,
@@ -175,7 +175,7 @@ class Scrub:
         self._store = store
         self._damage = store.namespace.damage
         self._rate = rate
-        self._tell = tell
+        self._progress = progress
         self._count = 0
         self._counting = threading.Lock()
         self._verifier = Verifier(store.filestore.blobs, self._read, rate=rate, stop=stop)
@@ -270,7 +270,7 @@ class Scrub:
     def _read(self, count: int) -> None:
         with self._counting:
             self._count += count
-            self._tell("reading blobs", min(self._total, self._read_until + self._count), self._total)
+            self._progress("reading blobs", min(self._total, self._read_until + self._count), self._total)
 
     def _advance(self, batch: Batch) -> None:
         size = sum(blob.size for blob in batch)
@@ -309,7 +309,7 @@ def scrub(
     rate: float | None = None,
     period: float | None = None,
     restart: bool = False,
-    tell: Tell,
+    progress: Progress,
     damaged: Damaged,
     stop: Callable[[], bool] = never,
 ) -> ScrubReport:
@@ -322,7 +322,7 @@ def scrub(
     try:
         if period is not None:
             rate = max(1.0, store.namespace.damage.blob_bytes() / period)
-        run = Scrub(store, rate=rate, tell=tell, damaged=damaged, stop=stop, restart=restart)
+        run = Scrub(store, rate=rate, progress=progress, damaged=damaged, stop=stop, restart=restart)
         return run.run()
     finally:
         lock.release()
@@ -353,7 +353,7 @@ def scrub_slice(
         if last is not None and due <= 0 and elapsed < period:
             return None
         rate = max(SLICE_SPEED * total / period, SLICE_RATE)
-        run = Scrub(store, rate=rate, tell=lambda doing, done, total: None, damaged=damaged, stop=stop)
+        run = Scrub(store, rate=rate, progress=unwatched, damaged=damaged, stop=stop)
         return run.run(limit=max(due, 1) if elapsed < period else None)
     finally:
         lock.release()

@@ -229,7 +229,7 @@ def test_a_blob_that_is_collected_meanwhile_is_no_problem(store: Damaged) -> Non
 
     reader = Store(str(store), readonly=True)
     scan = BlobScan(
-        reader.filestore, Collecting(reader.namespace), in_use=True, tell=lambda doing, done, total: None
+        reader.filestore, Collecting(reader.namespace), in_use=True, progress=lambda doing, done, total: None
     )
     assert list(scan.faults()) == []
     assert not store.blob(ORPHAN).exists()
@@ -244,12 +244,12 @@ def test_a_store_that_shall_be_repaired_must_not_be_in_use(store: Damaged, busy:
 def test_nobody_can_mount_while_a_check_runs(store: Damaged) -> None:
     refused: list[Exception] = []
 
-    def tell(doing: str, done: int, total: int) -> None:
+    def progress(doing: str, done: int, total: int) -> None:
         if not refused:
             with pytest.raises(StoreLocked) as caught:
                 Store(str(store))
             refused.append(caught.value)
 
-    check(str(store), False, tell)
+    check(str(store), False, progress)
     assert refused
     Store(str(store)).close()

@@ -332,14 +332,14 @@ def test_the_turnstile_is_free_between_two_batches(orphaned: Session) -> None:
         assert other.turnstile is not None
         turns = 0
 
-        def tell(doing: str, done: int, total: int) -> None:
+        def progress(doing: str, done: int, total: int) -> None:
             nonlocal turns
             assert other.turnstile is not None
             assert other.turnstile.try_enter()
             other.turnstile.leave()
             turns += 1
 
-        gc.execute(store, gc.plan(store, grace_ns=0), tell=tell)
+        gc.execute(store, gc.plan(store, grace_ns=0), progress=progress)
         other.close()
     assert turns == 4
 
@@ -347,7 +347,7 @@ def test_the_turnstile_is_free_between_two_batches(orphaned: Session) -> None:
 def test_limits_make_batches_small(orphaned: Session) -> None:
     done: list[int] = []
     outcome = collect(
-        orphaned.path, limits=Limits(blobs=20), tell=lambda doing, so_far, total: done.append(so_far)
+        orphaned.path, limits=Limits(blobs=20), progress=lambda doing, so_far, total: done.append(so_far)
     )
     assert done == [2, 4, 6, 8, 10]
     assert outcome.ended_ns - outcome.started_ns >= 0.5e9

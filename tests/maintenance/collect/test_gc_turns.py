@@ -65,7 +65,7 @@ def test_a_batch_is_smaller_when_it_had_to_wait(
     make(session, 30)
     remove(session, 30)
     done = [0]
-    assert collect(session.path, tell=lambda doing, so_far, total: done.append(so_far)).blobs == 30
+    assert collect(session.path, progress=lambda doing, so_far, total: done.append(so_far)).blobs == 30
     assert [after - before for before, after in pairwise(done)] == sizes
 
 
@@ -134,7 +134,7 @@ def test_a_limit_of_bytes_makes_batches_small(session: Session) -> None:
     size = len(content(0))
     done: list[int] = []
     limits = Limits(bytes=size * 20)
-    assert collect(session.path, limits=limits, tell=lambda _, so_far, __: done.append(so_far)).blobs == 6
+    assert collect(session.path, limits=limits, progress=lambda _, so_far, __: done.append(so_far)).blobs == 6
     assert done == [2, 4, 6]
 
 
@@ -143,7 +143,7 @@ def test_one_blob_beyond_the_limit_goes_alone(session: Session) -> None:
     remove(session, 2)
     done: list[int] = []
     limits = Limits(bytes=9 * len(content(0)))
-    assert collect(session.path, limits=limits, tell=lambda _, so_far, __: done.append(so_far)).blobs == 2
+    assert collect(session.path, limits=limits, progress=lambda _, so_far, __: done.append(so_far)).blobs == 2
     assert done == [1, 2]
 
 

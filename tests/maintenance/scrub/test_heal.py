@@ -17,6 +17,7 @@ from blake3 import blake3
 from casfs.errors import FormatError, StoreNotFound
 from casfs.fs.scheduler import InlineScheduler, run_inline
 from casfs.maintenance.offline import opened
+from casfs.maintenance.progress import unwatched
 from casfs.maintenance.scrub import heal as healing
 from casfs.maintenance.scrub.heal import HealReport, heal
 from casfs.maintenance.scrub.scrub import scrub
@@ -29,13 +30,9 @@ from tests.maintenance.stores import ONE, ORPHAN, TWO, Damaged, make_file
 ONES = {b"/a/one", b"/b/link"}
 
 
-def silent(doing: str, done: int, total: int) -> None:
-    return None
-
-
 def run(store: Damaged, source: Path) -> HealReport:
     with closing(Store(str(store), shared=True)) as used:
-        return heal(used, str(source), tell=silent, damaged=[].extend)
+        return heal(used, str(source), progress=unwatched, damaged=[].extend)
 
 
 @pytest.fixture
@@ -56,7 +53,7 @@ def rotten(store: Damaged) -> None:
     store.overwrite(store.blob(ONE), ONE[:-1] + b"!")
     store.blob(TWO).unlink()
     with closing(Store(str(store))) as used:
-        assert len(scrub(used, tell=silent, damaged=[].extend).bad) == 2
+        assert len(scrub(used, progress=unwatched, damaged=[].extend).bad) == 2
 
 
 def test_what_is_in_a_tree_is_put_back(store: Damaged, source: Path) -> None:
@@ -301,17 +298,17 @@ def test_scrub_and_heal_that_are_cut_off_are_finished_by_the_next(
             with pytest.MonkeyPatch.context() as patch:
                 calls = cut_at(patch, last)
                 with contextlib.suppress(CutOff):
-                    scrub(used, tell=silent, damaged=[].extend)
-                    heal(used, str(source), tell=silent, damaged=[].extend)
+                    scrub(used, progress=unwatched, damaged=[].extend)
+                    heal(used, str(source), progress=unwatched, damaged=[].extend)
             used.namespace.close()  # and no more of what a close does
             assert cut.files().items() <= sound.items() or cut.blob(ONE).read_bytes() == bad
             with opened(str(cut)):
                 assert os.listdir(cut.path / "staging") == []
             with closing(Store(str(cut), shared=True)) as used:
-                scrub(used, tell=silent, damaged=[].extend, restart=True)
+                scrub(used, progress=unwatched, damaged=[].extend, restart=True)
             assert run(cut, source).left == ()
             with closing(Store(str(cut), shared=True)) as used:
-                assert scrub(used, tell=silent, damaged=[].extend).bad == ()
+                assert scrub(used, progress=unwatched, damaged=[].extend).bad == ()
             assert cut.files() == sound
             assert cut.quarantine() == {bad}
             assert_clean(cut.path)

@@ -20,6 +20,7 @@ from casfs.fs.scheduler import InlineScheduler, run_inline
 from casfs.maintenance.check.fsck import check
 from casfs.maintenance.collect import batch
 from casfs.maintenance.offline import opened
+from casfs.maintenance.progress import unwatched
 from casfs.maintenance.scrub import scrub as scrubbing
 from casfs.maintenance.scrub import verify
 from casfs.maintenance.scrub.scrub import ScrubReport, scrub, scrub_lock, scrub_slice
@@ -34,13 +35,9 @@ ALL = len(ONE) + len(TWO) + len(ORPHAN)
 DAY = 86400.0
 
 
-def silent(doing: str, done: int, total: int) -> None:
-    return None
-
-
 def run(store: Damaged, told: list[int] | None = None, **options: Any) -> ScrubReport:
     with closing(Store(str(store), shared=True)) as used:
-        return scrub(used, tell=silent, damaged=(told if told is not None else []).extend, **options)
+        return scrub(used, progress=unwatched, damaged=(told if told is not None else []).extend, **options)
 
 
 def a_slice(store: Damaged, period: float) -> ScrubReport | None:
@@ -516,7 +513,7 @@ def killed(store: Damaged, after: int) -> None:
     if not pid:
         seen = 0
 
-        def tell(doing: str, done: int, total: int) -> None:
+        def progress(doing: str, done: int, total: int) -> None:
             nonlocal seen
             if seen == after:
                 os._exit(9)
@@ -524,7 +521,7 @@ def killed(store: Damaged, after: int) -> None:
 
         try:
             with closing(Store(str(store), shared=True)) as used:
-                scrub(used, rate=1e9, tell=tell, damaged=[].extend)
+                scrub(used, rate=1e9, progress=progress, damaged=[].extend)
         finally:
             os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
@@ -602,12 +599,12 @@ def test_a_run_that_is_stopped_keeps_what_it_has_done(store: Damaged) -> None:
     stops: list[int] = []
     first = in_order(store)[0]
 
-    def tell(doing: str, done: int, total: int) -> None:
+    def progress(doing: str, done: int, total: int) -> None:
         if done > len(first):
             stops.append(done)
 
     with closing(Store(str(store), shared=True)) as used:
-        report = scrub(used, rate=1e9, tell=tell, damaged=[].extend, stop=lambda: bool(stops))
+        report = scrub(used, rate=1e9, progress=progress, damaged=[].extend, stop=lambda: bool(stops))
     assert (report.blobs, report.complete) == (1, False)
     assert (run(store).blobs, run(store).blobs) == (2, 3)
 
@@ -643,9 +640,9 @@ def test_two_do_not_scrub_at_once(store: Damaged) -> None:
     with closing(Store(str(store), shared=True)) as used:
         lock = scrub_lock(used)
         with pytest.raises(StoreLocked, match=f"is being scrubbed by process {os.getpid()}"):
-            scrub(used, tell=silent, damaged=[].extend)
+            scrub(used, progress=unwatched, damaged=[].extend)
         lock.release()
-        assert scrub(used, tell=silent, damaged=[].extend).complete
+        assert scrub(used, progress=unwatched, damaged=[].extend).complete
 
 
 # --- slices of a daemon ---
