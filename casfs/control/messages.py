@@ -72,7 +72,7 @@ class Move(Operation[Done], frozen=True):
 
 
 class Damaged(Operation[Done], frozen=True):
-    """The files of these blobs were found to be bad, and taken away: let go of them."""
+    """The files of these blobs were found to be bad, and taken away: invalidate what is cached of them."""
 
     op = "damaged"
     blobs: list[Natural]

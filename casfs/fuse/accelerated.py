@@ -326,7 +326,7 @@ class Accelerated:
             if wait is not None:
                 self._suspended(verb, RELEASE, 0, wait)
 
-    def let_go(self, inos: Iterable[int]) -> None:
+    def revoke_leases(self, inos: Iterable[int]) -> None:
         """Do not open these files from leases any more."""
         for ino in inos:
             self._revoke(ino)

@@ -83,7 +83,7 @@ class Session:
         """The files of these blobs are bad and were taken away: forget what is known of their bytes."""
         inos = await self._passthrough.invalidate(blobs)
         if self._accelerated is not None:
-            self._accelerated.let_go(inos)
+            self._accelerated.revoke_leases(inos)
         await self.caches.invalidate(inos)
 
     def features(self) -> dict[str, str]:

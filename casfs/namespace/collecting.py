@@ -17,7 +17,7 @@ RUNS_KEPT = 1000
 """Runs of the collector that stay in the record."""
 
 PIN_STEP = 2_000
-"""Blobs that are pinned, or let go of, in one transaction, while others wait."""
+"""Blobs that are pinned, or unpinned, in one transaction, while others wait."""
 
 _LIVE = "(expires_ns IS NULL OR expires_ns > :now)"
 

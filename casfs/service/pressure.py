@@ -41,7 +41,7 @@ ENOUGH = 1.25
 
 FORGET_SECONDS = 0.02
 FORGET_LOOKS = 5
-"""How long, and how often, to wait for the kernel to let go of what was removed just now."""
+"""How long, and how often, to wait for the kernel to release what was removed just now."""
 
 TRASH_STEP = 64
 """Files that leave the trash at a time."""
@@ -84,7 +84,7 @@ class Pressure:
         self._waiters: _Waiters | None = None
         self._vain: object = None
         self._told = False
-        self._ending = Ending(lambda: self._let_go(always=True))
+        self._ending = Ending(lambda: self._wake_waiters(always=True))
         self.counts = Counts()
         self._space.is_low = self._woken
         self._space.low = self._lows()[0] - self._space.reserve
@@ -136,7 +136,7 @@ class Pressure:
     async def _limit(self, waiters: _Waiters) -> None:
         await trio.sleep(RELIEF_SECONDS)
         if waiters is self._waiters:
-            self._let_go(always=True)
+            self._wake_waiters(always=True)
 
     # How it stands
 
@@ -164,7 +164,7 @@ class Pressure:
 
     def _wanted(self) -> int:
         """Bytes that should go; 0 when there is enough. Lets those who wait go on as soon as they can."""
-        self._let_go()
+        self._wake_waiters()
         space, (low, low_files) = self._space, self._lows()
         left = space.left()
         if self._ending.begun:
@@ -177,7 +177,8 @@ class Pressure:
     def _is_urgent(self) -> bool:
         return self._waiters is not None
 
-    def _let_go(self, *, always: bool = False) -> None:
+    def _wake_waiters(self, *, always: bool = False) -> None:
+        """When there is room for what was refused, or `always`."""
         waiters = self._waiters
         if waiters is None:
             return
@@ -205,7 +206,7 @@ class Pressure:
             self._vain = self._mark()
         finally:
             self._space.refused = 0
-            self._let_go(always=True)
+            self._wake_waiters(always=True)
 
     async def _make_room(self) -> None:
         fs, before = self._fs, self._removed

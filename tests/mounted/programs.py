@@ -71,7 +71,7 @@ class Outliving(Actor):
 
 
 class Program:
-    """A process of `user`, whose files and mappings live until it lets go of them, or ends."""
+    """A process of `user`, whose files and mappings live until it closes and unmaps them, or ends."""
 
     def __init__(self, folder: Path, user: int = 0) -> None:
         self._user = user

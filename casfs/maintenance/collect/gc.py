@@ -86,7 +86,7 @@ TRASH_PAUSE = 0.2
 """... and seconds until the next go, in which it gets the store."""
 
 Ask = Callable[[list[int], int, int, Record], Collected | None]
-"""Has the daemon that has the store mounted `collect_mounted.collect`; None when there is none."""
+"""Has the daemon that has the store mounted `collect` (mounted.py); None when there is none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ def _name_blobs(store: Store, number: int, paths: list[bytes]) -> None:
 
 
 def _remove(store: Store, number: int) -> bool:
-    """Let go of a pin; False when there is none."""
+    """Remove a pin; False when there is none."""
     with transaction(store) as rows:
         there = rows.expire_pin(number)
     left = there
@@ -83,7 +83,7 @@ def list_pins(store: str) -> list[Pin]:
 
 
 def remove_pin(store: str, number: int) -> None:
-    """Let go of what a pin holds. Raises CasfsError when there is no such pin, and as `Store` does."""
+    """What it holds may be collected then. Raises CasfsError when there is no such pin, or as `Store`."""
     with contextlib.closing(Store(store, shared=True)) as opened:
         if not _remove(opened, number):
             raise CasfsError(f"there is no pin {number}", f"casfs pin list {store} shows them")

@@ -56,7 +56,7 @@ SLICE_RATE = 16 << 20
 
 Damaged = Callable[[list[int]], None]
 """Called with ids of blobs whose files are bad, after they were taken away: whoever has the store mounted
-must let go of them."""
+must invalidate what it has cached of them."""
 
 
 @dataclass(frozen=True, slots=True)
