@@ -96,7 +96,7 @@ class Server:
         if request.version == SILENT_VERSION:
             return await self._call(request)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_tell_alive, stream)
+            nursery.start_soon(_keep_alive, stream)
             answer = await self._call(request)
             nursery.cancel_scope.cancel()
         return answer
@@ -119,7 +119,7 @@ class Server:
             return Answer(ok=False, error=f"internal error: {error}", exit_code=ExitCode.INTERNAL)
 
 
-async def _tell_alive(stream: trio.SocketStream) -> None:
+async def _keep_alive(stream: trio.SocketStream) -> None:
     """Say now and then that the answer is still being worked for. Who went away does not end the work."""
     try:
         while True:

@@ -142,7 +142,7 @@ class LocalBlobs(Provider):
             digest = paths.digest_of_name(name)
             yield Found(f"{shard}/{name}", digest, name.startswith(prefix), status)
 
-    def strangers(self) -> Iterator[str]:
+    def foreign_entries(self) -> Iterator[str]:
         """What lies among the folders of the prefixes, and is none, below STORE."""
         known = set(self._paths.prefixes())
         for name, status in self._directory.entries(paths.ROOT):

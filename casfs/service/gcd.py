@@ -108,7 +108,7 @@ class Daemon:
         except (CasfsError, OSError) as error:
             log.error("not collected: %s", error)
             return self._schedule.next()
-        _tell(outcome)
+        _log(outcome)
         due = self._schedule.next()
         await self._scrub(due)
         return due
@@ -159,7 +159,7 @@ class Daemon:
             return gc.execute(store, plan, limits=settings.limits, stop=stop, ask=ask)
 
 
-def _tell(outcome: Outcome) -> None:
+def _log(outcome: Outcome) -> None:
     log.info(
         "removed %d blobs, %d bytes, and %d files without a row, in %.1f s",
         outcome.blobs,

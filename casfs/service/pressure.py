@@ -83,7 +83,7 @@ class Pressure:
         self._nursery: trio.Nursery | None = None
         self._waiters: _Waiters | None = None
         self._vain: object = None
-        self._told = False
+        self._logged = False
         self._ending = Ending(lambda: self._wake_waiters(always=True))
         self.counts = Counts()
         self._space.is_low = self._woken
@@ -196,7 +196,7 @@ class Pressure:
             if self._waiters is not None or (self._is_low() and self._vain != self._mark()):
                 await self._make_room()
             elif not self._is_low(ENOUGH):
-                self._told = False
+                self._logged = False
                 self._fs.store.spare.hold()
         except OSError as error:
             log.debug("no room could be made: %s", error)
@@ -257,7 +257,7 @@ class Pressure:
 
         def wanted(gone: Amount) -> int:
             if gone.blobs:
-                self._tell()
+                self._log_low()
                 self.counts.blobs_removed = blobs + gone.blobs
                 self.counts.removed_bytes = size + gone.bytes
             return self._wanted()
@@ -271,17 +271,17 @@ class Pressure:
             changed = await self._trash.give_up(files)
             if not changed.files:
                 return
-            self._tell()
+            self._log_low()
             if not self.counts.trash_files_removed:
                 log.warning("the disk is so full that files leave the trash before their time")
             self.counts.trash_files_removed += changed.files
             await self._committed()
             await self._collect()
 
-    def _tell(self) -> None:
+    def _log_low(self) -> None:
         """Once, until there is enough room again."""
-        if not self._told:
-            self._told = True
+        if not self._logged:
+            self._logged = True
             self.counts.times_low += 1
             log.info("little room is left: what nobody needs is removed at once")
 

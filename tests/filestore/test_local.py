@@ -105,12 +105,12 @@ def test_what_lies_there_is_found_whatever_it_is(blobs: LocalBlobs, scratch: Pat
     assert list(blobs.enumerate(other)) == []
 
 
-def test_strangers_among_the_folders(blobs: LocalBlobs, scratch: Path) -> None:
-    assert list(blobs.strangers()) == []
+def test_foreign_entries_among_the_folders(blobs: LocalBlobs, scratch: Path) -> None:
+    assert list(blobs.foreign_entries()) == []
     (scratch / "blobs" / "00").mkdir()
     (scratch / "blobs" / "f").rmdir()
     (scratch / "blobs" / "f").write_bytes(b"")
-    assert set(blobs.strangers()) == {"blobs/00", "blobs/f"}
+    assert set(blobs.foreign_entries()) == {"blobs/00", "blobs/f"}
 
 
 def test_a_folder_that_is_missing_has_no_blobs(blobs: LocalBlobs, scratch: Path) -> None:

@@ -105,7 +105,7 @@ class Files:
                     await self._settling.begin_in_order()
                     await self._settling.settle(content)
             except OSError as error:
-                self._settling.tell_once(content.inode, error)
+                self._settling.log_unsealed(content.inode, error)
         if content.mutex.busy:
             async with content.mutex:
                 pass

@@ -177,7 +177,7 @@ class Settling:
             try:
                 await self._settle_closed(content)
             except OSError as error:
-                self.tell_once(content.inode, error)
+                self.log_unsealed(content.inode, error)
                 failed = error if error.errno in PASSING else failed
         if failed is not None:
             raise failed
@@ -260,7 +260,7 @@ class Settling:
                 try:
                     await self.seal_closed(inode)
                 except OSError as error:
-                    self.tell_once(inode, error)
+                    self.log_unsealed(inode, error)
 
     async def seal_unwritten(self, content: Content) -> None:
         """Seal content that is dirty, or of which the row names the staged file. Raises OSError."""
@@ -300,7 +300,7 @@ class Settling:
             try:
                 await self.seal_closed(inode)
             except Exception as error:
-                self.tell_once(inode, error)
+                self.log_unsealed(inode, error)
             if inode.staged and ino not in self._resting:
                 self._sealing.rest_again(inode)
 
@@ -328,7 +328,7 @@ class Settling:
         try:
             await (self._settle_closing if content in self._due else self.settle)(content)
         except Exception as error:
-            self.tell_once(content.inode, error)
+            self.log_unsealed(content.inode, error)
         self._table.close_if_idle(content)
 
     async def _persist_late(self, content: Content) -> None:
@@ -338,7 +338,7 @@ class Settling:
                 if content.dirty:
                     await self._sealing.persist(content)
         except Exception as error:
-            self.tell_once(content.inode, error)
+            self.log_unsealed(content.inode, error)
 
     async def settle_all(self) -> list[OSError]:
         """Seal everything, at unmount. What cannot be, of which the errors are given, keeps nobody else."""
@@ -365,7 +365,7 @@ class Settling:
                     self._passthrough.give_back(content)
                 self._table.close_if_idle(content)
         except Exception as error:
-            self.tell_once(inode, error)
+            self.log_unsealed(inode, error)
             failed.append(error if isinstance(error, OSError) else OSError(errno.EIO, str(error)))
 
     def _set_apart(self, content: Content, error: Exception) -> None:
@@ -387,7 +387,7 @@ class Settling:
                 path = self._complaints.path(content.inode.ino)
                 raise OSError(content.broken, f"what was written to {path} cannot be kept")
 
-    def tell_once(self, inode: Inode, error: Exception) -> None:
+    def log_unsealed(self, inode: Inode, error: Exception) -> None:
         """Have the log say that a file cannot be sealed, unless it has said that it cannot be kept."""
         content = self._table.find(inode)
         if content is None or not content.broken:

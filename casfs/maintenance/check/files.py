@@ -76,7 +76,7 @@ class BlobScan:
 
     def faults(self) -> Iterator[FileFault]:
         """Between two of them, whoever repairs may change rows and files of the one that was given."""
-        for name in self._blobs.strangers():
+        for name in self._blobs.foreign_entries():
             yield _foreign(name)
         prefixes = self._blobs.prefixes()
         for number, prefix in enumerate(prefixes):

@@ -55,7 +55,7 @@ class RowRepair:
         for fault in self._content_faults("staged"):
             self.repairs.forget_staged(fault.ino)
         for fault in self._content_faults("mode"):
-            self.repairs.set_mode(fault.ino, self._told_mode(fault.ino))
+            self.repairs.set_mode(fault.ino, self._missing_mode(fault.ino))
         for fault in self._content_faults("stray"):
             row = self.repairs.inode(fault.ino)
             name = f"ino-{fault.ino}-content"
@@ -65,7 +65,7 @@ class RowRepair:
     def _content_faults(self, kind: str) -> list[ContentFault]:
         return [fault for fault in self._checks.content_faults() if fault.fault == kind]
 
-    def _told_mode(self, ino: int) -> int:
+    def _missing_mode(self, ino: int) -> int:
         """What an inode of no known type has to be."""
         row = self.repairs.inode(ino)
         if row.target:

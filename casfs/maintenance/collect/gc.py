@@ -262,7 +262,9 @@ class _Run:
             self._ends_early("stopped")
         except _TooManyFailures:
             last = self.failures.kept[-1]
-            self._ends_early(f"{FAILURES_IN_A_ROW} files in a row could not be removed: {self._told(last)}")
+            self._ends_early(
+                f"{FAILURES_IN_A_ROW} files in a row could not be removed: {self._describe(last)}"
+            )
         except BaseException as error:
             self._ends_early(str(error) or type(error).__name__)
             with contextlib.suppress(OSError, StoreLocked):
@@ -284,14 +286,14 @@ class _Run:
             self.outcome,
             ended_ns=time.time_ns(),
             failures=self.failures.count,
-            first_failures=tuple(self._told(failure) for failure in kept),
+            first_failures=tuple(self._describe(failure) for failure in kept),
         )
         with transaction(self.store) as rows:
             rows.update_run(self.record, self.outcome.ended_ns, self.outcome.error or None)
             if self.plan.full and not self.outcome.error and not self.outcome.failures:
                 rows.looked_for_strays(self.plan.cutoff_ns)
 
-    def _told(self, failure: Failure) -> str:
+    def _describe(self, failure: Failure) -> str:
         return f"{self.store.filestore.blobs.path(failure.stray.digest)}: {failure.reason}"
 
     @property

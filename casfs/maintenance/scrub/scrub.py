@@ -126,11 +126,11 @@ class Settlement:
                 if taken is not None:  # its file has gone, also when the note of that is not committed
                     self._damaged([found.blob.id])
             if taken is not None:
-                return self._told(found, *taken)
+                return self._bad_blob(found, *taken)
             found = self._verifier.verify(found.blob)
         return None
 
-    def _told(self, bad: Bad, known: bool, place: str | None) -> BadBlob:
+    def _bad_blob(self, bad: Bad, known: bool, place: str | None) -> BadBlob:
         blob = bad.blob
         paths = self._checks.paths_of_blob(blob.id, ALL_PATHS).paths
         return BadBlob(blob.digest.hex(), blob.size, bad.kind.slug, bad.reason, known, place, paths)
