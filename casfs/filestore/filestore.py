@@ -21,8 +21,7 @@ class FileStore:
 
     `blobs`, the place where they are; `staging`; the buffer of those that were accepted; those that are
     condemned; `held`, removed files that still take room; and `space`, which the database shares. Every
-    method may be called from any thread, except those of `staging` and `space`, and what is asked of `space`
-    here.
+    method may be called from any thread, except those of `staging` and `space`.
     """
 
     def __init__(self, directory: StoreDirectory, fan_out: int) -> None:
@@ -48,37 +47,6 @@ class FileStore:
         """Is there a file of that size for the digest, or will there be? Does not read it."""
         data = self._pending.get(digest)
         return (self.blobs.size(digest) if data is None else len(data)) == size
-
-    # Room for what is going to be published, and for its rows: as the methods of `space`
-
-    @property
-    def promised(self) -> int:
-        return self.space.promised
-
-    def claim(self, size: int, files: int = 0) -> None:
-        self.space.claim(size, files)
-
-    def claim_some(self, size: int) -> int:
-        return self.space.claim_some(size)
-
-    def promise(self, size: int, files: int = 0) -> None:
-        self.space.promise(size, files)
-
-    def claim_rows(self, size: int) -> None:
-        self.space.claim_rows(size)
-
-    def rows_committed(self) -> None:
-        self.space.rows_committed()
-
-    def rows_refused(self) -> None:
-        self.space.rows_refused()
-
-    @property
-    def rows_are_many(self) -> bool:
-        return self.space.rows_are_many
-
-    def log_room(self) -> int:
-        return self.space.log_room()
 
     # Publishing
 

@@ -169,7 +169,7 @@ class GroupCommit:
 
     def _try_begin(self, turnstile: Turnstile) -> bool:
         try:
-            room = self._store.filestore.log_room()
+            room = self._store.filestore.space.log_room()
             begun = self._namespace.try_begin(repeatable=room < UNCERTAIN_ROOM)
         finally:
             turnstile.leave()
@@ -250,7 +250,7 @@ class GroupCommit:
     @property
     def must_wait(self) -> bool:
         """Is so much pending that it has to be committed before more operations come?"""
-        return self.operations > self._operations_limit or self._store.filestore.rows_are_many
+        return self.operations > self._operations_limit or self._store.filestore.space.rows_are_many
 
     @property
     def is_half_full(self) -> bool:
@@ -331,7 +331,7 @@ class GroupCommit:
             log.error("commit failed, will be tried again: %s", error, exc_info=unexpected)
         told = OSError(number or errno.EIO, str(error) or type(error).__name__)
         self.last_error = str(told)
-        self._store.filestore.rows_refused()
+        self._store.filestore.space.rows_refused()
         self.errors += 1
         self._failures = 0 if number in PASSING else self._failures + 1
         if self._failures >= TRIES and not self.failed:
@@ -439,7 +439,7 @@ class GroupCommit:
                 self.stop(error)
             raise
         self._active = False
-        self._store.filestore.rows_committed()
+        self._store.filestore.space.rows_committed()
 
     def _checkpoint(self, restart: bool) -> None:
         try:

@@ -162,7 +162,7 @@ def _is_settled(inode: Inode) -> bool:
 def _duplicate(fs: FileSystem, inode: Inode) -> Inode:
     """A new inode like `inode`, with no name yet. Inside a transaction."""
     attributes = fs.xattrs.all(inode)
-    fs.store.filestore.claim_rows(512)
+    fs.store.filestore.space.claim_rows(512)
     copied = fs.inodes.create(inode.mode, inode.uid, inode.gid, inode.rdev, inode.target)
     copied.size, copied.allocated = inode.size, inode.allocated
     copied.atime, copied.mtime = inode.atime, inode.mtime

@@ -112,7 +112,7 @@ class Tree:
         directory = self._directory(parent, b"unnamed" if name is None else name)
         if target is not None and not 0 < len(target) <= TARGET_LIMIT:
             raise FsError(errno.ENAMETOOLONG if target else errno.ENOENT)
-        self._filestore.claim_rows(ROW_BYTES + len(target or b""))
+        self._filestore.space.claim_rows(ROW_BYTES + len(target or b""))
         if directory.mode & stat.S_ISGID:
             gid = directory.gid
             if stat.S_ISDIR(mode):
@@ -203,7 +203,7 @@ class Tree:
             raise FsError(errno.ENOENT)
         if inode.nlink >= LINK_LIMIT:
             raise FsError(errno.EMLINK)
-        self._filestore.claim_rows(ROW_BYTES)
+        self._filestore.space.claim_rows(ROW_BYTES)
         certain = self._directories.take_absent(parent, name)
         answer = partial(self._kernel.answer, inode)
         self._directories.link(directory, name, inode, answer if certain else None)
@@ -340,7 +340,7 @@ class Tree:
         if target is not None and not flags:
             self._listing.check_replaceable(source, target)
         if leaves_whiteout:
-            self._filestore.claim_rows(ROW_BYTES)
+            self._filestore.space.claim_rows(ROW_BYTES)
         origin = self._inodes.get(parent)
         self._kernel.answer(None)
         noted = self._policy.noted()

@@ -88,7 +88,7 @@ class ExtendedAttributes:
         if used + len(name) + len(value) > _INODE_LIMIT:
             raise FsError(errno.ENOSPC)
         await self._group.begin()
-        self._filestore.claim_rows(512 + len(value))
+        self._filestore.space.claim_rows(512 + len(value))
         self._store(inode, name, value)
         self._inodes.changed(inode)
         self._group.count()
@@ -137,7 +137,7 @@ class ExtendedAttributes:
         if name == acl.DEFAULT and not inode.is_directory:
             raise FsError(errno.EACCES if entries else errno.ENODATA)
         await self._group.begin()
-        self._filestore.claim_rows(512 + len(value))
+        self._filestore.space.claim_rows(512 + len(value))
         if inode.is_directory:
             self._places.invalidate()
         mode = inode.mode

@@ -197,7 +197,7 @@ class Trash:
         if not keeps or (excluded and excluded(os.fsdecode(place.path + name))):
             return
         try:
-            self._filestore.claim_rows(ROW_BYTES)
+            self._filestore.space.claim_rows(ROW_BYTES)
         except OSError:
             return  # on a full disk what is removed must go
         if inode.xattrs is None:

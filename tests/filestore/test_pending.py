@@ -181,14 +181,14 @@ def test_what_is_accepted_keeps_its_inode(filestore: FileStore, disk: Disk) -> N
     disk.free_files = FILE_RESERVE + 1
     filestore.accept(DIGEST, CONTENT)
     with pytest.raises(OSError, match="no inodes left"):
-        filestore.claim(4096, 1)
-    filestore.claim(4096)
+        filestore.space.claim(4096, 1)
+    filestore.space.claim(4096)
 
 
 def test_blobs_that_wait_for_their_file_count_against_new_data(filestore: FileStore, disk: Disk) -> None:
     disk.free = 30 << 20
     filestore.accept(DIGEST, bytes(8 << 20))
     with pytest.raises(OSError, match="full"):
-        filestore.claim(10 << 20)
+        filestore.space.claim(10 << 20)
     filestore.forget(DIGEST)
-    filestore.claim(10 << 20)
+    filestore.space.claim(10 << 20)

@@ -239,7 +239,7 @@ class Files:
         if content.staged is None:
             return self._staged.write(content, offset, data)
         content.begin_change()
-        room = self._filestore.claim_some(len(data))
+        room = self._filestore.space.claim_some(len(data))
         return await self._scheduler.run(_write_large, content, offset, data[:room])
 
     async def truncate(self, inode: Inode, size: int, handle: Handle | None, uid: int = 0) -> None:

@@ -107,7 +107,7 @@ class Ranges:
             if target.buffer is not None:
                 self._staged.spill(target)
             target.begin_change()
-            self._filestore.claim(length)
+            self._filestore.space.claim(length)
             assert target.staged is not None
             fd = await self._blobs.open(source) if source.staged is None else source.staged.fd
             target.will_change(target_offset)
@@ -172,7 +172,7 @@ class Ranges:
             if offset + length > FAR:
                 fallocate(content.staged.fd, PUNCH_HOLE | KEEP_SIZE, offset + length - 1, 1)
             if not mode & PUNCH_HOLE:
-                self._filestore.claim(length)
+                self._filestore.space.claim(length)
             content.begin_change()
             content.will_change(offset)
             await self._scheduler.run(fallocate, content.staged.fd, mode, offset, length)

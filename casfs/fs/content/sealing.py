@@ -172,7 +172,7 @@ class Sealing:
         """Hand the content over to the filestore; `new`: the row that was made for it."""
         buffer, staged = content.buffer, content.staged
         if buffer is not None:
-            self._filestore.promise(0)
+            self._filestore.space.promise(0)
             if self._group.defers_files:
                 self._filestore.accept(digest, buffer)
             else:

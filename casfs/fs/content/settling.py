@@ -130,11 +130,11 @@ class Settling:
         if buffer is None:
             if not inode.size or not (content.rewritten or self._is_synced(content)):
                 return False
-        elif self._filestore.promised > DUE_LIMIT and not self._group.is_closing:
+        elif self._filestore.space.promised > DUE_LIMIT and not self._group.is_closing:
             return False
         if content.dirty and inode.nlink:
             if buffer is not None:
-                self._filestore.promise(0)
+                self._filestore.space.promise(0)
             content.closed_size, content.written_again = inode.size, False
             self._due.add(content)
         return True

@@ -45,10 +45,10 @@ class StagedContents:
             data = os.pread(await self._blobs.open(content), keep, 0)
             if len(data) != keep:
                 raise OSError(errno.EIO, "blob is shorter than its row says")
-            self._filestore.promise(_room(keep), 1)
+            self._filestore.space.promise(_room(keep), 1)
             content.buffer = bytearray(data)
         else:
-            self._filestore.claim(keep, 1)
+            self._filestore.space.claim(keep, 1)
             staged = self._staging.create()
             try:
                 digest = self._blobs.digest(content.inode)
@@ -66,7 +66,7 @@ class StagedContents:
 
     def _may_hold(self, size: int, grown: int) -> bool:
         """May so much staged content be in memory, `grown` bytes on disk more than was promised?"""
-        return size <= MEMORY_LIMIT and self._filestore.promised + grown <= BUFFERED_LIMIT
+        return size <= MEMORY_LIMIT and self._filestore.space.promised + grown <= BUFFERED_LIMIT
 
     def make_room(self, content: Content, size: int) -> None:
         """Staged content is going to be of that size: it stays in memory, or goes to a staged file. What it
@@ -79,7 +79,7 @@ class StagedContents:
         if not self._may_hold(size, grown):
             self.spill(content)
         elif grown:
-            self._filestore.promise(grown, bool(size) - bool(buffer))
+            self._filestore.space.promise(grown, bool(size) - bool(buffer))
 
     def write(self, content: Content, offset: int, data: bytes | memoryview) -> int:
         """Write to staged content; gives the bytes written, fewer on a disk that fills up. Raises OSError."""
@@ -89,7 +89,7 @@ class StagedContents:
         if buffer is not None and end > len(buffer):
             self.make_room(content, end)
         if content.staged is not None:
-            room = self._filestore.claim_some(len(data))
+            room = self._filestore.space.claim_some(len(data))
             if room < len(data):
                 data = data[:room]
         return content.write(offset, data)
@@ -97,15 +97,15 @@ class StagedContents:
     def free_buffer(self, content: Content) -> None:
         """The staged content is in memory no more."""
         if content.buffer:
-            self._filestore.promise(-_room(len(content.buffer)), -1)
+            self._filestore.space.promise(-_room(len(content.buffer)), -1)
         content.buffer = None
 
     def spill(self, content: Content) -> None:
         """Move staged content from memory to a staged file. Raises OSError."""
         buffer = content.buffer
         assert buffer is not None
-        self._filestore.promise(0)
-        self._filestore.claim(0, int(not buffer))  # else the file it would become is promised
+        self._filestore.space.promise(0)
+        self._filestore.space.claim(0, int(not buffer))  # else the file it would become is promised
         try:
             staged = self._staging.create()
             try:
@@ -126,7 +126,7 @@ class StagedContents:
         lent = content.staged
         assert lent is not None
         size = content.inode.size
-        self._filestore.claim(size, 1)
+        self._filestore.space.claim(size, 1)
         fresh = self._staging.create()
         try:
             if size <= INLINE_WORK:
@@ -143,7 +143,7 @@ class StagedContents:
         """Have the file of the blob, which programs may have mapped, for a staged file that is lent to them,
         and a copy of it, durable, for the blob. The mutex is held. Raises OSError."""
         size = content.inode.size
-        self._filestore.claim(size, 1)
+        self._filestore.space.claim(size, 1)
         fresh = self._staging.create()
         try:
             content.staged = await self._scheduler.run(self._filestore.displace, digest, fresh, size)

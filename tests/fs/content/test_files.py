@@ -234,7 +234,7 @@ def test_memory_for_unsealed_content_is_bounded(
         assert file.read() == bytes([number]) * 1000
         file.close()
     kernel.sync()
-    assert session.store.filestore.promised == 0
+    assert session.store.filestore.space.promised == 0
 
 
 def test_the_blob_that_was_opened_last_is_not_closed_for_the_limit(
@@ -285,17 +285,17 @@ def test_stopping_seals_what_is_open(session: Session, kernel: Kernel) -> None:
 def test_a_small_file_is_sealed_with_the_commit_after_its_close(kernel: Kernel, session: Session) -> None:
     kernel.write_file("file", b"content")
     assert kernel.fs.activity().open_unsealed == 1
-    assert session.store.filestore.promised == len(b"content") + FILE_ROOM
+    assert session.store.filestore.space.promised == len(b"content") + FILE_ROOM
     kernel.sync()
     assert kernel.fs.activity().open_unsealed == 0
-    assert session.store.filestore.promised == 0
+    assert session.store.filestore.space.promised == 0
     assert session.blobs == 1
 
 
 def test_a_file_that_is_removed_before_the_commit_never_was_a_blob(kernel: Kernel, session: Session) -> None:
     kernel.write_file("file", b"content")
     kernel.unlink("file")
-    assert session.store.filestore.promised == 0
+    assert session.store.filestore.space.promised == 0
     kernel.sync()
     assert session.store.namespace.blobs.totals() == (0, 0, 0, 0)
 
@@ -321,7 +321,7 @@ def test_a_full_disk_is_told_of_at_the_write(
         with pytest.raises(OSError, match="full") as raised:
             file.write(b"content")
     assert raised.value.errno == errno.ENOSPC
-    assert filestore.promised == 0
+    assert filestore.space.promised == 0
     file.write(b"content")
     file.close()
     assert kernel.read_file("file") == b"content"
@@ -335,7 +335,7 @@ def test_what_is_promised_to_small_files_is_not_promised_again(
     reserve = filestore.space.reserve
     monkeypatch.setattr("casfs.space.CLAIM_SECONDS", -1)
     kernel.write_file("first", b"content")
-    needed = filestore.promised + filestore.space._pending_rows
+    needed = filestore.space.promised + filestore.space._pending_rows
     monkeypatch.setattr(filestore.space, "room", lambda: Room(1 << 30, 1 << 20, reserve + needed + FILE_ROOM))
     with pytest.raises(OSError, match="full"):
         kernel.write_file("second", b"other content")
