@@ -57,7 +57,7 @@ HISTORY = 20
 
 
 class Rate(NamedTuple):
-    """So many blobs, or bytes of them, each second; 0 = any."""
+    """Blobs, or bytes of them, each second at the most; 0 = no limit."""
 
     blobs: int
     bytes: int
@@ -177,8 +177,8 @@ def _collect(args: argparse.Namespace) -> int:
     store = store_of(args.store)
     with stop_on_signals() as stop, progress_bar() as progress, gc.opened(store, stop=stop) as opened:
         plan = gc.plan(opened, grace_ns=_grace_ns(args), full=args.full)
-        ask = StoreAccess(store).collect
-        outcome = gc.execute(opened, plan, limits=_limits(args), stop=stop, progress=progress, ask=ask)
+        mount = StoreAccess(store).collect
+        outcome = gc.execute(opened, plan, limits=_limits(args), stop=stop, progress=progress, mount=mount)
     if args.json:
         print_json(_outcome_as_json(outcome))
     else:

@@ -12,7 +12,7 @@ PENDING_LIMIT = 64 << 20
 """Bytes of accepted blobs that may wait in memory to be written; beyond it they are written at once."""
 
 PENDING_COUNT = 20_000
-"""And so many blobs: each is a directory entry and an inode that the next commit has to make."""
+"""And at most this many blobs: each is a directory entry and an inode that the next commit has to make."""
 
 WRITE_BATCH = 64
 """Pending blobs written in one go, some 4 ms: so long a reader of one of them may have to wait."""

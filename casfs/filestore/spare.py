@@ -19,7 +19,7 @@ SPARE_FILES = 16
 """The log and its index, the control socket, the daemon's log and the one put aside, a staged file, locks."""
 
 NEARLY = 4
-"""So many times what is held has to be free, for it to be taken back, or not given up."""
+"""This many times what is held has to be free, for it to be taken back, or not given up."""
 
 
 class Spare:

@@ -49,7 +49,7 @@ OPERATIONS_LIMIT = 20_000
 disk that is nearly full, where the COMMIT of so many might find no room for its log."""
 
 FEW_BLOBS = 64
-"""So many blobs are made durable one by one, some 15 ms on an SSD; more of them with all of the file system,
+"""At most this many blobs are made durable one by one, 15 ms on an SSD; more with all of the file system,
 once those that came meanwhile are written too."""
 
 OPEN_ROUNDS = 8
@@ -74,7 +74,7 @@ class Participant(Protocol):
 
     async def before_durable(self) -> None:
         """Somebody waits for all that was done to be durable. Raises OSError for what cannot be: the rest is
-        committed all the same, and he is told then."""
+        committed all the same, and he gets its errno then."""
 
     async def before_commit(self) -> None:
         """While operations go on. Raises OSError."""
@@ -329,14 +329,14 @@ class GroupCommit:
         if not self.last_error and not self.failed:
             unexpected = None if number else error
             log.error("commit failed, will be tried again: %s", error, exc_info=unexpected)
-        told = OSError(number or errno.EIO, str(error) or type(error).__name__)
-        self.last_error = str(told)
+        failure = OSError(number or errno.EIO, str(error) or type(error).__name__)
+        self.last_error = str(failure)
         self._store.filestore.space.rows_refused()
         self.errors += 1
         self._failures = 0 if number in PASSING else self._failures + 1
         if self._failures >= TRIES and not self.failed:
-            self.stop(told)
-        return told
+            self.stop(failure)
+        return failure
 
     def _open_gate(self) -> None:
         gate, self._gate = self._gate, None

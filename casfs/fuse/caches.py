@@ -70,15 +70,15 @@ class KernelCaches:
                 log.warning("the kernel may show what was in %d directories: %s", len(later), error)
 
     @asynccontextmanager
-    async def told(self, held: Callable[[int], bool] | None = None) -> AsyncIterator[None]:
-        """Tell the kernel of what is done inside, whether that ends well or not. `held` as in `Unseen`."""
+    async def invalidated(self, held: Callable[[int], bool] | None = None) -> AsyncIterator[None]:
+        """Invalidate what is changed inside, whether that ends well or not. `held` as in `Unseen`."""
         with self._fs.changes.unseen(held) as unseen:
             try:
                 yield
             finally:
-                await self._tell(unseen)
+                await self._invalidate(unseen)
 
-    async def _tell(self, unseen: Unseen) -> None:
+    async def _invalidate(self, unseen: Unseen) -> None:
         """An inode without a name goes when the kernel forgets it: which it is told to, or it would remember
         it until it needs the memory. One that it does not hold goes at once."""
         left = []

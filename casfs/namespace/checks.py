@@ -18,7 +18,7 @@ from casfs.namespace.table import Table
 from casfs.types import DIGEST_SIZE, ROOT_INO
 
 INTEGRITY_LINES = 20
-"""So many lines of SQLite's integrity check are enough to know that a database is damaged."""
+"""This many lines of SQLite's integrity check are enough to know that a database is damaged."""
 
 TYPES = "(1, 2, 4, 6, 8, 10, 12)"
 """mode >> 12 of a fifo, character device, directory, block device, regular file, symbolic link, socket."""

@@ -38,7 +38,7 @@ class Orphan(NamedTuple):
 
 
 class Amount(NamedTuple):
-    """So many blobs, and their bytes."""
+    """A number of blobs, and their bytes."""
 
     blobs: int
     bytes: int

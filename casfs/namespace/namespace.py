@@ -132,10 +132,10 @@ class Namespace(Table):
         try:
             self._connection.execute("COMMIT")
         except apsw.Error as error:
-            told = translate(error, self._connection.system_errno)
+            translated = translate(error, self._connection.system_errno)
             if not self._connection.in_transaction:
                 self._redo.run_again()
-            raise told from error
+            raise translated from error
         self._redo.end()
 
     def rollback(self) -> None:

@@ -155,8 +155,8 @@ class Daemon:
                 due or rows.strays_before(time.time_ns() - settings.grace_ns)
             )
             plan = gc.plan(store, grace_ns=settings.grace_ns, full=full)
-            ask = StoreAccess(self._store).collect
-            return gc.execute(store, plan, limits=settings.limits, stop=stop, ask=ask)
+            mount = StoreAccess(self._store).collect
+            return gc.execute(store, plan, limits=settings.limits, stop=stop, mount=mount)
 
 
 def _log(outcome: Outcome) -> None:

@@ -37,7 +37,7 @@ RELIEF_SECONDS = 5.0
 """So long a refused request waits at the most."""
 
 ENOUGH = 1.25
-"""So many times what counts as low is free when it stops."""
+"""This many times what counts as low is free when it stops."""
 
 FORGET_SECONDS = 0.02
 FORGET_LOOKS = 5

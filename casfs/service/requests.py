@@ -76,12 +76,12 @@ class Requests:
         return Done()
 
     async def copy(self, asked: Copy) -> Done:
-        async with self._session.caches.told():
+        async with self._session.caches.invalidated():
             await copy.copy(self._fs, path_of(asked.src), path_of(asked.dst), recursive=asked.recursive)
         return Done()
 
     async def move(self, asked: Move) -> Done:
-        async with self._session.caches.told():
+        async with self._session.caches.invalidated():
             await copy.move(self._fs, path_of(asked.src), path_of(asked.dst))
         return Done()
 

@@ -55,7 +55,7 @@ class TrashService:
     async def _expire(self, older_ns: int | None, limit: int | None) -> Changed:
         if self._fs.group.failed:
             return Changed()
-        async with self._caches.told(self._trash.holds):
+        async with self._caches.invalidated(self._trash.holds):
             return await expire(self._fs, time.time_ns(), older_ns, limit)
 
     # Operations of the control socket
@@ -82,7 +82,7 @@ class TrashService:
         return Done()
 
     async def undelete(self, asked: Undelete) -> Undeleted:
-        async with self._caches.told():
+        async with self._caches.invalidated():
             changed = await undelete(self._fs, path_of(asked.path), asked.since_ns, asked.before_ns)
         return Undeleted(changed.files, changed.skipped)
 

@@ -33,7 +33,7 @@ from unittest import mock
 
 from casfs.maintenance.check import fsck
 from casfs.maintenance.check.problems import Kind
-from casfs.maintenance.collect.gc import Ask
+from casfs.maintenance.collect.gc import ByMount
 from casfs.maintenance.collect.mounted import Collected
 from casfs.store import Store
 from tests.mounted import hot
@@ -325,17 +325,17 @@ def collect(store: Path, record: Path, *, forever: bool = True, full: bool = Fal
         time.sleep(dice.uniform(0, LATE_SECONDS) if forever else 0)
         enter(opened, stop)
 
-    def ask(*batch: Any) -> Collected | None:
+    def mount(*batch: Any) -> Collected | None:
         if dice.random() < ASKED:
             time.sleep(dice.uniform(0, LATE_SECONDS) if forever else 0)
             return StoreAccess(str(store)).collect(*batch)
         return None
 
     with mock.patch.multiple(gc, enter_turnstile=enter_late, BUSY_SHARE=gc.SHARE):
-        _collect(store, record, ask, forever=forever, full=full)
+        _collect(store, record, mount, forever=forever, full=full)
 
 
-def _collect(store: Path, record: Path, ask: Ask, *, forever: bool, full: bool) -> None:
+def _collect(store: Path, record: Path, mount: ByMount, *, forever: bool, full: bool) -> None:
     from casfs.maintenance.collect import gc
 
     fd = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -344,7 +344,7 @@ def _collect(store: Path, record: Path, ask: Ask, *, forever: bool, full: bool) 
         while True:
             number += 1
             plan = gc.plan(opened, grace_ns=0, full=full or number % FULL_EVERY == 0)
-            outcome = gc.execute(opened, plan, ask=ask)
+            outcome = gc.execute(opened, plan, mount=mount)
             line = {
                 "blobs": outcome.blobs,
                 "strays": outcome.strays,

@@ -29,7 +29,7 @@ SLOW_SECONDS = 0.005
 """A write that takes longer was throttled by the kernel (too many dirty pages) ..."""
 
 SLOW_WRITES = 256
-"""... and so many of the next ones, of SLOW_BYTES or more, go to a thread, so that others are served."""
+"""... and this many of the next ones, of SLOW_BYTES or more, go to a thread, so that others are served."""
 
 SLOW_BYTES = 64 << 10
 

@@ -119,7 +119,7 @@ def _check_database(
 def _check_files(
     store: Store, checks: Checks, findings: Findings, *, deep: bool, in_use: bool, progress: Progress
 ) -> None:
-    told: set[bytes] = set()
+    reported: set[bytes] = set()
     known = checks.damage()
     healed = {blob: digest for blob, (digest, _, _) in known.items() if len(digest) == DIGEST_SIZE}
     for fault in BlobScan(store.filestore, checks, in_use=in_use, progress=progress).faults():
@@ -129,7 +129,7 @@ def _check_files(
             detail += _known_since(known[fault.blob][1])
         findings.add(fault.kind, detail, _paths_of_blob, checks, fault.blob)
         if fault.kind is Kind.BLOB_SIZE and fault.digest is not None:
-            told.add(fault.digest)
+            reported.add(fault.digest)
     for fault, ino in staged_faults(store.filestore, checks, in_use=in_use):
         detail = f"{_shown(fault.name)} {fault.detail}"
         findings.add(fault.kind, detail, _paths_of_inode, checks, ino)
@@ -137,7 +137,7 @@ def _check_files(
         findings.add(Kind.UNLINKED, f"{unlinked} inodes were unlinked and open, and wait for their removal")
     if deep:
         for bad in _bad_blobs(store, checks, progress):
-            if bad.kind is Kind.MISSING_BLOB or bad.blob.digest in told:
+            if bad.kind is Kind.MISSING_BLOB or bad.blob.digest in reported:
                 continue  # that is told of already
             findings.corrupt.append(bad.blob.digest)
             detail = f"{store.filestore.blobs.name(bad.blob.digest)}: {bad.reason}"

@@ -85,13 +85,13 @@ TRASH_STEP = 5_000
 TRASH_PAUSE = 0.2
 """... and seconds until the next go, in which it gets the store."""
 
-Ask = Callable[[list[int], int, int, Record], Collected | None]
+ByMount = Callable[[list[int], int, int, Record], Collected | None]
 """Has the daemon that has the store mounted `collect` (mounted.py); None when there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """So many blobs, and bytes of them, each second at the most; 0 = no limit."""
+    """Blobs, and bytes of them, each second at the most; 0 = no limit."""
 
     blobs: int = 0
     bytes: int = 0
@@ -139,8 +139,8 @@ class Outcome:
     error: str = ""
 
 
-def unasked(_ids: list[int], _cutoff_ns: int, _now_ns: int, _record: Record) -> None:
-    """The `Ask` of a run that removes everything by itself."""
+def unmounted(_ids: list[int], _cutoff_ns: int, _now_ns: int, _record: Record) -> None:
+    """The `ByMount` of a run that removes everything by itself."""
 
 
 @contextlib.contextmanager
@@ -216,14 +216,14 @@ def execute(
     limits: Limits = NO_LIMITS,
     stop: Stop = never,
     progress: Progress = unwatched,
-    ask: Ask = unasked,
+    mount: ByMount = unmounted,
 ) -> Outcome:
     """Collect what was planned, as far as it still holds, and write down what was done.
 
     Ends early, with `error` set, when `stop` says so or too many files cannot be unlinked. Raises OSError,
-    StoreLocked, and what `ask` does; what was done until then is written down if that is possible.
+    StoreLocked, and what `mount` does; what was done until then is written down if that is possible.
     """
-    return _Run(store, plan, limits, stop, progress, ask).run()
+    return _Run(store, plan, limits, stop, progress, mount).run()
 
 
 @dataclass
@@ -235,7 +235,7 @@ class _Run:
     limits: Limits
     stop: Stop
     progress: Progress
-    ask: Ask
+    mount: ByMount
     number: int = 0
     size: int = field(default_factory=lambda: FIRST_BATCH)
     busy: bool = True
@@ -318,7 +318,7 @@ class _Run:
             found = self._within_bytes(found)
             after = (found[-1].orphaned_ns, found[-1].id)
             ids = [orphan.id for orphan in found]
-            collected = self.ask(ids, self.plan.cutoff_ns, self.plan.now_ns, self.record)
+            collected = self.mount(ids, self.plan.cutoff_ns, self.plan.now_ns, self.record)
             seconds, gone = self._orphan_batch(ids) if collected is None else (0.0, self._asked(collected))
             done = self.outcome
             self.outcome = replace(done, blobs=done.blobs + gone.blobs, bytes=done.bytes + gone.bytes)
@@ -452,4 +452,4 @@ class _Run:
 
 
 class _TooManyFailures(Exception):
-    """So many files in a row could not be unlinked that the next ones will not be either."""
+    """Too many files in a row could not be unlinked: the next ones will not be either."""

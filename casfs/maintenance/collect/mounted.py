@@ -91,8 +91,8 @@ async def _collect(
     else:
         await fs.group.committed()
     gone = await fs.scheduler.run(_unlink_condemned, fs, taken, failures)
-    told = [(stray.digest, stray.size, reason) for stray, reason in failures.kept]
-    return Collected(gone, told, failures.others + failures.untried, failures.too_many, busy)
+    kept = [(stray.digest, stray.size, reason) for stray, reason in failures.kept]
+    return Collected(gone, kept, failures.others + failures.untried, failures.too_many, busy)
 
 
 async def collect_oldest(

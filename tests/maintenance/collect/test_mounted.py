@@ -340,7 +340,7 @@ def test_a_collector_that_asks_removes_nothing_by_itself(orphaned: Session) -> N
 
     with gc.opened(str(orphaned.path)) as store:
         turns: list[object] = []
-        outcome = gc.execute(store, gc.plan(store, grace_ns=0), ask=mount)
+        outcome = gc.execute(store, gc.plan(store, grace_ns=0), mount=mount)
     assert (outcome.blobs, outcome.bytes, turns) == (10, 10 * SIZE, [])
     assert [len(ids) for ids in asked] == [10]
     assert gc.history(str(orphaned.path), 1)[0].blobs == 10
@@ -353,7 +353,7 @@ def test_a_mount_that_gives_up_ends_the_run(orphaned: Session) -> None:
         return Collected(Amount(0, 0), [failure] * 10, 5, gave_up=True, busy=False)
 
     with gc.opened(str(orphaned.path)) as store:
-        outcome = gc.execute(store, gc.plan(store, grace_ns=0), ask=mount)
+        outcome = gc.execute(store, gc.plan(store, grace_ns=0), mount=mount)
     assert (outcome.failures, len(outcome.first_failures)) == (15, 10)
     assert outcome.error.startswith("10 files in a row could not be removed: ")
 
@@ -371,5 +371,5 @@ def test_a_mount_in_use_is_asked_for_less_at_a_time(
         return Collected(Amount(len(ids), 0), [], 0, gave_up=False, busy=busy)
 
     with gc.opened(str(orphaned.path)) as store:
-        gc.execute(store, gc.plan(store, grace_ns=0), ask=mount)
+        gc.execute(store, gc.plan(store, grace_ns=0), mount=mount)
     assert asked == ([2, 3, 3, 2] if busy else [2, 8])
