@@ -35,7 +35,7 @@ def patient(method: Verb[P, R]) -> Verb[P, R]:
     """For what takes room: refused for want of it, it is tried again when room could be made, for some time:
     others may be faster to take it.
 
-    Each such verb is refused before it has changed anything, or does the same when it is done twice. An
+    Each such method is refused before it has changed anything, or does the same when it is done twice. An
     FsError ENOSPC is a limit of another kind (xattrs).
     """
 
@@ -56,14 +56,15 @@ def patient(method: Verb[P, R]) -> Verb[P, R]:
 
 
 def mutating(method: Verb[P, R]) -> Verb[P, R]:
-    """For what changes the namespace: waits for the commit where that is asked for."""
+    """For what changes the namespace: waits for the commit where that is asked for. Goes around `patient`:
+    what could not be committed is done already."""
 
     async def waiting(self: Verbs, *args: P.args, **kwargs: P.kwargs) -> R:
         if self.group.must_wait:
             await self.group.catch_up()
         result = await method(self, *args, **kwargs)
         if self.durable_each:
-            await self.group.durable()
+            await self.sync()
         return result
 
     def verb(self: Verbs, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
@@ -108,25 +109,25 @@ class Verbs:
             raise FsError(errno.ENOENT)  # which the kernel does not remember
         return inode
 
-    @patient
     @mutating
+    @patient
     async def mknod(
         self, parent: int, name: bytes, mode: int, rdev: int, umask: int, uid: int, gid: int
     ) -> Inode:
         return await self.tree.make(parent, name, mode, uid, gid, rdev=rdev, umask=umask)
 
-    @patient
     @mutating
+    @patient
     async def mkdir(self, parent: int, name: bytes, mode: int, umask: int, uid: int, gid: int) -> Inode:
         return await self.tree.make(parent, name, stat.S_IFDIR | mode & 0o7777, uid, gid, umask=umask)
 
-    @patient
     @mutating
+    @patient
     async def symlink(self, parent: int, name: bytes, target: bytes, uid: int, gid: int) -> Inode:
         return await self.tree.make(parent, name, stat.S_IFLNK | 0o777, uid, gid, target=target)
 
-    @patient
     @mutating
+    @patient
     async def link(self, ino: int, parent: int, name: bytes) -> Inode:
         return await self.tree.link(ino, parent, name)
 
@@ -138,8 +139,8 @@ class Verbs:
     async def rmdir(self, parent: int, name: bytes, _uid: int) -> None:
         await self.tree.rmdir(parent, name)
 
-    @patient
     @mutating
+    @patient
     async def rename(
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, uid: int, gid: int
     ) -> None:
@@ -157,8 +158,8 @@ class Verbs:
 
     # Attributes
 
-    @patient
     @mutating
+    @patient
     async def setattr(self, ino: int, changes: Changes, fh: int | None, uid: int) -> Inode:
         handle = None if fh is None else self.handles.get(fh)
         if changes.mtime is not None and changes.size is None:
@@ -174,8 +175,8 @@ class Verbs:
             await self.fs.contents.settling.seal_closed(self.inode(ino))
         return self.fs.xattrs.get(ino, name)
 
-    @patient
     @mutating
+    @patient
     async def setxattr(self, ino: int, name: bytes, value: bytes, in_group: Callable[[int], bool]) -> None:
         await self.fs.xattrs.set(ino, name, value, in_group)
 
@@ -208,9 +209,7 @@ class Verbs:
             raise
         return handle
 
-    @patient
-    @mutating
-    async def create(
+    def create(
         self,
         parent: int,
         name: bytes | None,
@@ -220,9 +219,51 @@ class Verbs:
         uid: int,
         gid: int,
         opened: Callable[[Handle], object] | None = None,
-    ) -> Handle:
+    ) -> Coroutine[Any, Any, Handle]:
         """A handle, with which `opened` is called as soon as it is certain (Kernel.answer). The file has no
         name when that is None: O_TMPFILE."""
+        how = self._create_durably if self.durable_each or self.group.must_wait else self._create
+        return how(parent, name, mode, umask, flags, uid, gid, opened)
+
+    async def _create_durably(
+        self,
+        parent: int,
+        name: bytes | None,
+        mode: int,
+        umask: int,
+        flags: int,
+        uid: int,
+        gid: int,
+        opened: Callable[[Handle], object] | None,
+    ) -> Handle:
+        if self.group.must_wait:
+            await self.group.catch_up()
+        if not self.durable_each:
+            return await self._create(parent, name, mode, umask, flags, uid, gid, opened)
+        handle = await self._create(parent, name, mode, umask, flags, uid, gid, None)
+        try:
+            await self.sync()
+        except BaseException:  # nobody will release, or forget, what nobody was given
+            await self.files.release(handle)
+            if not handle.inode.nlink:
+                await self.tree.forget([handle.inode.ino])
+            raise
+        if opened is not None:
+            opened(handle)
+        return handle
+
+    @patient
+    async def _create(
+        self,
+        parent: int,
+        name: bytes | None,
+        mode: int,
+        umask: int,
+        flags: int,
+        uid: int,
+        gid: int,
+        opened: Callable[[Handle], object] | None,
+    ) -> Handle:
         handles = []
 
         def made(inode: Inode) -> None:
@@ -285,8 +326,8 @@ class Verbs:
 
     # Ranges
 
-    @patient
     @mutating
+    @patient
     async def copy_range(
         self, source: int, offset: int, target: int, target_offset: int, length: int, uid: int
     ) -> int:
