@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 from casfs.filestore.condemned import Condemned
 from casfs.filestore.directory import StoreDirectory
 from casfs.filestore.durable import Durable, write_whole
+from casfs.filestore.hashing import hash_descriptor
 from casfs.filestore.held import HeldFiles
 from casfs.filestore.local import BLOB_MODE, LocalBlobs
 from casfs.filestore.pending import Pending
@@ -31,6 +32,7 @@ class FileStore:
         self.held = HeldFiles(directory, self.blobs.open)
         self._pending = Pending(self.blobs.publish_bytes)
         self._condemned = Condemned(self._remove)
+        self._doubtful: set[bytes] = set()
         self.space = Space(directory.statvfs, self._pending.room)
 
     @property
@@ -139,7 +141,8 @@ class FileStore:
     def open(self, digest: bytes) -> int:
         """A read-only descriptor of the blob. OSError EIO when it is missing: a row said it is there.
 
-        The file of a pending blob is made now; if it cannot be, the descriptor is of a copy in memory.
+        The file of a pending blob is made now; if it cannot be, the descriptor is of a copy in memory. One
+        that is in `doubt` is read whole before.
         """
         if digest in self._pending:
             try:
@@ -149,9 +152,18 @@ class FileStore:
                 if data is not None:
                     return open_copy(data)
         try:
-            return self.blobs.open(digest)
+            fd = self.blobs.open(digest)
         except FileNotFoundError:
             raise OSError(errno.EIO, f"blob {digest.hex()} is missing from the filestore") from None
+        if digest in self._doubtful and hash_descriptor(fd, os.fstat(fd).st_size) != digest:
+            os.close(fd)
+            raise OSError(errno.EIO, f"blob {digest.hex()} could not be written to the disk")
+        return fd
+
+    def doubt(self, digests: Iterable[bytes]) -> None:
+        """These could not be synced. What the kernel could not write it drops from memory as if it had been,
+        and then there are other bytes in the file (Documentation/core-api/errseq.rst of Linux)."""
+        self._doubtful.update(digests)
 
     def sync_all(self) -> None:
         """Make many published blobs durable at once, by syncfs(2). Blocks, for as long as all dirty

@@ -420,6 +420,7 @@ class GroupCommit:
             self._written = dict.fromkeys(batch) | self._written
             self._named |= named
             if error.errno not in NO_DESCRIPTOR:  # which only open(2) tells, before anything was synced
+                filestore.doubt(batch)
                 self.stop(error)
             raise
 

@@ -13,6 +13,7 @@ import os
 import time
 from dataclasses import dataclass
 
+from casfs.errors import CasfsError
 from casfs.fs.commit import PASSING, GroupCommit
 from casfs.fs.content.content import Content
 from casfs.fs.content.contents import Contents
@@ -47,6 +48,17 @@ class Recovery:
     seconds: float = 0.0
 
 
+def _sync_all(store: Store) -> None:
+    """Raises CasfsError when something could not be written since anybody asked, by whoever: once."""
+    try:
+        store.filestore.sync_all()
+    except OSError as error:
+        raise CasfsError(
+            f"the disk of {store.path} could not write all that it was given: {error.strerror}",
+            "what was never synced may be lost, also of others; mount again, and see 'casfs fsck --deep'",
+        ) from None
+
+
 async def recover(
     store: Store, inodes: InodeTable, group: GroupCommit, contents: Contents, directories: Directories
 ) -> Recovery:
@@ -61,7 +73,7 @@ async def recover(
     await group.durable()
     if not found.clean:  # after a clean end nothing is there that is not durable, and a disk may be busy
         syncing = time.monotonic()
-        store.filestore.sync_all()
+        _sync_all(store)
         found.sync_seconds = round(time.monotonic() - syncing, 3)
     for row in list(store.namespace.inodes.with_staged()):
         await group.begin()

@@ -67,7 +67,7 @@ def _child(serve: Callable[[Ready], None], sending: int) -> NoReturn:
     except (CasfsError, OSError) as error:
         code = getattr(error, "exit_code", ExitCode.FAILED)
         if state["sent"]:
-            log.critical("%s", error)
+            log.critical("ended, and what was not synced before is lost: %s", error)
         answer(code, str(error))
     except BaseException as error:
         code = ExitCode.INTERNAL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from pathlib import Path
@@ -62,3 +63,42 @@ class Disk:
     def clear(self) -> None:
         if is_mounted(self.path):
             unmount_by_force(self.path)
+
+
+class ThinDisk:
+    """An ext4 whose free blocks have no room behind them yet, as on a thin volume: when what lies below is
+    `exhausted`, blocks that are new to it cannot be written, and all others can."""
+
+    def __init__(self, folder: Path) -> None:
+        self.below = folder / "below"
+        self.below.mkdir()
+        self.disk = Disk(self.below / "disk.ext4", "ext4")
+        self.filler = self.below / "filler"
+
+    def mount(self) -> ThinDisk:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", self.below], check=True)
+        self.disk.path.mkdir()
+        self.disk.make(100 << 20)
+        image = self.disk.image
+        content = image.read_bytes()
+        with open(image, "r+b") as file:  # mkfs leaves holes in the place of its own blocks
+            file.write(content)
+        self.disk.mount()
+        return self
+
+    def trim(self) -> None:
+        """From now on nothing is behind blocks that are free."""
+        os.sync()
+        subprocess.run(["fstrim", self.disk.path], check=True)
+
+    def exhaust(self) -> None:
+        with open(self.filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(1 << 20)):
+                pass
+
+    def relax(self) -> None:
+        self.filler.unlink()
+
+    def clear(self) -> None:
+        self.disk.clear()
+        unmount_by_force(self.below)
