@@ -44,6 +44,10 @@ log = logging.getLogger(__name__)
 GROUP_LIMIT = 8_000
 """Operations after which a group is committed without waiting for the interval."""
 
+OPERATION_BYTES = 4096
+"""What a row of an operation holds at the most. One of more bytes, extended attributes, counts as several, or
+what is not committed yet could take all memory."""
+
 OPERATIONS_LIMIT = 20_000
 """Uncommitted operations from which new ones wait for the commit to catch up: at the most, and fewer on a
 disk that is nearly full, where the COMMIT of so many might find no room for its log."""

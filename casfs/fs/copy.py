@@ -168,7 +168,7 @@ def _duplicate(fs: FileSystem, inode: Inode) -> Inode:
     copied.atime, copied.mtime = inode.atime, inode.mtime
     fs.inodes.set_blob(copied, inode.blob)
     if attributes:
-        copied.xattrs = dict(attributes)
+        copied.xattrs = None  # the rows have them
         try:
             fs.store.namespace.xattrs.copy(inode.ino, copied.ino)
         except BaseException:

@@ -41,6 +41,10 @@ _SIZE = FIELDS.index("size")
 _LOWEST, _HIGHEST = -(1 << 63), (1 << 63) - 1
 """What SQLite's integers hold."""
 
+ATTRIBUTES_LIMIT = 16 << 20
+"""Bytes of extended attributes in memory, roughly, from which all are read again when they are asked for: a
+user may give each of his files a MiB of them."""
+
 NUMBER_BLOCK = 1 << 16
 """Inode numbers and cookies are reserved on disk in blocks of so many (I7)."""
 
@@ -98,7 +102,7 @@ class Inode:
     mtime: int
     ctime: int
     btime: int
-    # What is only in memory.
+    # What is only in memory. Of `xattrs`, None stands for those that were not read: InodeTable.attributes.
     content: OpenContent | None = field(default=None, init=False)
     xattrs: dict[bytes, bytes] | None = field(default=None, init=False)
     stored: bool = field(default=True, init=False)
@@ -130,6 +134,7 @@ class InodeTable:
         self._dirty: dict[int, Inode] = {}
         self._deleted: set[int] = set()
         self._refs: dict[int, int] = {}
+        self._attribute_bytes = 0
         self._put_off = 0
         self._next_ino = self._ino_limit = int(namespace.meta("next_ino"))
         self._next_cookie = self._cookie_limit = int(namespace.meta("next_cookie"))
@@ -148,6 +153,26 @@ class InodeTable:
         inode = Inode(*row)
         self._remember(inode)
         return inode
+
+    def attributes(self, inode: Inode) -> dict[bytes, bytes]:
+        """Every extended attribute of an inode, kept with it until memory is short of room for them: not to
+        be held across a wait."""
+        held = inode.xattrs
+        if held is None:
+            held = inode.xattrs = self._namespace.xattrs.of(inode.ino)
+            if held:
+                self.attributes_grew(inode, sum(map(len, held.values())))
+        return held
+
+    def attributes_grew(self, inode: Inode, size: int) -> None:
+        """There are `size` bytes more of the attributes of an inode in memory. Those of others go when there
+        are too many: their rows have them."""
+        self._attribute_bytes += size
+        if self._attribute_bytes > ATTRIBUTES_LIMIT:
+            self._attribute_bytes = size
+            for other in self._cache.values():
+                if other.xattrs and other is not inode:
+                    other.xattrs = None
 
     def glimpse(self, ino: int, row: tuple[Any, ...]) -> Inode:
         """As `get`, for a row that came with the name, if the one in memory is not newer. To be looked at

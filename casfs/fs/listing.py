@@ -21,8 +21,10 @@ LIST_CHUNK = 128
 Rows = list[tuple[Any, ...]]
 """Entries of a directory; how each begins: cookie, name, inode number."""
 
-
 NAME_LIMIT = 255
+
+MOVE_DEPTH = 10_000
+"""Directories above the one that a directory is moved to, at the most: 15 ms in which others wait."""
 
 
 class Listing:
@@ -107,14 +109,18 @@ class Listing:
             raise FsError(errno.ENOTEMPTY)
 
     def check_loop(self, moved: Inode, new_parent: int) -> None:
-        """A directory must not come below itself. Raises FsError EINVAL."""
+        """A directory must not come below itself, nor so deep that to tell takes long: any user may nest
+        hundreds of thousands of them. Raises FsError EINVAL, ENAMETOOLONG."""
         if not moved.is_directory:
             return
         above: int | None = new_parent
-        while above is not None and above != ROOT_INO:
+        for _ in range(MOVE_DEPTH):
+            if above is None or above == ROOT_INO:
+                return
             if above == moved.ino:
                 raise FsError(errno.EINVAL)
             above = self._dentries.parent_of(above)
+        raise FsError(errno.ENAMETOOLONG)
 
     def check_replaceable(self, source: Inode, target: Inode) -> None:
         """May the one take the name of the other? Raises FsError EISDIR, ENOTDIR, ENOTEMPTY."""

@@ -10,6 +10,17 @@ from casfs.types import ROOT_INO
 PLACES = 1000
 """Directories whose place is remembered."""
 
+DEEPEST = 256
+LONGEST = 4095
+"""Directories on the way to a place, and bytes of its path, at the most: any user may nest hundreds of
+thousands, and each is a query while others wait."""
+
+ACCESS_LIMIT = 1 << 20
+"""Bytes of the access lists on the way, at the most: an owner may give each directory one of 64 KiB."""
+
+REMEMBERED_BYTES = 16 << 20
+"""Of all places that are remembered, roughly."""
+
 Level = tuple[bytes, int, int, int, dict[bytes, bytes]]
 """A directory on the way as it is: name, permissions, uid, gid, access list."""
 
@@ -31,36 +42,49 @@ class Places:
 
     def __init__(self, namespace: Namespace, inodes: InodeTable) -> None:
         self._dentries = namespace.dentries
-        self._xattrs = namespace.xattrs
         self._inodes = inodes
-        self._places: dict[int, Place] = {}
+        self._places: dict[int, Place | None] = {}
+        self._bytes = 0
         self.version = 0
 
-    def of(self, ino: int) -> Place:
-        """Of a directory."""
-        return self._places.get(ino) or self._find(ino)
+    def of(self, ino: int) -> Place | None:
+        """Of a directory; None for one that lies too deep (DEEPEST, LONGEST, ACCESS_LIMIT)."""
+        try:
+            return self._places[ino]
+        except KeyError:
+            return self._remember(ino, self._find(ino))
 
-    def _find(self, ino: int) -> Place:
+    def _find(self, ino: int) -> Place | None:
         chain: list[Level] = []
-        above, seen = ino, set[int]()
-        while above != ROOT_INO and above not in seen:
-            seen.add(above)
+        length = access = 0
+        above = ino
+        while above != ROOT_INO:
             names = self._dentries.names_of(above)
             if not names:
                 break
             found = self._inodes.get(above)
-            chain.append((names[0][1], found.mode & 0o7777, found.uid, found.gid, self.access(found)))
+            level = (names[0][1], found.mode & 0o7777, found.uid, found.gid, self.access(found))
+            chain.append(level)
+            length += len(level[0]) + 1
+            access += sum(map(len, level[4].values()))
+            if len(chain) > DEEPEST or length > LONGEST or access > ACCESS_LIMIT:
+                return None
             above = names[0][0]
-        if len(self._places) >= PLACES:
+        return Place(tuple(reversed(chain)))
+
+    def _remember(self, ino: int, place: Place | None) -> Place | None:
+        size = 0
+        if place is not None:
+            size = len(place.path) + sum(len(value) for level in place.chain for value in level[4].values())
+        if len(self._places) >= PLACES or self._bytes + size > REMEMBERED_BYTES:
             self.invalidate()
-        place = self._places[ino] = Place(tuple(reversed(chain)))
+        self._bytes += size
+        self._places[ino] = place
         return place
 
     def access(self, inode: Inode) -> dict[bytes, bytes]:
         """Its access list, as an attribute; empty when it has none."""
-        if inode.xattrs is None:
-            inode.xattrs = self._xattrs.of(inode.ino)
-        return {key: value for key, value in inode.xattrs.items() if key == acl.ACCESS}
+        return {key: value for key, value in self._inodes.attributes(inode).items() if key == acl.ACCESS}
 
     def forget(self, ino: int) -> None:
         """A directory has gone, which was empty."""
@@ -69,4 +93,5 @@ class Places:
     def invalidate(self) -> None:
         """A directory has another name, mode, owner or access list."""
         self._places.clear()
+        self._bytes = 0
         self.version += 1

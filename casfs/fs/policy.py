@@ -60,10 +60,10 @@ class Policy(Protocol):
 
     @property
     def pending(self) -> int:
-        """How much is noted and has no rows yet."""
+        """Rows to be written, at the most, for what is noted."""
 
     def flush(self, limit: int | None = None) -> None:
-        """Write the rows of what is noted, of the first `limit` only. Inside a transaction. Raises
+        """Write the rows of what is noted, about the first `limit` only. Inside a transaction. Raises
         DatabaseError."""
 
     def attribute(self, ino: int, name: bytes) -> bytes | None:

@@ -132,7 +132,7 @@ class Tree:
         try:
             if name is not None:
                 self._directories.add(directory, name, inode)
-            if target is None and directory.xattrs:
+            if target is None and self._xattrs.all(directory):
                 self._inherit(directory, name, inode, requested)
         except BaseException:
             self._inodes.remove(inode)

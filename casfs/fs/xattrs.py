@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 from casfs.errors import FsError
 from casfs.fs import acl
+from casfs.fs.commit import OPERATION_BYTES
 from casfs.fs.content.sealing import Sealing
 from casfs.fs.core import Core
 from casfs.fs.inodes import Inode
@@ -42,10 +43,8 @@ class ExtendedAttributes:
         self._policy = policy
 
     def all(self, inode: Inode) -> dict[bytes, bytes]:
-        """Every stored attribute of an inode, kept with it while it is in memory."""
-        if inode.xattrs is None:
-            inode.xattrs = self._rows.of(inode.ino)
-        return inode.xattrs
+        """Every stored attribute of an inode: `InodeTable.attributes`."""
+        return self._inodes.attributes(inode)
 
     def get(self, ino: int, name: bytes) -> bytes:
         """Raises FsError ENODATA; EOPNOTSUPP for a name no file system here keeps, EINVAL for half a one."""
@@ -91,7 +90,7 @@ class ExtendedAttributes:
         self._filestore.space.claim_rows(512 + len(value))
         self._store(inode, name, value)
         self._inodes.changed(inode)
-        self._group.count()
+        self._group.count(1 + len(value) // OPERATION_BYTES)
 
     async def remove(self, ino: int, name: bytes) -> None:
         """Raises FsError ENODATA."""
@@ -120,6 +119,7 @@ class ExtendedAttributes:
     def _store(self, inode: Inode, name: bytes, value: bytes) -> None:
         self._rows.set(inode.ino, name, value)
         self.all(inode)[name] = value
+        self._inodes.attributes_grew(inode, len(value))
 
     def _drop(self, inode: Inode, name: bytes) -> None:
         if name in self.all(inode):
@@ -151,7 +151,7 @@ class ExtendedAttributes:
             self._store(inode, name, value)
         inode.mode = mode
         self._inodes.changed(inode)
-        self._group.count()
+        self._group.count(1 + len(value) // OPERATION_BYTES)
 
     @contextlib.contextmanager
     def whole(self, inode: Inode) -> Iterator[None]:

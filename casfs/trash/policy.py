@@ -22,6 +22,7 @@ from functools import partial
 from typing import NamedTuple
 
 from casfs.errors import FsError
+from casfs.fs.commit import OPERATION_BYTES
 from casfs.fs.core import Core
 from casfs.fs.inodes import Inode
 from casfs.fs.places import Place
@@ -53,6 +54,9 @@ NAME_LIMIT = 255
 _BLOB = 11
 """Where a `_Removed` has the id of its blob."""
 
+_ROWS = 15
+"""Where it has how many rows it takes at the most, with the directories of its place."""
+
 _FILE = stat.S_IFREG >> 12
 
 
@@ -64,10 +68,26 @@ class _Decision(NamedTuple):
 
 
 _Removed = tuple[
-    Place, bytes, int, int, Reason, dict[bytes, bytes], int, int, int, int, int, int | None, int, int, int
+    Place,
+    bytes,
+    int,
+    int,
+    Reason,
+    dict[bytes, bytes],
+    int,
+    int,
+    int,
+    int,
+    int,
+    int | None,
+    int,
+    int,
+    int,
+    int,
 ]
 """A file as it was: place, name, time of removal, uid of who did it, reason, attributes; then as in the row
-of an inode mode, uid, gid, size, allocated, blob, atime, mtime, btime. Plain: made while others wait."""
+of an inode mode, uid, gid, size, allocated, blob, atime, mtime, btime; its rows. Plain: made while others
+wait."""
 
 
 class Trash:
@@ -97,6 +117,7 @@ class Trash:
         self._inodes = core.inodes
         self._group = core.group
         self._removed: list[_Removed] = []
+        self._rows_to_write = 0
         self._decisions: dict[Place, _Decision] = {}
         self._version = core.places.version
         self._copies: dict[tuple[int, bytes], int] = {}
@@ -193,6 +214,8 @@ class Trash:
         if not self.keeps(inode.btime if reason is not Reason.TRUNCATED else max(inode.btime, inode.mtime)):
             return
         place = self._places.of(parent)
+        if place is None:
+            return
         keeps, excluded = self._decisions.get(place) or self._decide(place)
         if not keeps or (excluded and excluded(os.fsdecode(place.path + name))):
             return
@@ -200,9 +223,11 @@ class Trash:
             self._filestore.space.claim_rows(ROW_BYTES)
         except OSError:
             return  # on a full disk what is removed must go
-        if inode.xattrs is None:
-            inode.xattrs = self._xattrs.of(inode.ino)
-        xattrs = inode.xattrs
+        xattrs = self._inodes.attributes(inode)
+        if xattrs:
+            self._group.count(sum(map(len, xattrs.values())) // OPERATION_BYTES)
+        rows = 1 if self._removed and self._removed[-1][0] is place else 1 + len(place.chain)
+        self._rows_to_write += rows
         self._inodes.add_refs(blob, 1)
         self._removed.append(
             (
@@ -221,6 +246,7 @@ class Trash:
                 inode.atime,
                 inode.mtime,
                 inode.btime,
+                rows,
             )
         )
 
@@ -232,6 +258,7 @@ class Trash:
         """What was noted since then is forgotten: its removal has failed."""
         for removed in self._removed[noted:]:
             self._inodes.add_refs(removed[_BLOB], -1)  # type: ignore[arg-type]
+            self._rows_to_write -= removed[_ROWS]  # type: ignore[operator]
         del self._removed[noted:]
 
     def keeps(self, since_ns: int) -> bool:
@@ -261,13 +288,13 @@ class Trash:
 
     @property
     def pending(self) -> int:
-        """Files that are noted and not written yet."""
-        return len(self._removed)
+        """Rows to be written, at the most, for what is noted."""
+        return self._rows_to_write
 
     def flush(self, limit: int | None = None) -> None:
-        """Write the rows of what was noted, of the first `limit` only. Inside a transaction, the one in which
-        it was noted or a later one. Raises DatabaseError."""
-        batch = self._removed[:limit]
+        """Write the rows of what was noted, about the first `limit` only. Inside a transaction, the one in
+        which it was noted or a later one. Raises DatabaseError."""
+        batch = self._removed if limit is None else self._first(limit)
         if not batch:
             return
         directories: dict[tuple[int, int], Inode] = {}
@@ -276,14 +303,14 @@ class Trash:
         rows: list[tuple[int, int, int, str, bytes]] = []
         attributes: list[tuple[int, dict[bytes, bytes]]] = []
         cookie, number = self._inodes.next_cookie, self._inodes.next_number
-        for place, name, at, by, reason, xattrs, mode, uid, gid, size, allocated, blob, *times in batch:
+        for place, name, at, by, reason, xattrs, mode, uid, gid, size, allocated, blob, *rest in batch:
             key = at // DAY_NS, id(place)
             directory = directories.get(key)
             if directory is None:
                 date = datetime.fromtimestamp(at // 10**9, UTC).strftime("%Y-%m-%d")
                 directory = directories[key] = self._counterpart(date.encode(), place)
             ino = number()
-            atime, mtime, btime = times
+            atime, mtime, btime, _ = rest
             inodes.append(
                 InodeRow(
                     ino=ino,
@@ -315,10 +342,20 @@ class Trash:
             for ino, xattrs in attributes:
                 for name, value in xattrs.items():
                     self._xattrs.set(ino, name, value)
-        del self._removed[: len(batch)]
+        self._rows_to_write -= sum(removed[_ROWS] for removed in batch)  # type: ignore[misc]
         self._group.count(len(batch))
+        del self._removed[: len(batch)]
         for directory in directories.values():
             self._touch(directory)
+
+    def _first(self, limit: int) -> list[_Removed]:
+        """Of what is noted, what takes `limit` rows or a little more."""
+        rows = 0
+        for count, removed in enumerate(self._removed, 1):
+            rows += removed[_ROWS]  # type: ignore[operator]
+            if rows >= limit:
+                return self._removed[:count]
+        return self._removed
 
     def _add_name(self, directory: int, cookie: int, name: bytes, ino: int, type_: int) -> None:
         """Give an inode a name in the trash that is taken, with ~2, ~3, ... behind it."""

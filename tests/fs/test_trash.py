@@ -19,7 +19,9 @@ from casfs.namespace.trash import RuleRow
 from casfs.trash.policy import DAY_NS
 from casfs.trash.undelete import change_rule, expire, undelete
 from casfs.types import ROOT_INO
+from tests.fs.test_acl import MINIMAL
 from tests.kernel import Kernel
+from tests.limits import set_limits
 from tests.session import Session, no_room
 
 
@@ -338,6 +340,39 @@ def test_many_removals_in_one_group(kernel: Kernel) -> None:
     assert len(kernel.names(bin_path("d"))) == 400
     assert kernel.fs.policy.pending == 0
     assert kernel.read_file(bin_path("d/399")) == b"399"
+
+
+def test_what_lies_too_deep_is_not_kept(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_limits(monkeypatch, DEEPEST=3, LONGEST=300, ACCESS_LIMIT=100)
+    long = "1/" + "l" * 200
+    for path in ("1", "1/2", "1/2/3", "1/2/3/4", long, f"{long}/{'m' * 100}", "list"):
+        kernel.mkdir(path)
+    users = [acl.Entry(2, 7, uid) for uid in range(20)]
+    kernel.setxattr("list", acl.ACCESS, acl.encode([*MINIMAL, *users, acl.Entry(16, 7, 0)]))
+    for directory in ("1/2/3/4", "1/2/3", f"{long}/{'m' * 100}", "list"):
+        put(kernel, f"{directory}/file", directory.encode())
+        kernel.unlink(f"{directory}/file")
+    assert in_trash(kernel) == [(b"1/2/3/file", "removed")]
+
+
+def test_the_directories_of_many_places_are_not_made_in_one_step(kernel: Kernel) -> None:
+    policy = kernel.fs.policy
+    for top in range(20):
+        path = f"{top}"
+        kernel.mkdir(path)
+        for _ in range(20):
+            path += "/d"
+            kernel.mkdir(path)
+        kernel.write_file(f"{path}/file", b"%d" % top)
+    kernel.sync()
+    for top in range(20):
+        kernel.unlink(f"{top}" + "/d" * 20 + "/file")
+    assert policy.pending == 20 * 22
+    run_inline(kernel.fs.group.begin())
+    policy.flush(100)
+    assert policy.pending == 15 * 22
+    assert len(in_trash(kernel)) == 20
+    assert policy.pending == 0
 
 
 def test_undelete_brings_the_newest_version_back_with_its_directories(

@@ -665,3 +665,20 @@ def test_a_new_name_is_answered_before_its_row_is_written(
     run_inline(tree.unlink(ROOT_INO, b"name"))
     assert rows[0] is None
     assert rows[1] is not None
+
+
+def test_a_directory_is_not_moved_deeper_than_can_be_told_in_time(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_limits(monkeypatch, MOVE_DEPTH=5)
+    for depth in range(1, 7):
+        kernel.mkdir("/".join("d" * depth))
+    kernel.mkdir("x")
+    kernel.write_file("file", b"content")
+    fails(errno.ENAMETOOLONG, lambda: kernel.rename("x", "d/d/d/d/d/d/x"))
+    kernel.rename("file", "d/d/d/d/d/d/file")
+    kernel.rename("x", "d/d/d/d/x")
+    fails(
+        errno.EINVAL,
+        lambda: run_inline(kernel.fs.tree.rename(ROOT_INO, b"d", kernel.inode("d/d/d").ino, b"y", 0)),
+    )

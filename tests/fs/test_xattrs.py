@@ -16,6 +16,7 @@ from casfs.fs.acl import ACCESS, DEFAULT
 from casfs.fs.scheduler import run_inline
 from tests.fs.test_acl import EXTENDED, MINIMAL
 from tests.kernel import Kernel
+from tests.limits import set_limits
 from tests.session import Session
 
 
@@ -192,3 +193,50 @@ def test_attributes_go_with_their_inode(session: Session, kernel: Kernel) -> Non
     kernel.rmdir("directory")
     run_inline(session.fs.group.durable())
     assert session.store.namespace.query("SELECT count(*) FROM xattr").get == 0
+
+
+def test_large_attributes_do_not_stay_in_memory(
+    session: Session, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_limits(monkeypatch, ATTRIBUTES_LIMIT=1_000_000)
+    value = bytes(60_000)
+    for number in range(50):
+        kernel.write_file(f"file{number}", b"")
+        kernel.setxattr(f"file{number}", b"user.x", value)
+    assert in_memory(kernel) < 1_100_000
+    for _ in range(2):
+        for number in range(50):
+            assert kernel.getxattr(f"file{number}", b"user.x") == value
+            kernel.setxattr(f"file{number}", b"user.y", b"%d" % number)
+        assert in_memory(kernel) < 1_200_000
+    kernel = session.reopen()
+    assert [kernel.getxattr(f"file{number}", b"user.y") for number in range(50)] == [
+        b"%d" % number for number in range(50)
+    ]
+
+
+def test_attributes_that_were_dropped_from_memory_are_inherited_and_removed_as_others(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_limits(monkeypatch, ATTRIBUTES_LIMIT=0)
+    kernel.setxattr("directory", DEFAULT, acl.encode(EXTENDED))
+    kernel.setxattr("file", b"security.capability", b"x")
+    kernel.setxattr("file", b"user.x", b"x")
+    assert kernel.inode("directory").xattrs is None
+    kernel.mkdir("directory/below")
+    assert kernel.getxattr("directory/below", DEFAULT) == acl.encode(EXTENDED)
+    kernel.write_file("file", b"written", flags=0)
+    assert kernel.listxattr("file") == [b"user.x"]
+    kernel.unlink("file")
+
+
+def test_many_bytes_of_attributes_count_as_many_operations(kernel: Kernel) -> None:
+    kernel.sync()
+    kernel.setxattr("file", b"user.x", bytes(65536))
+    assert kernel.fs.group.operations == 17
+
+
+def in_memory(kernel: Kernel) -> int:
+    """Bytes of attributes."""
+    held = [inode.xattrs for inode in kernel.fs.inodes.in_memory.values() if inode.xattrs]
+    return sum(len(value) for xattrs in held for value in xattrs.values())

@@ -222,14 +222,13 @@ class Files:
         the mode it remembers until it is told (bprm_fill_uid, fs/exec.c).
         """
         mode = mode_without_suid(inode.mode) if kills else inode.mode
-        if inode.xattrs is None:
-            inode.xattrs = self._xattrs.of(inode.ino)
-        capable = CAPABILITY in inode.xattrs
+        capable = CAPABILITY in self._inodes.attributes(inode)
         if mode != inode.mode or capable:
             await self._group.begin()
-            if capable and CAPABILITY in inode.xattrs:  # not taken away by somebody else meanwhile
+            attributes = self._inodes.attributes(inode)
+            if CAPABILITY in attributes:  # not taken away by somebody else meanwhile
                 self._xattrs.remove(inode.ino, CAPABILITY)
-                del inode.xattrs[CAPABILITY]
+                del attributes[CAPABILITY]
             inode.mode = mode_without_suid(inode.mode) if kills else inode.mode
             self._inodes.changed(inode)
             self._kernel.forget_attributes(inode.ino)
