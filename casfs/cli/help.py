@@ -21,6 +21,7 @@ TOPICS = (
     "passthrough",
     "posix",
     "sealing",
+    "security",
     "testing",
     "trash",
 )

@@ -6,7 +6,8 @@ mounted once at a time.
 Options (-o):
   ro                    only reading
   allow_other, allow_root
-  uid=, gid=, umask=    what every file is shown with
+  uid=, gid=, umask=    what every file is shown with; with umask= there are no
+                        access lists
   suid, dev, noexec     by default nosuid,nodev,exec
   commit_interval=SECONDS
                         default 1; 0 makes each operation durable before it
@@ -14,6 +15,8 @@ Options (-o):
   no_native             without the native accelerator (casfs help native)
   low_room=PERCENT      default 5 (casfs help full-disk)
   orphan_share=PERCENT  default 10; 0: any (casfs help collecting)
+  free_step=SIZE        show free space in steps of, say, 10G to others than
+                        root and who has mounted it (casfs help security)
 What mount(8) and fstab(5) pass on (nofail, _netdev, x-..., ...) is accepted.
 
 With -o remount what is mounted becomes ro, rw, suid, nosuid, dev, nodev, exec
@@ -41,7 +44,7 @@ def add(commands: Commands) -> None:
         action="append",
         default=[],
         help="mount options: ro, allow_other, uid=, gid=, umask=, commit_interval=SECONDS, "
-        "low_room=PERCENT, orphan_share=PERCENT, no_native, …",
+        "low_room=PERCENT, orphan_share=PERCENT, free_step=SIZE, no_native, …",
     )
     parser.add_argument(
         "--no-native",

@@ -25,7 +25,6 @@ from casfs.fs.content.content import Handle
 from casfs.fs.inodes import Inode
 from casfs.fuse.caches import MountKernel
 from casfs.fuse.operations import unexpected
-from casfs.fuse.options import Presentation
 from casfs.fuse.scheduler import Result, TrioScheduler, Wait
 from casfs.fuse.verbs import Verbs
 from casfs.store import config_path
@@ -99,7 +98,6 @@ class Accelerated:
         kernel: MountKernel,
         verbs: Verbs,
         scheduler: TrioScheduler,
-        presentation: Presentation,
     ) -> None:
         self._native = native
         self._kernel = kernel
@@ -113,7 +111,7 @@ class Accelerated:
         self.ended = False
         self._writes_past_cache = False
         self._names = {opcode: name for name, opcodes in OPCODES.items() for opcode in opcodes}
-        shown = (presentation.uid, presentation.gid, presentation.umask)
+        shown = (verbs.presentation.uid, verbs.presentation.gid, verbs.presentation.umask)
         native.prepare(
             self._handlers(),
             self._suspended,

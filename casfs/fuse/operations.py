@@ -16,7 +16,7 @@ from casfs.fs.attributes import Changes
 from casfs.fs.content.content import Handle
 from casfs.fs.content.files import CAPABILITY
 from casfs.fs.inodes import Inode
-from casfs.fuse.options import Presentation
+from casfs.fuse.options import AS_IT_IS
 from casfs.fuse.verbs import Verbs
 from casfs.namespace.connection import database_errno
 
@@ -64,15 +64,19 @@ class Operations(pyfuse3.Operations):
     enable_writeback_cache = False
     enable_acl = True
 
-    def __init__(self, verbs: Verbs, presentation: Presentation) -> None:
+    def __init__(self, verbs: Verbs, free_step: int) -> None:
+        """`free_step` as in MountOptions."""
         super().__init__()
+        presentation = verbs.presentation
+        self.enable_acl = presentation.has_lists
+        self._free_step = free_step
         self._verbs = verbs
         self._fs = verbs.fs
         self._tree = verbs.tree
         self._listing = verbs.fs.listing
         self._get = verbs.inode
         self._present = presentation
-        self._presents = presentation != Presentation()
+        self._presents = presentation != AS_IT_IS
         self._entry = self._new_entry()
         self._absent = pyfuse3.EntryAttributes()
         self._absent.st_ino = pyfuse3.InodeT(0)
@@ -219,8 +223,18 @@ class Operations(pyfuse3.Operations):
         data.f_bfree = max(data.f_bavail, below.f_bfree - (below.f_bavail - data.f_bavail))
         data.f_favail = max(0, left.files) if below.f_files else 0
         data.f_ffree = max(data.f_favail, below.f_ffree - (below.f_favail - data.f_favail))
+        if self._free_step and ctx.uid not in (0, os.getuid()):
+            self._blur(data)
         data.f_namemax = 255
         return data
+
+    def _blur(self, data: pyfuse3.StatvfsData) -> None:
+        """Show free space in steps, and of files nothing (as btrfs): one file more or less, or a few bytes,
+        would tell whether a content is in the store."""
+        for field in ("f_bavail", "f_bfree"):
+            free = getattr(data, field) * data.f_frsize
+            setattr(data, field, free // self._free_step * self._free_step // data.f_frsize)
+        data.f_files = data.f_ffree = data.f_favail = 0
 
     # Extended attributes
 
@@ -232,7 +246,7 @@ class Operations(pyfuse3.Operations):
 
     @translated
     async def listxattr(self, ino: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
-        names = self._fs.xattrs.list(ino)
+        names = self._verbs.listxattr(ino)
         return names if ctx.uid == 0 else [name for name in names if not name.startswith(b"trusted.")]
 
     @translated

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from casfs.errors import UsageError
+from casfs.fs import acl
 
 if TYPE_CHECKING:
     import pyfuse3
@@ -17,9 +20,16 @@ SUBTYPE = "casfs"
 _PLAIN = "/-_.~+@:"
 
 
+ACLS = (acl.ACCESS, acl.DEFAULT)
+
+
 @dataclass(frozen=True, slots=True)
 class Presentation:
-    """-o uid=, gid=, umask=: what every file is shown with, whatever its row says."""
+    """-o uid=, gid=, umask=: what every file is shown with, whatever its row says.
+
+    The kernel decides by what is shown. So with a umask there are no access lists: they would allow more, or
+    less.
+    """
 
     uid: int | None = None
     gid: int | None = None
@@ -32,6 +42,21 @@ class Presentation:
             entry.st_gid = self.gid
         if self.umask is not None:
             entry.st_mode = entry.st_mode & ~0o777 | 0o777 & ~self.umask
+
+    @property
+    def has_lists(self) -> bool:
+        """Are there access lists?"""
+        return self.umask is None
+
+    def foreign_bits(self, uid: int, gid: int) -> int:
+        """The set-id bits that nobody but root may give to what has that owner and group: who is shown as
+        them would make a program that runs as somebody else where it is shown as it is."""
+        bits = stat.S_ISUID if self.uid not in (None, uid) else 0
+        return bits | (stat.S_ISGID if self.gid not in (None, gid) else 0)
+
+
+AS_IT_IS = Presentation()
+"""Files are shown as their rows say."""
 
 
 def source_name(store: str) -> str:
@@ -73,7 +98,7 @@ REMOUNTED = frozenset({"ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "no
 _PASSED_ON = frozenset({REMOUNT, "default_permissions", "noatime", "allow_other", "allow_root"})
 """What mount(8) says of the mount as it is; `user_id=…` and `group_id=…` too."""
 
-_VALUES = ("uid", "gid", "umask", "commit_interval", "low_room", "orphan_share")
+_VALUES = ("uid", "gid", "umask", "commit_interval", "low_room", "orphan_share", "free_step")
 
 MAX_INTERVAL = 300.0
 
@@ -89,7 +114,8 @@ class MountOptions:
 
     `low_room`: percent of the disk; with less of it free, what nobody needs goes at once
     (service/pressure.py). `orphan_share`: percent of the store that orphans may take before they are
-    collected early (service/collector.py); 0: any.
+    collected early (service/collector.py); 0: any. `free_step`: bytes; free space is shown to others than
+    root and who has mounted it in such steps; 0: as it is.
     """
 
     read_only: bool = False
@@ -105,6 +131,7 @@ class MountOptions:
     commit_interval: float = 1.0
     low_room: float = 5.0
     orphan_share: float = 10.0
+    free_step: int = 0
 
     @classmethod
     def parse(cls, words: list[str]) -> MountOptions:
@@ -143,8 +170,16 @@ def remount_options(words: list[str]) -> list[str]:
     return changed
 
 
+_SIZE = re.compile(r"([0-9]{1,6})([KMGT]?)", re.ASCII)
+
+
 def _number(key: str, value: str) -> int | float:
     try:
+        if key == "free_step":
+            size = _SIZE.fullmatch(value)
+            if size is None:
+                raise ValueError
+            return int(size[1]) << 10 * " KMGT".index(size[2] or " ")
         if key in _MOST:
             figure = float(value)
             if not 0 <= figure <= _MOST[key]:
@@ -160,5 +195,6 @@ def _number(key: str, value: str) -> int | float:
             "commit_interval": f"a number of seconds from 0 to {MAX_INTERVAL:.0f}",
             "low_room": f"a percentage from 0 to {MAX_LOW:.0f}",
             "orphan_share": "a percentage from 0 to 100",
+            "free_step": "a size: 500M, 10G",
         }.get(key, "a numeric id")
         raise UsageError(f"mount option {key}={value} is not valid", f"{key} takes {wanted}") from None

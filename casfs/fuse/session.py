@@ -42,8 +42,10 @@ class Session:
         self._passthrough = fs.contents.passthrough
         self.caches = caches
         presentation = Presentation(options.uid, options.gid, options.umask)
-        verbs = Verbs(fs, durable_each=options.commit_interval == 0, relieve=relieve)
-        self._operations = Operations(verbs, presentation)
+        verbs = Verbs(
+            fs, durable_each=options.commit_interval == 0, relieve=relieve, presentation=presentation
+        )
+        self._operations = Operations(verbs, options.free_step)
         self._committer = Committer(fs, options.commit_interval)
         self._accelerated: Accelerated | None = None
         self._scheduler = scheduler
@@ -51,7 +53,7 @@ class Session:
         self._kernel = kernel
         self._plain = kernel.plain
         if kernel.native is not None:
-            self._accelerated = Accelerated(kernel.native, kernel, verbs, scheduler, presentation)
+            self._accelerated = Accelerated(kernel.native, kernel, verbs, scheduler)
 
     def mount(self) -> None:
         """Raises MountError."""

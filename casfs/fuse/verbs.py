@@ -19,6 +19,7 @@ from casfs.fs.filesystem import FileSystem
 from casfs.fs.inodes import Inode
 from casfs.fs.scheduler import Mutex
 from casfs.fs.xattrs import DIGEST
+from casfs.fuse.options import ACLS, AS_IT_IS, Presentation
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -79,13 +80,21 @@ class Verbs:
     """Runs on the event loop's thread. Each raises OSError with the errno the program gets.
 
     `relieve` makes room on a full disk, if it can: what was refused for want of it may be tried again when it
-    says True.
+    says True. `presentation`: how files are shown, by which the kernel decides who may do what.
     `_writing_back`: one at a time has mappings written back, since the writes that it waits for may need
     threads themselves.
     """
 
-    def __init__(self, fs: FileSystem, *, durable_each: bool, relieve: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(
+        self,
+        fs: FileSystem,
+        *,
+        durable_each: bool,
+        relieve: Callable[[], Awaitable[bool]],
+        presentation: Presentation = AS_IT_IS,
+    ) -> None:
         self.fs = fs
+        self.presentation = presentation
         self._relieve = relieve
         self.tree = fs.tree
         self.files = fs.files
@@ -114,6 +123,7 @@ class Verbs:
     async def mknod(
         self, parent: int, name: bytes, mode: int, rdev: int, umask: int, uid: int, gid: int
     ) -> Inode:
+        mode &= ~self._foreign_group(parent, uid)
         return await self.tree.make(parent, name, mode, uid, gid, rdev=rdev, umask=umask)
 
     @mutating
@@ -162,15 +172,37 @@ class Verbs:
     @patient
     async def setattr(self, ino: int, changes: Changes, fh: int | None, uid: int) -> Inode:
         handle = None if fh is None else self.handles.get(fh)
+        if changes.mode is not None and uid:
+            inode = self.inode(ino)
+            if not inode.is_directory:
+                changes.mode &= ~self.presentation.foreign_bits(inode.uid, inode.gid)
         if changes.mtime is not None and changes.size is None:
             inode = self.inode(ino)
             if inode.content is not None:
                 await self._see_mappings(inode)  # their being written back later would move the time
         return await self.fs.attributes.set(ino, changes, handle, uid)
 
+    def _foreign_group(self, parent: int, uid: int) -> int:
+        """S_ISGID if a file that `uid` makes in that directory must not have it: it gets the directory's
+        group, which is shown as another."""
+        if not uid or self.presentation.gid is None:
+            return 0
+        directory = self.inode(parent)
+        return directory.mode & self.presentation.foreign_bits(uid, directory.gid) & stat.S_ISGID
+
     # Extended attributes
 
+    def listxattr(self, ino: int) -> list[bytes]:
+        names = self.fs.xattrs.list(ino)
+        return names if self.presentation.has_lists else [name for name in names if name not in ACLS]
+
+    def _check_shown(self, name: bytes) -> None:
+        """Raises FsError EOPNOTSUPP for an access list where there are none."""
+        if name in ACLS and not self.presentation.has_lists:
+            raise FsError(errno.EOPNOTSUPP)
+
     async def getxattr(self, ino: int, name: bytes) -> bytes:
+        self._check_shown(name)
         if name == DIGEST:
             await self.fs.contents.settling.seal_closed(self.inode(ino))
         return self.fs.xattrs.get(ino, name)
@@ -178,10 +210,12 @@ class Verbs:
     @mutating
     @patient
     async def setxattr(self, ino: int, name: bytes, value: bytes, in_group: Callable[[int], bool]) -> None:
+        self._check_shown(name)
         await self.fs.xattrs.set(ino, name, value, in_group)
 
     @mutating
     async def removexattr(self, ino: int, name: bytes) -> None:
+        self._check_shown(name)
         await self.fs.xattrs.remove(ino, name)
 
     # Files
@@ -274,7 +308,7 @@ class Verbs:
             if opened is not None:
                 opened(handles[0])
 
-        mode = stat.S_IFREG | mode & 0o7777
+        mode = stat.S_IFREG | mode & 0o7777 & ~self._foreign_group(parent, uid)
         try:
             await self.tree.make(parent, name, mode, uid, gid, umask=umask, made=made)
         except BaseException:

@@ -17,7 +17,6 @@ import trio
 from casfs.errors import FsError
 from casfs.fuse import loop
 from casfs.fuse.accelerated import Accelerated
-from casfs.fuse.options import Presentation
 from casfs.fuse.scheduler import THREADS, TrioScheduler
 
 Verb = Callable[[], Coroutine[Any, Any, object]]
@@ -102,7 +101,7 @@ def serve(body: Body, pipe: tuple[int, int]) -> Native:
         scheduler = TrioScheduler()
         native = Native(scheduler)
         stand_in: Any = native
-        accelerated = Accelerated(stand_in, MagicMock(), MagicMock(), scheduler, Presentation())
+        accelerated = Accelerated(stand_in, MagicMock(), MagicMock(), scheduler)
         answered = native.finish
 
         def finish(*answer: Any) -> None:

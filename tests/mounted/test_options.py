@@ -146,6 +146,8 @@ def test_options_that_cannot_be_meant(new_mount: Callable[..., Mount]) -> None:
         "low_room=90": "low_room takes a percentage from 0 to",
         "orphan_share=-1": "orphan_share takes a percentage from 0 to 100",
         "uid=root": "uid takes a numeric id",
+        "free_step=-1": "free_step takes a size: 500M, 10G",
+        "free_step=9999999T": "free_step takes a size",
         "allow_other,allow_root": "exclude each other",
     }.items():
         assert complaint in casfs("mount", mount.store, mount.path, "-o", options, code=2)

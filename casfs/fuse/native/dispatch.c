@@ -101,6 +101,8 @@ static bool get_xattr(const struct fuse_in_header *in, const struct fuse_getxatt
 	    (strncmp(name, "security.", 9) && strncmp(name, "user.", 5) && strncmp(name, "system.posix_acl_", 17)) ||
 	    name[strlen(name) - 1] == '.') /* half a name is no absent one */
 		return false;
+	if (python.show_mask >= 0 && name[0] == 's' && name[1] == 'y') /* Presentation.has_lists */
+		return false;
 	PyObject *ino = U(in->nodeid), *key = S(name), *value = NULL;
 	PyObject *inode = ino ? PyDict_GetItemWithError(python.inodes, ino) : NULL;
 	PyObject *held = inode ? casfs_slot(inode, F_XATTRS) : NULL;
