@@ -46,6 +46,7 @@ directory, or a path in the mount of one; 'casfs cp' and 'casfs mv' find the sto
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; what is wrong becomes one line on standard error. SystemExit: only --help."""
     words = sys.argv[1:] if argv is None else argv
+    _take_standard_descriptors()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A name may hold what the terminal's encoding cannot show.
@@ -63,6 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _report(error, debug="--debug" in words)
     _give_up_output()
     return code
+
+
+def _take_standard_descriptors() -> None:
+    """Have 0, 1 and 2 open, on nothing where they were closed: a file of the store must not come to be what
+    messages are written to, or what a daemon closes on its way to the background."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
 
 
 def parse(words: Sequence[str]) -> Namespace:
