@@ -13,10 +13,8 @@ STORE/
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
-import signal
+import stat
 import time
 import tomllib
 from typing import Literal
@@ -24,10 +22,12 @@ from typing import Literal
 import msgspec
 
 from casfs.errors import FormatError, FormatTooNew, StoreExists, StoreLocked, StoreNotFound
-from casfs.filestore.directory import StoreDirectory
+from casfs.filestore.directory import NO_FILE, StoreDirectory
 from casfs.filestore.durable import Durable
 from casfs.filestore.filestore import FileStore
 from casfs.filestore.local import FAN_OUTS
+from casfs.filestore.locks import CREATE, Lock, Turnstile, make_run_folder
+from casfs.filestore.locks import FOLDER as RUN
 from casfs.filestore.spare import Spare
 from casfs.namespace import schema
 from casfs.namespace.namespace import Namespace
@@ -37,6 +37,9 @@ FORMAT = 1
 
 CONFIG = "casfs.toml"
 DATABASE = "casfs.db"
+
+CONFIG_BYTES = 4096
+"""Length of casfs.toml at the most."""
 
 COLLECTOR_SECONDS = 10.0
 COLLECTOR_POLL = 0.02
@@ -49,109 +52,6 @@ class StoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: int
     digest: Literal["blake3"]
     fan_out: Literal[1, 2, 3]
-
-
-class Lock:
-    """An flock(2) on a file in run/. It dies with its process, however that ends."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._fd = -1
-
-    def acquire(self, *, shared: bool = False) -> bool:
-        """Take the lock if it is free and write down who has it; False when it is not free."""
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            return False
-        self._fd = fd
-        if not shared:
-            # Cut off only then: the block stays, on a disk that has no other.
-            text = f"{os.getpid()} {_command_line()}\n".encode(errors="replace")
-            os.ftruncate(fd, os.pwrite(fd, text, 0))
-        return True
-
-    def held_by(self) -> str:
-        """Who holds the lock; "" when nobody does, or that cannot be seen. Nothing is made or changed."""
-        try:
-            fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:
-            return ""
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return self.holder()
-        finally:
-            os.close(fd)
-        return ""
-
-    def holder(self) -> str:
-        """Who wrote itself down last, as `process 123 (casfs mount …)`."""
-        try:
-            with open(self._path, encoding="utf-8", errors="replace") as file:
-                pid, _, command = file.read(4096).strip().partition(" ")
-        except OSError:
-            return "another process"
-        return f"process {pid} ({command})" if pid else "another process"
-
-    def signal(self, number: int) -> int:
-        """Send a signal to the process that holds the lock. Gives its id; 0 when nobody holds it.
-
-        Through a pidfd that was opened while it held it: an id may be that of another process by now.
-        Raises OSError.
-        """
-        if not os.path.exists(self._path) or self.acquire(shared=True):
-            self.release()
-            return 0
-        with open(self._path, encoding="utf-8", errors="replace") as file:
-            pid, _, _ = file.read(4096).partition(" ")
-        if not pid.isdecimal():
-            return 0
-        pidfd = os.pidfd_open(int(pid))
-        try:
-            if self.acquire(shared=True):
-                self.release()
-                return 0
-            signal.pidfd_send_signal(pidfd, number)
-        finally:
-            os.close(pidfd)
-        return int(pid)
-
-    def release(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
-class Turnstile:
-    """Who wants to BEGIN a write transaction passes here first, so that everybody gets a turn.
-
-    The mount daemon writes one group of operations after the other and would leave SQLite's lock free
-    for microseconds only. A process that waits for the lock holds the turnstile meanwhile; the daemon
-    cannot start its next group before it was let in.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-
-    def try_enter(self) -> bool:
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def enter(self) -> None:
-        """Wait for the turn. Blocks."""
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
-
-    def leave(self) -> None:
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
-
-    def close(self) -> None:
-        os.close(self._fd)
 
 
 class Store:
@@ -171,16 +71,17 @@ class Store:
         self.readonly = readonly
         self._shared = shared
         self.spare = make_way(self.path, alone=not readonly and not shared)
-        os.makedirs(f"{self.path}/run", mode=0o700, exist_ok=True) if not readonly else None
-        self._lock = Lock(f"{self.path}/run/lock")
+        self._lock = store_lock(self.path)
         self.turnstile: Turnstile | None = None
         self.directory = StoreDirectory(self.path, durable)
         try:
+            if not readonly:
+                make_run_folder(self.directory)
             if not readonly and not shared:
                 self._take_lock()
             self.filestore = FileStore(self.directory, self.config.fan_out)
             if not readonly:
-                self.turnstile = Turnstile(f"{self.path}/run/turnstile")
+                self.turnstile = Turnstile(self.directory)
             self.namespace = self._open_namespace()
         except BaseException:
             if self.turnstile is not None:
@@ -204,6 +105,7 @@ class Store:
 
     def _open_namespace(self) -> Namespace:
         """In the turnstile: of two that open an older store at once, one migrates it."""
+        check_database(self.directory)
         if self.turnstile is None:
             return Namespace(database_path(self.path), readonly=True)
         self.turnstile.enter()
@@ -242,14 +144,24 @@ def make_way(store: str, *, alone: bool = False) -> Spare:
     return spare
 
 
+def store_lock(store: str) -> Lock:
+    """What the one holds who changes the namespace."""
+    return Lock(store, "lock")
+
+
+def scrub_lock(store: str) -> Lock:
+    """What who scrubs a store holds."""
+    return Lock(store, "scrub")
+
+
 def collector_lock(store: str) -> Lock:
     """What the collector holds while it works; its file says which process that is."""
-    return Lock(f"{store}/run/gc.lock")
+    return Lock(store, "gc.lock")
 
 
 def collector_daemon_lock(store: str) -> Lock:
     """What the collector's daemon holds as long as it is there."""
-    return Lock(f"{store}/run/gcd.lock")
+    return Lock(store, "gcd.lock")
 
 
 def control_path(store: str) -> str:
@@ -260,25 +172,47 @@ def control_path(store: str) -> str:
 def holder(store: str) -> str | None:
     """Who uses the store, or None when nobody does. Raises StoreNotFound, FormatError."""
     read_config(store)
-    lock = Lock(f"{store}/run/lock")
-    if not os.path.isdir(f"{store}/run") or lock.acquire(shared=True):
-        lock.release()
-        return None
-    return lock.holder()
+    return store_lock(store).held_by() or None
+
+
+def make_run(store: str) -> None:
+    """Make the folder of a store's locks, if there is none. Raises OSError."""
+    with contextlib.closing(StoreDirectory(store)) as directory:
+        make_run_folder(directory)
+
+
+def check_database(directory: StoreDirectory) -> None:
+    """Is the database, with its log, of regular files that have no name elsewhere? SQLite opens what it finds
+    there, by path. A rollback journal is never ours, and may name any file for removal ("super-journal",
+    sqlite.org/fileformat2.html#rollbackjournal). Raises FormatError."""
+    for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"):
+        try:
+            status = directory.status(name)
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            raise FormatError(f"{directory.path}/{name} is no regular file", hint="restore it from a backup")
+        if status.st_nlink > 1:
+            raise FormatError(
+                f"{directory.path}/{name} has a second name, under which it would be changed too",
+                hint="put a copy of it in its place",
+            )
+    if directory.exists(f"{DATABASE}-journal"):
+        raise FormatError(f"{directory.path}/{DATABASE}-journal is no part of a store", hint="remove it")
 
 
 def read_config(path: str) -> StoreConfig:
-    """What casfs.toml says. Raises StoreNotFound, FormatError, FormatTooNew."""
+    """What casfs.toml says. Raises StoreNotFound, FormatError, FormatTooNew, OSError."""
     name = config_path(path)
     try:
-        with open(name, "rb") as file:
-            values = tomllib.load(file)
+        with contextlib.closing(StoreDirectory(os.path.realpath(path))) as directory:
+            values = tomllib.loads(_read_config(directory))
     except FileNotFoundError:
         what = "is not a casfs store" if os.path.isdir(path) else "does not exist"
         raise StoreNotFound(f"{path} {what}", hint=f"casfs init {path} makes one") from None
     except NotADirectoryError:
         raise StoreNotFound(f"{path} is not a directory") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FormatError(f"{name} is damaged: {error}") from None
     version = values.get("format")
     if isinstance(version, int) and version < 1:
@@ -293,6 +227,22 @@ def read_config(path: str) -> StoreConfig:
         raise FormatError(f"{name} is damaged: {error}") from None
 
 
+def _read_config(directory: StoreDirectory) -> str:
+    try:
+        fd = directory.open(CONFIG)
+    except OSError as error:
+        if error.errno not in NO_FILE:
+            raise
+        raise FormatError(f"{config_path(directory.path)} is no regular file") from None
+    try:
+        data = os.pread(fd, CONFIG_BYTES + 1, 0)
+    finally:
+        os.close(fd)
+    if len(data) > CONFIG_BYTES:
+        raise FormatError(f"{config_path(directory.path)} is damaged: longer than {CONFIG_BYTES} bytes")
+    return data.decode()
+
+
 def create_store(path: str, *, fan_out: int = 2) -> None:
     """Make an empty store at `path`, which must not exist or be an empty directory.
 
@@ -301,7 +251,7 @@ def create_store(path: str, *, fan_out: int = 2) -> None:
     """
     if fan_out not in FAN_OUTS:
         raise FormatError(f"fan-out {fan_out} is not one of {', '.join(map(str, FAN_OUTS))}")
-    path = os.path.abspath(path)
+    path = os.path.realpath(path)
     os.makedirs(path, mode=0o700, exist_ok=True)
     if os.path.exists(config_path(path)):
         raise StoreExists(f"{path} is a casfs store already")
@@ -319,9 +269,9 @@ def _fill(directory: StoreDirectory, fan_out: int) -> None:
     """Make everything that a store has; it is one when this returns."""
     path, durable = directory.path, directory.durable
     FileStore(directory, fan_out).create()
-    os.mkdir(f"{path}/run", 0o700)
-    for name in ("lock", "turnstile", "gc.lock", "gcd.lock", "scrub.lock"):
-        os.close(os.open(f"{path}/run/{name}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    make_run_folder(directory)
+    for name in ("lock", "turnstile", "gc.lock", "gcd.lock", "scrub"):
+        os.close(directory.open_own(f"{RUN}/{name}", CREATE, 0o600))
     schema.create(database_path(path), time.time_ns(), os.getuid(), os.getgid())
     text = (
         "# A casfs store. Written once by `casfs init`; do not edit.\n"
@@ -335,14 +285,3 @@ def _fill(directory: StoreDirectory, fan_out: int) -> None:
         os.close(fd)
     directory.rename(f"{CONFIG}.new", CONFIG)
     directory.sync(".")
-
-
-def _command_line() -> str:
-    try:
-        with open("/proc/self/cmdline", "rb") as file:
-            words = file.read(4096).split(b"\0")
-    except OSError as error:
-        return f"unknown command, errno {error.errno or errno.EIO}"
-    return " ".join(
-        os.fsdecode(os.path.basename(word) if i < 2 else word) for i, word in enumerate(words) if word
-    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import functools
 import os
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -12,6 +14,40 @@ KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 0x01, 0x02, 0x10
 
 AT_FDCWD = -100
 """The `dir_fd` of paths that begin in the working directory, linux/fcntl.h."""
+
+
+class _OpenHow(ctypes.Structure):
+    """struct open_how of openat2(2)."""
+
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+_OPENAT2 = 437
+_BENEATH = 0x04 | 0x08
+"""RESOLVE_NO_SYMLINKS and RESOLVE_BENEATH of linux/openat2.h."""
+
+
+@functools.cache
+def _how(flags: int, mode: int) -> _OpenHow:
+    return _OpenHow(flags, mode, _BENEATH)
+
+
+def open_beneath(directory: int, path: str, flags: int, mode: int = 0) -> int:
+    """openat2(2), Linux 5.6, of what lies below a directory: no symbolic link is followed, nor anything that
+    leads out of it, whoever changes it meanwhile. Raises OSError, ELOOP for a link, EXDEV for a way out.
+
+    With O_PATH and O_NOFOLLOW a link at the end is given as itself.
+    """
+    name = os.fsencode(path)
+    if b"\0" in name:
+        raise ValueError("embedded null byte")
+    while True:
+        fd: int = _libc.syscall(_OPENAT2, directory, name, ctypes.byref(_how(flags, mode)), 24)
+        if fd >= 0:
+            return fd
+        number = ctypes.get_errno()
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number), path)
 
 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:

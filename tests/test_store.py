@@ -14,7 +14,7 @@ import pytest
 
 from casfs import store as module
 from casfs.errors import ExitCode, FormatError, FormatTooNew, StoreExists, StoreLocked, StoreNotFound
-from casfs.store import Lock, Store, Turnstile, create_store, holder, read_config
+from casfs.store import Store, create_store, holder, read_config
 from tests.invariants import assert_clean
 from tests.session import Session, descriptors
 
@@ -228,43 +228,6 @@ def test_a_lock_file_is_not_followed_out_of_the_store(store_path: Path, scratch:
         Store(str(store_path))
     assert not (scratch / "outside").exists()
     (store_path / "run" / "lock").unlink()
-
-
-def test_locks_can_be_shared(scratch: Path) -> None:
-    one, two, three = (Lock(str(scratch / "lock")) for _ in range(3))
-    assert one.acquire(shared=True)
-    assert two.acquire(shared=True)
-    assert not three.acquire()
-    one.release()
-    two.release()
-    two.release()
-    assert three.acquire()
-    assert not one.acquire(shared=True)
-    three.release()
-
-
-def test_the_holder_of_an_odd_lock_file(scratch: Path) -> None:
-    path = scratch / "lock"
-    lock = Lock(str(path))
-    assert lock.holder() == "another process"
-    for content, told in (
-        (b"", "another process"),
-        (b"12 casfs \xff\xfe", "process 12 (casfs \ufffd\ufffd)"),
-    ):
-        path.write_bytes(content)
-        assert lock.holder() == told
-
-
-def test_the_turnstile_lets_one_in(scratch: Path) -> None:
-    one, two = (Turnstile(str(scratch / "turnstile")) for _ in range(2))
-    assert one.try_enter()
-    assert not two.try_enter()
-    one.leave()
-    two.enter()
-    assert not one.try_enter()
-    two.close()
-    assert one.try_enter()
-    one.close()
 
 
 def test_run_may_be_gone(store_path: Path) -> None:

@@ -16,9 +16,10 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from casfs.cli.arguments import Commands, add_command, add_json, add_store
-from casfs.cli.output import print_facts, print_json, print_table, printable, size
+from casfs.cli.output import print_facts, print_json, print_table, size
 from casfs.cli.places import store_of
 from casfs.cli.times import moment, span
+from casfs.text import printable
 
 if TYPE_CHECKING:
     from casfs.maintenance.usage import Usage, UsageRow

@@ -28,9 +28,10 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from casfs.cli.arguments import Commands, add_command, add_json, add_store
-from casfs.cli.output import print_json, printable, progress_bar
+from casfs.cli.output import print_json, progress_bar
 from casfs.cli.places import store_of
 from casfs.errors import ExitCode
+from casfs.text import printable
 
 if TYPE_CHECKING:
     from casfs.maintenance.check.problems import Problem, Report

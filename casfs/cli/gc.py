@@ -26,11 +26,12 @@ from casfs.cli.arguments import (
     count,
     duration,
 )
-from casfs.cli.output import print_json, print_table, printable, progress_bar, size
+from casfs.cli.output import print_json, print_table, progress_bar, size
 from casfs.cli.places import store_of
 from casfs.cli.signals import stop_on_signals
 from casfs.cli.times import moment, span
 from casfs.errors import CasfsError, ExitCode
+from casfs.text import printable
 
 if TYPE_CHECKING:
     from casfs.maintenance.collect.gc import Limits, Outcome, Plan

@@ -16,10 +16,11 @@ import argparse
 from typing import TYPE_CHECKING
 
 from casfs.cli.arguments import Commands, add_command, add_json, add_store, path
-from casfs.cli.output import print_json, printable, progress_bar, size
+from casfs.cli.output import print_json, progress_bar, size
 from casfs.cli.places import store_of
 from casfs.cli.scrub import print_bad, print_paths
 from casfs.errors import ExitCode
+from casfs.text import printable
 
 if TYPE_CHECKING:
     from casfs.maintenance.scrub.heal import HealReport

@@ -10,7 +10,8 @@ import argparse
 import os
 
 from casfs.cli.arguments import Commands, add_command, add_json, add_path
-from casfs.cli.output import print_json, printable
+from casfs.cli.output import print_json
+from casfs.text import printable
 
 
 def add(commands: Commands) -> None:

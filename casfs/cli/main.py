@@ -11,8 +11,8 @@ from importlib import import_module
 
 from casfs import __version__
 from casfs.cli.arguments import Parser, Run, add_debug
-from casfs.cli.output import printable
 from casfs.errors import CasfsError, ExitCode, UsageError
+from casfs.text import printable
 
 COMMANDS = (
     "init",

@@ -8,23 +8,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from casfs.text import printable
+
 if TYPE_CHECKING:
     from casfs.maintenance.progress import Progress
-
-
-def printable(name: str | bytes) -> str:
-    """A name as one line that cannot move the cursor: control characters and broken UTF-8 become \\xNN."""
-    text = os.fsdecode(name)
-    return text if text.isprintable() else "".join(map(_escape, text))
-
-
-def _escape(character: str) -> str:
-    if character.isprintable():
-        return character
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # how os.fsdecode carries a byte that is not UTF-8 (PEP 383)
-        return f"\\x{code - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode("ascii")
 
 
 def size(count: int) -> str:

@@ -25,10 +25,11 @@ from casfs.cli.arguments import (
     path,
     text,
 )
-from casfs.cli.output import print_json, print_table, printable, size
+from casfs.cli.output import print_json, print_table, size
 from casfs.cli.places import store_of
 from casfs.cli.times import moment
 from casfs.errors import ExitCode, NotMounted, UsageError
+from casfs.text import printable
 
 if TYPE_CHECKING:
     from casfs.namespace.collecting import Pin

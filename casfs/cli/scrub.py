@@ -20,10 +20,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from casfs.cli.arguments import Commands, add_command, add_json, add_store, byte_rate, duration
-from casfs.cli.output import print_json, printable, progress_bar, size
+from casfs.cli.output import print_json, progress_bar, size
 from casfs.cli.places import store_of
 from casfs.cli.signals import stop_on_signals
 from casfs.errors import ExitCode, UsageError
+from casfs.text import printable
 
 if TYPE_CHECKING:
     from casfs.maintenance.scrub.scrub import BadBlob, ScrubReport

@@ -16,9 +16,10 @@ import os
 from itertools import islice
 
 from casfs.cli.arguments import Commands, add_actions, add_command, add_json, add_store, duration
-from casfs.cli.output import print_json, print_table, printable, size
+from casfs.cli.output import print_json, print_table, size
 from casfs.cli.places import store_of
 from casfs.errors import UsageError
+from casfs.text import printable
 
 LIMIT = 1000
 """Files that are listed as text if no other number is asked for."""

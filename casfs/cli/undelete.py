@@ -15,9 +15,9 @@ import os
 import sys
 
 from casfs.cli.arguments import Commands, add_command, add_store, instant, path
-from casfs.cli.output import printable
 from casfs.cli.places import store_of
 from casfs.errors import CasfsError, ExitCode, NotMounted
+from casfs.text import printable
 
 DAY = 86_400
 

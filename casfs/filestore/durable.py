@@ -3,20 +3,26 @@
 Fault injection replaces a `Durable` by one that stops at the n-th call; nothing else in the product
 calls fsync, rename or unlink on the store's files.
 
-`dir_fd`: where paths that are not absolute begin, as for the functions of `os`; both, where there are two.
+`dir_fd`: the directory that paths begin in, both where there are two. Nothing on the way may be a symbolic
+link then, nor lead out of it (syscalls.py, `open_beneath`). Without it they are as for the functions of `os`.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from casfs.syscalls import syncfs
+from casfs.syscalls import open_beneath, syncfs
 
 NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
 """Errors of open(2) that pass: they say nothing about the file, nor about the disk."""
+
+FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+"""How a directory is opened to reach what is in it."""
 
 PATIENCE_SECONDS = 5.0
 RETRY_SECONDS = 0.05
@@ -29,7 +35,7 @@ class Durable:
     def create(self, path: str, mode: int, *, dir_fd: int | None = None) -> int:
         """A new file open read-write; it must not exist."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        return os.open(path, flags, mode, dir_fd=dir_fd)
+        return os.open(path, flags, mode) if dir_fd is None else open_beneath(dir_fd, path, flags, mode)
 
     def write_whole(self, fd: int, data: bytes | bytearray) -> None:
         """As the function of that name."""
@@ -58,13 +64,16 @@ class Durable:
                 os.close(fd)
 
     def rename(self, source: str, target: str, *, dir_fd: int | None = None) -> None:
-        os.rename(source, target, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+        with folder(source, dir_fd) as (old, name), folder(target, dir_fd) as (new, new_name):
+            os.rename(name, new_name, src_dir_fd=old, dst_dir_fd=new)
 
     def link(self, source: str, target: str, *, dir_fd: int | None = None) -> None:
-        os.link(source, target, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+        with folder(source, dir_fd) as (old, name), folder(target, dir_fd) as (new, new_name):
+            os.link(name, new_name, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
 
     def unlink(self, path: str, *, dir_fd: int | None = None) -> None:
-        os.unlink(path, dir_fd=dir_fd)
+        with folder(path, dir_fd) as (parent, name):
+            os.unlink(name, dir_fd=parent)
 
     def fdatasync(self, fd: int) -> None:
         os.fdatasync(fd)
@@ -83,6 +92,21 @@ class Durable:
         syncfs(fd)
 
 
+@contextmanager
+def folder(path: str, dir_fd: int | None) -> Iterator[tuple[int | None, str]]:
+    """The directory that `path` lies in, open, and the name there: for the calls that take one. Raises
+    OSError."""
+    above, _, name = path.rpartition("/")
+    if dir_fd is None or not above:
+        yield dir_fd, path
+        return
+    fd = open_beneath(dir_fd, above, FOLDER)
+    try:
+        yield fd, name
+    finally:
+        os.close(fd)
+
+
 def write_whole(fd: int, data: bytes | bytearray) -> None:
     """All of `data` from the start of the file, or OSError: write(2) stops short where there is no more
     room."""
@@ -91,12 +115,40 @@ def write_whole(fd: int, data: bytes | bytearray) -> None:
         written += os.pwrite(fd, memoryview(data)[written:], written)
 
 
+def open_file(directory: int, path: str, flags: int, mode: int = 0, *, folders: bool = False) -> int:
+    """Open a regular file below a directory: a link, a fifo, a device or whatever else may lie in its place
+    is neither followed, nor waited for, nor read. `folders`: or a directory. Raises OSError, ELOOP and ENXIO
+    for those."""
+    try:
+        fd = open_beneath(directory, path, flags | os.O_NONBLOCK, mode)
+    except BlockingIOError:  # a file somebody has a lease on (lease.py), for a moment: wait for that
+        fd = _open_leased(directory, path, flags)
+    kind = os.fstat(fd).st_mode
+    if stat.S_ISREG(kind) or (folders and stat.S_ISDIR(kind)):
+        return fd
+    os.close(fd)
+    raise OSError(errno.ENXIO, "is no regular file", path)
+
+
+def _open_leased(directory: int, path: str, flags: int) -> int:
+    place = open_beneath(directory, path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(place).st_mode):
+            raise OSError(errno.ENXIO, "is no regular file", path)
+        return os.open(f"/proc/self/fd/{place}", flags & ~(os.O_NOFOLLOW | os.O_CREAT))
+    finally:
+        os.close(place)
+
+
 def _open_patiently(path: str, dir_fd: int | None) -> int:
     """open(2) for reading that waits out a want of descriptors: what is to be synced is written already."""
     deadline = time.monotonic() + PATIENCE_SECONDS
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
     while True:
         try:
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=dir_fd)
+            if dir_fd is None:
+                return os.open(path, flags)
+            return open_file(dir_fd, path, flags, folders=True)
         except OSError as error:
             if error.errno not in NO_DESCRIPTOR or time.monotonic() > deadline:
                 raise

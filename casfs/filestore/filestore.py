@@ -6,13 +6,15 @@ import errno
 import os
 from collections.abc import Collection, Iterable
 
+from casfs.errors import FormatError
 from casfs.filestore.condemned import Condemned
-from casfs.filestore.directory import StoreDirectory
+from casfs.filestore.directory import NO_FILE, StoreDirectory
 from casfs.filestore.durable import Durable, write_whole
 from casfs.filestore.hashing import hash_descriptor
 from casfs.filestore.held import HeldFiles
 from casfs.filestore.local import BLOB_MODE, LocalBlobs
 from casfs.filestore.pending import Pending
+from casfs.filestore.staging import FOLDER as STAGING
 from casfs.filestore.staging import StagedFile, Staging
 from casfs.space import Space
 
@@ -155,6 +157,10 @@ class FileStore:
             fd = self.blobs.open(digest)
         except FileNotFoundError:
             raise OSError(errno.EIO, f"blob {digest.hex()} is missing from the filestore") from None
+        except OSError as error:
+            if error.errno not in NO_FILE:
+                raise
+            raise OSError(errno.EIO, f"blob {digest.hex()} is no file in the filestore") from None
         if digest in self._doubtful and hash_descriptor(fd, os.fstat(fd).st_size) != digest:
             os.close(fd)
             raise OSError(errno.EIO, f"blob {digest.hex()} could not be written to the disk")
@@ -164,6 +170,19 @@ class FileStore:
         """These could not be synced. What the kernel could not write it drops from memory as if it had been,
         and then there are other bytes in the file (Documentation/core-api/errseq.rst of Linux)."""
         self._doubtful.update(digests)
+
+    def check_folders(self) -> None:
+        """Is there everything that files are written to? Raises FormatError."""
+        for folder in (self.blobs.folders()[0], STAGING):
+            if not self.directory.is_folder(folder):
+                raise FormatError(
+                    f"{self.directory.path}/{folder} is no directory", hint="casfs fsck --repair makes it one"
+                )
+
+    def may_be_lent(self, fd: int) -> bool:
+        """May the file of a blob, open, become a staged file (`displace`)? Not if it has a name that is not
+        known here: who wrote to it would change what is somewhere else (I2, I9)."""
+        return os.fstat(fd).st_nlink == 1
 
     def sync_all(self) -> None:
         """Make many published blobs durable at once, by syncfs(2). Blocks, for as long as all dirty
@@ -200,19 +219,34 @@ class FileStore:
         self.durable.fdatasync(fresh.fd)
         self.blobs.link(digest, self.staging.name(name))
         try:
-            lent = self.staging.reopen(name)
+            lent = self.staging.reopen(name, links=2)
+            if os.fstat(lent.fd).st_nlink > 2:
+                os.close(lent.fd)
+                raise OSError(errno.EIO, f"the file of blob {digest.hex()} has a name outside of the store")
             try:
                 self.blobs.publish_file(digest, fresh, keep=False)
                 os.close(fresh.fd)
                 fresh.fd = -1
                 self.blobs.sync_names([digest])
             except OSError:
+                os.fchmod(lent.fd, BLOB_MODE)
                 os.close(lent.fd)
                 raise
         except OSError:
             self.staging.remove(name)
             raise
         return lent
+
+    def take_back(self, digest: bytes, staged: StagedFile) -> bool:
+        """Let a staged file that is the file of a blob, too, of which there is no row, be a staged file only;
+        False when it is not, or has more names. Its descriptor is another one afterwards."""
+        if not os.path.samestat(self.blobs.status(digest), os.fstat(staged.fd)):
+            return False
+        self.remove(digest)
+        reopened = self.staging.reopen(staged.name)
+        os.close(staged.fd)
+        staged.fd = reopened.fd
+        return not staged.has_other_names
 
     def copy_lent(self, lent: StagedFile, fresh: StagedFile, size: int) -> None:
         """Copy a staged file that programs may have mapped into an empty one, which nobody can. Blocks."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from casfs.filestore import paths
-from casfs.filestore.directory import StoreDirectory
+from casfs.filestore.directory import NO_FOLDER, StoreDirectory
 from casfs.filestore.provider import Provider
 from casfs.filestore.staging import StagedFile
 from casfs.types import Digest
@@ -56,9 +56,12 @@ class LocalBlobs(Provider):
 
     def size(self, digest: bytes) -> int | None:
         try:
-            return self._directory.status(self._paths.blob(digest)).st_size
-        except (FileNotFoundError, NotADirectoryError):
+            status = self._directory.status(self._paths.blob(digest))
+        except OSError as error:
+            if error.errno not in NO_FOLDER:
+                raise
             return None
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     def prefixes(self) -> list[str]:
         return list(self._paths.prefixes())
@@ -66,7 +69,9 @@ class LocalBlobs(Provider):
     def enumerate(self, prefix: str) -> Iterator[Digest]:
         try:
             names = self._directory.names(self._paths.shard(prefix))
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno not in NO_FOLDER:
+                raise
             return
         for name in names:
             digest = self._paths.digest_of(prefix, name)
@@ -122,14 +127,10 @@ class LocalBlobs(Provider):
         """What lies where the file of a blob should be: also a link, a fifo, a folder. Raises OSError."""
         return self._directory.status(self._paths.blob(digest))
 
-    def open_untrusted(self, digest: bytes) -> int:
-        """As `StoreDirectory.open_untrusted`."""
-        return self._directory.open_untrusted(self._paths.blob(digest))
-
     def hold(self, digest: bytes) -> int:
         """A descriptor that keeps the file's space while its name goes. Nothing can be read by it, and it
         stands in the way of no lease."""
-        return self._directory.open(self._paths.blob(digest), os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return self._directory.place(self._paths.blob(digest))
 
     def folders(self) -> list[str]:
         """Every folder that has to be there, below STORE, outer ones first."""

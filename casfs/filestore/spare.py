@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 
+from casfs.filestore.directory import StoreDirectory
+from casfs.filestore.locks import CREATE, FOLDER
 from casfs.syscalls import fallocate
 
 SPARE_BYTES = 1 << 20
@@ -27,7 +29,7 @@ class Spare:
 
     def __init__(self, store: str) -> None:
         self._store = store
-        self._paths = [f"{store}/run/spare{number}" for number in range(SPARE_FILES)]
+        self._names = [f"{FOLDER}/spare{number}" for number in range(SPARE_FILES)]
         self._held = False
 
     def is_needed(self) -> bool:
@@ -39,10 +41,11 @@ class Spare:
     def give_up(self) -> bool:
         """Remove the files; False when there are none. One that cannot be removed stays."""
         gone = self._held = False
-        for path in self._paths:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-                gone = True
+        with contextlib.closing(StoreDirectory(self._store)) as directory:
+            for name in self._names:
+                with contextlib.suppress(OSError):
+                    directory.unlink(name)
+                    gone = True
         return gone
 
     def hold(self) -> bool:
@@ -56,17 +59,21 @@ class Spare:
         if stat.f_bavail * stat.f_frsize < NEARLY * size:
             return False
         try:
-            for path in self._paths:
-                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-                try:
-                    if path is self._paths[0] and os.fstat(fd).st_size < size:
-                        fallocate(fd, 0, 0, size)
-                finally:
-                    os.close(fd)
+            self._make(size)
         except OSError:
             return False
         self._held = True
         return True
+
+    def _make(self, size: int) -> None:
+        with contextlib.closing(StoreDirectory(self._store)) as directory:
+            for name in self._names:
+                fd = directory.open_own(name, CREATE, 0o600)
+                try:
+                    if name is self._names[0] and os.fstat(fd).st_size < size:
+                        fallocate(fd, 0, 0, size)
+                finally:
+                    os.close(fd)
 
     @staticmethod
     def _size(stat: os.statvfs_result) -> int:

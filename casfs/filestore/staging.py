@@ -15,15 +15,13 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from casfs.filestore.directory import READ, StoreDirectory
+from casfs.filestore.directory import NO_FILE, WRITE, StoreDirectory
 from casfs.filestore.lease import others_may_write
 
 FOLDER = "staging"
 
 POOL_SIZE = 32
 """Emptied staged files kept for the next writer: ext4 reuses freed inodes slowly, a truncate is cheap."""
-
-READ_WRITE = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
 LENT = "-lent"
 """End of the name of a staged file that programs may have mapped."""
@@ -37,6 +35,11 @@ class StagedFile:
     def __init__(self, name: str, fd: int) -> None:
         self.name = name
         self.fd = fd
+
+    @property
+    def has_other_names(self) -> bool:
+        """Is it the file of something else, too, which nobody may change?"""
+        return os.fstat(self.fd).st_nlink > 1
 
     @property
     def path(self) -> str:
@@ -53,7 +56,6 @@ class Staging:
     """The folder of staged files. Used from the thread that owns the namespace only."""
 
     def __init__(self, directory: StoreDirectory) -> None:
-        self.root = f"{directory.path}/{FOLDER}"
         self._directory = directory
         self._pool: list[StagedFile] = []
 
@@ -65,7 +67,7 @@ class Staging:
         return f"{FOLDER}/{name}"
 
     def path(self, name: str) -> str:
-        """The same, from the root of the machine's files."""
+        """The same, from the root of the machine's files, for people to read."""
         return f"{self._directory.path}/{self.name(name)}"
 
     def make_folder(self) -> None:
@@ -83,32 +85,48 @@ class Staging:
     def new_name(*, lent: bool = False) -> str:
         return os.urandom(8).hex() + (LENT if lent else "")
 
-    def reopen(self, name: str) -> StagedFile:
-        """A staged file that a committed row names. Raises OSError EIO when it is missing.
+    def reopen(self, name: str, *, links: int = 1) -> StagedFile:
+        """A staged file that a committed row names. Raises OSError EIO when it is missing, or no file.
 
-        It has the mode of a blob when a crash came between its publication and the commit.
+        With a second name, `has_other_names`, it is open for reading only: it may be the file of a blob, when
+        a crash came between its publication and the commit, or any file outside of STORE (I9). It has the
+        mode of a blob then, or when that name went before the crash.
         """
         path = self.name(name)
         try:
+            fd = self._directory.open(path)
             try:
-                return StagedFile(name, self._directory.open(path, READ_WRITE))
-            except PermissionError:
-                self._directory.set_mode(path, 0o600)
-                return StagedFile(name, self._directory.open(path, READ_WRITE))
+                if os.fstat(fd).st_nlink > links:
+                    return StagedFile(name, os.dup(fd))
+                try:
+                    return StagedFile(name, self._directory.open(path, WRITE))
+                except PermissionError:
+                    os.fchmod(fd, 0o600)
+                    return StagedFile(name, self._directory.open(path, WRITE))
+            finally:
+                os.close(fd)
         except FileNotFoundError:
             raise OSError(errno.EIO, f"staged content {name} is missing") from None
+        except OSError as error:
+            if error.errno not in NO_FILE:
+                raise
+            raise OSError(errno.EIO, f"staged content {name} is no file") from None
+
+    def open_again(self, staged: StagedFile) -> int:
+        """Another descriptor of a staged file, to read it. Raises OSError."""
+        return self._directory.open(self.name(staged.name))
 
     def others_may_write(self, staged: StagedFile) -> bool:
         """May a program still write to the file, by a mapping? Nobody else may use its descriptor meanwhile:
         it is another one afterwards. Raises OSError when the file cannot be opened anew; it can only be read
         then."""
         path = self.name(staged.name)
-        reader = self._directory.open(path, READ)
+        reader = self._directory.open(path)
         try:
             os.close(staged.fd)
             staged.fd = reader
             written = others_may_write(reader)
-            staged.fd = self._directory.open(path, READ_WRITE)
+            staged.fd = self._directory.open(path, WRITE)
             return written
         finally:
             if staged.fd != reader:

@@ -33,11 +33,12 @@ from typing import Protocol
 
 from casfs.errors import FsError
 from casfs.filestore.durable import NO_DESCRIPTOR
+from casfs.filestore.locks import Turnstile
 from casfs.fs.inodes import InodeTable
 from casfs.fs.scheduler import Event, Scheduler
 from casfs.namespace.connection import database_errno
 from casfs.namespace.namespace import OPERATION_LOG_BYTES
-from casfs.store import Store, Turnstile
+from casfs.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -240,6 +241,18 @@ class GroupCommit:
     def defers_files(self) -> bool:
         """May the file of a new blob be left to the commit?"""
         return not self._store.filestore.pending_are_many
+
+    @property
+    def has_obsolete(self) -> bool:
+        """May there be staged files that go with the next commit, or the one that is under way?"""
+        return bool(self._obsolete) or self._running is not None
+
+    async def obsolete_removed(self) -> None:
+        """Return when those are gone. Raises OSError."""
+        if self._obsolete:
+            await self.committed()
+        while self._running is not None:
+            await self._running.wait()
 
     def obsolete(self, staged_name: str) -> None:
         """Note a staged file a committed row may name: it may go when this group is durable (I5)."""

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 
 from casfs.errors import CasfsError
+from casfs.filestore.hashing import hash_descriptor
 from casfs.fs.commit import PASSING, GroupCommit
 from casfs.fs.content.content import Content
 from casfs.fs.content.contents import Contents
@@ -62,8 +63,9 @@ def _sync_all(store: Store) -> None:
 async def recover(
     store: Store, inodes: InodeTable, group: GroupCommit, contents: Contents, directories: Directories
 ) -> Recovery:
-    """Bring a store whose last user may have died to a clean state, durable."""
+    """Bring a store whose last user may have died to a clean state, durable. Raises FormatError, OSError."""
     began = time.monotonic()
+    store.filestore.check_folders()
     await group.begin()
     found = Recovery(store.namespace.note_start(time.time_ns()))
     inodes.reserve_numbers()
@@ -79,7 +81,7 @@ async def recover(
         await group.begin()
         found.staged += 1
         left = SEALED_BYTES - found.sealed
-        found.sealed += await _restore_staged(inodes, contents, row.ino, row.size, left)
+        found.sealed += await _restore_staged(store, inodes, contents, row.ino, row.size, left)
     unlinked = store.namespace.inodes.unlinked()
     found.unlinked = len(unlinked)
     await remove_unlinked(inodes, group, contents, directories, unlinked)
@@ -101,7 +103,9 @@ async def recover(
     return found
 
 
-async def _restore_staged(inodes: InodeTable, contents: Contents, ino: int, size: int, left: int) -> int:
+async def _restore_staged(
+    store: Store, inodes: InodeTable, contents: Contents, ino: int, size: int, left: int
+) -> int:
     """Let a file have what its row says of its staged file, and seal it if that is up to `left` bytes. The
     bytes that were sealed."""
     inode = inodes.get(ino)
@@ -120,7 +124,7 @@ async def _restore_staged(inodes: InodeTable, contents: Contents, ino: int, size
     inodes.mark(inode)
     try:
         if below.st_nlink > 1:
-            await _copy_staged(contents.staged, handle.content)
+            await _copy_staged(store, contents.staged, handle.content)
         elif below.st_size > size:
             os.ftruncate(staged.fd, size)
     finally:
@@ -132,16 +136,22 @@ async def _restore_staged(inodes: InodeTable, contents: Contents, ino: int, size
     return inode.size
 
 
-async def _copy_staged(staged: StagedContents, content: Content) -> None:
+async def _copy_staged(store: Store, staged: StagedContents, content: Content) -> None:
     """Of a staged file with two names: sealing was cut off, and it is the file of a blob already, of a later
     content maybe, whose row was lost. Nobody may write to it any more (I2), so the inode has a copy. Where
-    there is no room for one it is cut: what is left under the blob's name is nobody's."""
+    there is no room for one the blob, if it is nobody's, loses its name, and the file is cut. Another name
+    may lie anywhere (I9): then OSError ENOSPC is raised."""
     try:
         await staged.take_copy(content)
     except OSError as error:
         if error.errno not in PASSING:
             raise
         assert content.staged is not None
+        digest = hash_descriptor(content.staged.fd, os.fstat(content.staged.fd).st_size)
+        if store.namespace.blobs.find(digest) is not None:
+            raise
+        if not store.filestore.take_back(digest, content.staged):
+            raise
         os.ftruncate(content.staged.fd, content.inode.size)
         return
     content.mark_dirty()

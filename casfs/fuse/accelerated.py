@@ -27,7 +27,7 @@ from casfs.fuse.caches import MountKernel
 from casfs.fuse.operations import unexpected
 from casfs.fuse.scheduler import Result, TrioScheduler, Wait
 from casfs.fuse.verbs import Verbs
-from casfs.store import config_path
+from casfs.store import CONFIG
 
 LEASES = 4000
 """Handles that are kept open for the next who only reads; the accelerator has room for a few more."""
@@ -196,8 +196,11 @@ class Accelerated:
             self.passthrough = "off: this kernel has none (Linux 6.9 and later do)"
             return
         try:
-            with open(config_path(self._verbs.fs.store.path), "rb") as file:
-                self._native.backing_close(self._native.backing_open(file.fileno()))
+            fd = self._verbs.fs.store.directory.open(CONFIG)
+            try:
+                self._native.backing_close(self._native.backing_open(fd))
+            finally:
+                os.close(fd)
         except OSError as error:
             hint = ": the daemon has no CAP_SYS_ADMIN" if error.errno == errno.EPERM else ""
             self.passthrough = f"off: {error.strerror}{hint}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import functools
 import logging
-import os
 import stat
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -214,7 +213,7 @@ class Operations(pyfuse3.Operations):
     @translated
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         """What the store's file system says, less what is spoken for: what may be written has to fit."""
-        below = os.statvfs(self._fs.store.path)
+        below = self._fs.store.directory.statvfs()
         data = pyfuse3.StatvfsData()
         for field in ("bsize", "frsize", "blocks", "files"):
             setattr(data, f"f_{field}", getattr(below, f"f_{field}"))

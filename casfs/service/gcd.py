@@ -17,13 +17,15 @@ import trio
 
 from casfs.control.access import StoreAccess
 from casfs.errors import CasfsError, StoreLocked
+from casfs.filestore.locks import Lock
 from casfs.maintenance.collect import gc
 from casfs.maintenance.collect.gc import NO_LIMITS, Limits, Outcome
 from casfs.maintenance.scrub.scrub import PERIOD, ScrubReport, scrub_slice
 from casfs.namespace.collecting import Collecting
 from casfs.service.notify import notify
 from casfs.service.schedule import Schedule, hold_signals
-from casfs.store import Lock, Store, collector_daemon_lock, read_config
+from casfs.store import Store, collector_daemon_lock, make_run, read_config
+from casfs.text import log_to
 
 log = logging.getLogger(__name__)
 
@@ -59,12 +61,12 @@ def serve(store: str, settings: Settings) -> None:
     store = os.path.realpath(store)
     daemon = Daemon(store, settings)
     read_config(store)
-    os.makedirs(f"{store}/run", mode=0o700, exist_ok=True)
+    make_run(store)
     lock = collector_daemon_lock(store)
     hold_signals()  # `casfs gc now` finds it by its lock
     if not _acquired(lock):
         raise StoreLocked(f"{store} has a collector already, {lock.holder()}", "stop that one first")
-    logging.basicConfig(level=logging.INFO, format="casfs: %(levelname)s: %(message)s")
+    log_to(logging.StreamHandler(), "casfs: %(levelname)s: %(message)s")
     try:
         trio.run(daemon.run)
     finally:

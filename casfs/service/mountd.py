@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-import logging.handlers
 import os
 import resource
 import signal
@@ -23,6 +22,7 @@ from casfs.fuse.scheduler import TrioScheduler
 from casfs.fuse.session import Session
 from casfs.service import background
 from casfs.service.collector import Collector
+from casfs.service.logfile import LogFile
 from casfs.service.mounts import HELD_SECONDS, detach, holders, is_dead, read_ahead, write_back
 from casfs.service.notify import notify
 from casfs.service.pressure import Pressure
@@ -30,6 +30,7 @@ from casfs.service.repeats import Repeats
 from casfs.service.requests import Requests
 from casfs.service.trash import TrashService
 from casfs.store import Store, control_path, read_config
+from casfs.text import log_to
 from casfs.trash.filesystem import file_system
 
 log = logging.getLogger(__name__)
@@ -37,9 +38,6 @@ log = logging.getLogger(__name__)
 READ_AHEAD_KIB = 1024
 """What the kernel asks for ahead of a sequential reader: FUSE's 128 KiB keep the daemon and the disk waiting
 for each other."""
-
-LOG_BYTES = 1 << 20
-"""Size at which the background daemon's log, STORE/run/mount.log, is put aside; one old one is kept."""
 
 
 def mount(store: str, mountpoint: str, options: MountOptions, foreground: bool) -> int:
@@ -51,14 +49,14 @@ def mount(store: str, mountpoint: str, options: MountOptions, foreground: bool) 
     read_config(store)
     _check_mountpoint(store, mountpoint)
     if foreground:
-        logging.basicConfig(level=logging.INFO, format="casfs: %(levelname)s: %(message)s")
+        log_to(logging.StreamHandler(), "casfs: %(levelname)s: %(message)s")
         with contextlib.closing(Store(store, durable=accelerator.durable())) as opened:
             trio.run(_run, opened, mountpoint, options, lambda: notify("READY=1"))
         return 0
 
     def serve(ready: Callable[[], None]) -> None:
         with contextlib.closing(Store(store, durable=accelerator.durable())) as opened:
-            _log_to_file(store)  # whose log it is, the store's lock has decided
+            _log_to_file(opened)  # whose log it is, the store's lock has decided
             trio.run(_run, opened, mountpoint, options, ready)
 
     background.start(serve)
@@ -80,14 +78,10 @@ def _check_mountpoint(store: str, mountpoint: str) -> None:
         raise MountError("/dev/fuse does not exist", "load the fuse module (modprobe fuse)")
 
 
-def _log_to_file(store: str) -> None:
-    handler = logging.handlers.RotatingFileHandler(
-        f"{store}/run/mount.log", maxBytes=LOG_BYTES, backupCount=1
-    )
+def _log_to_file(store: Store) -> None:
+    handler = LogFile(store.directory)
     handler.addFilter(Repeats())
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[handler]
-    )
+    log_to(handler, "%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
 async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Callable[[], None]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
 import pytest
 
-from casfs.filestore.directory import StoreDirectory, folder_of
+from casfs.filestore.directory import READ, WRITE, StoreDirectory, folder_of
 from tests.faults import FaultyDurable
 
 
@@ -25,7 +26,8 @@ def test_looking(directory: StoreDirectory, scratch: Path) -> None:
     }
     assert directory.status("folder/file").st_size == 7
     assert stat.S_ISLNK(directory.status("folder/link").st_mode)
-    assert directory.status("folder/link", follow=True).st_size == 7
+    assert directory.is_folder("folder")
+    assert not directory.is_folder("folder/link")
     assert directory.exists("folder/dangling")
     with pytest.raises(OSError, match="symbolic"):
         directory.open("folder/link")
@@ -87,3 +89,82 @@ def test_there_has_to_be_a_directory(scratch: Path) -> None:
     for name, error in (("file", NotADirectoryError), ("nothing", FileNotFoundError)):
         with pytest.raises(error):
             StoreDirectory(str(scratch / name))
+
+
+def outside(scratch: Path) -> Path:
+    """A file that is none of the store's, beside it."""
+    place = scratch.with_name(scratch.name + "-outside")
+    place.mkdir()
+    (place / "file").write_bytes(b"theirs")
+    (place / "file").chmod(0o644)
+    return place
+
+
+def test_no_link_on_the_way_is_followed(directory: StoreDirectory, scratch: Path) -> None:
+    """With a link in place of staging/ everything that lay where it leads was removed at a mount."""
+    place = outside(scratch)
+    try:
+        (scratch / "staging").symlink_to(place)
+        (scratch / "mine").touch()
+        for call in (
+            lambda: directory.open("staging/file"),
+            lambda: directory.create("staging/new", 0o600),
+            lambda: directory.unlink("staging/file"),
+            lambda: directory.rename("staging/file", "file"),
+            lambda: directory.rename("mine", "staging/mine"),
+            lambda: directory.link("staging/file", "file"),
+            lambda: directory.link("mine", "staging/mine"),
+            lambda: directory.write_files([("staging/new", b"ours", 0o400)]),
+            lambda: directory.make_folder("staging/new"),
+            lambda: directory.set_mode("staging/file", 0o600),
+            lambda: directory.set_mode("staging", 0o700),
+            lambda: directory.sync("staging/file"),
+            lambda: directory.status("staging/file"),
+            lambda: directory.names("staging"),
+            lambda: directory.open("../" + place.name + "/file"),
+        ):
+            with pytest.raises(OSError, match=r"symbolic|cross-device|directory|own"):
+                call()
+        assert list(directory.entries("staging")) == []
+        assert not directory.exists("staging/file")
+        assert [path.name for path in place.iterdir()] == ["file"]
+        assert (place / "file").read_bytes() == b"theirs"
+        assert stat.S_IMODE((place / "file").stat().st_mode) == 0o644
+    finally:
+        shutil.rmtree(place)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.mknod(path, stat.S_IFCHR, 0x105)])
+def test_only_regular_files_are_opened(directory: StoreDirectory, scratch: Path, make) -> None:
+    """A fifo stopped everything: to open it waits for who writes to it."""
+    try:
+        make(scratch / "odd")
+    except PermissionError:
+        pytest.skip("device nodes take root")
+    for flags in (READ, WRITE):
+        with pytest.raises(OSError, match=r"no regular file|a directory|device"):
+            directory.open("odd", flags)
+    if not (scratch / "odd").is_dir():
+        with pytest.raises(OSError, match="own"):
+            directory.set_mode("odd", 0o700)
+        with pytest.raises(OSError, match="no regular file"):
+            directory.sync("odd")
+
+
+def test_what_has_a_name_elsewhere_is_read_and_not_changed(directory: StoreDirectory, scratch: Path) -> None:
+    (scratch / "file").write_bytes(b"theirs")
+    os.link(scratch / "file", scratch / "second")
+    os.close(directory.open("second"))
+    with pytest.raises(OSError, match="second name"):
+        directory.open_own("second")
+    with pytest.raises(OSError, match="own"):
+        directory.set_mode("second", 0o400)
+    (scratch / "file").unlink()
+    os.close(directory.open_own("second"))
+    directory.set_mode("second", 0o400)
+
+
+def test_a_directory_is_not_reached_by_a_link(scratch: Path) -> None:
+    (scratch / "link").symlink_to(scratch)
+    with pytest.raises(OSError, match=r"symbolic|directory"):
+        StoreDirectory(str(scratch / "link"))

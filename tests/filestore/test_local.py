@@ -127,13 +127,14 @@ def test_what_is_no_file_is_neither_followed_nor_waited_for(blobs: LocalBlobs, s
     path = scratch / blobs.name(DIGEST)
     (scratch / "secret").write_bytes(CONTENT)
     path.symlink_to(scratch / "secret")
-    for opened in (blobs.open, blobs.open_untrusted):
-        with pytest.raises(OSError, match="symbolic") as raised:
-            opened(DIGEST)
-        assert raised.value.errno == errno.ELOOP
+    with pytest.raises(OSError, match="symbolic") as raised:
+        blobs.open(DIGEST)
+    assert raised.value.errno == errno.ELOOP
     path.unlink()
     os.mkfifo(path)
-    os.close(blobs.open_untrusted(DIGEST))
+    with pytest.raises(OSError, match="no regular file"):
+        blobs.open(DIGEST)
+    assert blobs.size(DIGEST) is None
 
 
 def test_who_is_asked_about_by_a_lease_is_waited_for(blobs: LocalBlobs) -> None:
@@ -143,7 +144,7 @@ def test_who_is_asked_about_by_a_lease_is_waited_for(blobs: LocalBlobs) -> None:
     fcntl.fcntl(fd, F_SETSIG, signal.SIGURG)
     fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
     with ThreadPoolExecutor() as threads:
-        opened = threads.submit(blobs.open_untrusted, DIGEST)
+        opened = threads.submit(blobs.open, DIGEST)
         with pytest.raises(TimeoutError):
             opened.result(0.1)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)

@@ -15,12 +15,14 @@ import trio
 import trio.testing
 
 from casfs.errors import FsError
+from casfs.filestore.directory import StoreDirectory
+from casfs.filestore.locks import Turnstile
 from casfs.fs.attributes import Changes
 from casfs.fs.content import sealing
 from casfs.fs.content.content import Handle
 from casfs.fs.tree import Tree
 from casfs.namespace.namespace import Namespace
-from casfs.store import Turnstile, database_path
+from casfs.store import database_path
 from casfs.types import ROOT_INO
 from tests.fs.mount import Gate, Mount, Run
 from tests.limits import set_limits
@@ -256,7 +258,7 @@ def test_a_failure_reaches_everybody_who_waits(run: Run) -> None:
 def test_whoever_holds_the_turnstile_gets_the_next_turn(run: Run, store_path: Path) -> None:
     async def body(mount: Mount) -> None:
         await mount.fs.group.durable()
-        turnstile = Turnstile(f"{store_path}/run/turnstile")
+        turnstile = Turnstile(StoreDirectory(str(store_path)))
         assert turnstile.try_enter()
         made = []
 
@@ -283,7 +285,7 @@ def test_a_write_lock_held_for_long_is_ebusy(
     async def body(mount: Mount) -> None:
         await mount.fs.group.durable()
         other = Namespace(database_path(str(store_path)))
-        turnstile = Turnstile(f"{store_path}/run/turnstile")
+        turnstile = Turnstile(StoreDirectory(str(store_path)))
         assert other.try_begin()
         assert turnstile.try_enter()
         async with trio.open_nursery() as nursery:

@@ -14,12 +14,14 @@ import trio
 import trio.testing
 
 from casfs.errors import FsError
+from casfs.filestore.directory import StoreDirectory
+from casfs.filestore.locks import Turnstile
 from casfs.fs import copy
 from casfs.fs.attributes import Changes
 from casfs.fs.content.content import Handle
 from casfs.fs.tree import RENAME_EXCHANGE
 from casfs.fuse.scheduler import TrioScheduler
-from casfs.store import Store, Turnstile, create_store
+from casfs.store import Store, create_store
 from casfs.trash.filesystem import file_system
 from casfs.types import ROOT_INO
 from tests.faults import FaultyDurable
@@ -301,7 +303,7 @@ def test_a_file_is_copied_to_a_name_that_changes_meanwhile(run: Run, store_path:
                 refused.append(error.errno)
 
         refused: list[int | None] = []
-        turnstile = Turnstile(f"{store_path}/run/turnstile")
+        turnstile = Turnstile(StoreDirectory(str(store_path)))
         assert turnstile.try_enter()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(other)

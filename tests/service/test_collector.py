@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import trio
 
+from casfs.filestore.locks import Lock
 from casfs.maintenance.collect import gc
 from casfs.maintenance.collect import mounted as collect_mounted
 from casfs.namespace.collecting import Amount, Collecting
 from casfs.service import collector as module
 from casfs.service.collector import Collector
-from casfs.store import Lock, collector_daemon_lock, collector_lock, create_store
+from casfs.store import collector_daemon_lock, collector_lock, create_store
 from tests.fs.mount import Gate, Mount, mounted
 
 SIZE = 1_000

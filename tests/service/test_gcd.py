@@ -165,13 +165,13 @@ def create_again(store: Path) -> None:
 SIGNALLED = """
 import os, signal, sys
 from casfs.cli.main import main
-from casfs.store import Lock
+from casfs.filestore.locks import Lock
 
 acquire = Lock.acquire
 
 def acquired(lock, **options):
     done = acquire(lock, **options)
-    if done and lock._path.endswith("gcd.lock"):
+    if done and lock._name.endswith("gcd.lock"):
         os.kill(os.getpid(), signal.SIGUSR1)
     return done
 

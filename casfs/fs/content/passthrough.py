@@ -120,6 +120,8 @@ class Passthrough:
                 return False  # somebody came meanwhile
             if self._registry is None or self._may_be_mapped(blob, fd, content):
                 return False
+            if not self._filestore.may_be_lent(fd) and not self._group.has_obsolete:
+                return False
             backing = self._open_backing(fd)
             if not backing:
                 return False
@@ -143,7 +145,7 @@ class Passthrough:
         assert content.staged is not None
         if content.mutex.busy or not self._staging.others_may_write(content.staged):
             return False
-        fd = os.open(self._staging.path(content.staged.name), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = self._staging.open_again(content.staged)
         try:
             content.backing = self._open_backing(fd)
         finally:
@@ -245,6 +247,7 @@ class Passthrough:
         mutex is held."""
         blob = content.backing_blob
         digest = self._blobs.digest(content.inode)
+        await self._group.obsolete_removed()  # so long the file may have a name in staging, too
         await self._staged.displace(content, digest)
         content.backing_blob = 0
         self._blobs_in_use.discard(blob)

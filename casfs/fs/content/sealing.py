@@ -225,7 +225,7 @@ class Sealing:
     def _make_durable(self, staged: StagedFile, first: bool) -> None:
         self._filestore.durable.fdatasync(staged.fd)
         if first:
-            self._filestore.durable.fsync_path(self._staging.root)
+            self._staging.sync_names()
 
     def named(self, content: Content) -> None:
         """The row names the staged file as it is now. Inside a transaction."""

@@ -1,9 +1,15 @@
+#define _GNU_SOURCE
+
 #include "files.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 struct new_file {
@@ -23,18 +29,49 @@ static bool write_whole(int fd, const char *data, Py_ssize_t size)
 	return true;
 }
 
+/* As open_beneath in syscalls.py: nothing on the way is a symbolic link, or leads out of the directory. */
+static int open_beneath(int directory, const char *path, int flags, mode_t mode)
+{
+	struct open_how how = {
+		.flags = (uint64_t)(unsigned int)flags,
+		.mode = mode,
+		.resolve = RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH,
+	};
+	if (directory == AT_FDCWD)
+		return openat(directory, path, flags, mode);
+	return (int)syscall(SYS_openat2, directory, path, &how, sizeof how);
+}
+
+static int unlink_beneath(int directory, const char *path)
+{
+	const char *name = strrchr(path, '/');
+	if (directory == AT_FDCWD || !name)
+		return unlinkat(directory, path, 0);
+	char *above = strndup(path, (size_t)(name - path));
+	if (!above)
+		return -1;
+	int parent = open_beneath(directory, above, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+	free(above);
+	if (parent < 0)
+		return -1;
+	int result = unlinkat(parent, name + 1, 0), failed = errno;
+	close(parent);
+	errno = failed;
+	return result;
+}
+
 static int write_file(int directory, const char *path, const Py_buffer *content, mode_t mode)
 {
 	const int flags = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
-	int fd = openat(directory, path, flags, mode);
-	if (fd < 0 && errno == EEXIST && unlinkat(directory, path, 0) == 0)
-		fd = openat(directory, path, flags, mode);
+	int fd = open_beneath(directory, path, flags, mode);
+	if (fd < 0 && errno == EEXIST && unlink_beneath(directory, path) == 0)
+		fd = open_beneath(directory, path, flags, mode);
 	if (fd < 0)
 		return errno;
 	int failed = write_whole(fd, content->buf, content->len) ? 0 : errno;
 	close(fd);
 	if (failed)
-		unlinkat(directory, path, 0);
+		unlink_beneath(directory, path);
 	return failed;
 }
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from casfs.filestore.directory import StoreDirectory
+from casfs.filestore.directory import NO_FOLDER, StoreDirectory
 from casfs.filestore.filestore import FileStore
 from casfs.filestore.local import BLOB_MODE, Found
 from casfs.filestore.staging import FOLDER, LENT
@@ -53,8 +53,10 @@ def layout_faults(filestore: FileStore) -> Iterator[FileFault]:
         (CONFIG, stat.S_IWGRP | stat.S_IWOTH),
     ):
         try:
-            mode = filestore.directory.status(name, follow=True).st_mode
-        except (FileNotFoundError, NotADirectoryError):
+            mode = filestore.directory.status(name).st_mode
+        except OSError as error:
+            if error.errno not in NO_FOLDER:
+                raise
             mode = 0
         if name in folders and not stat.S_ISDIR(mode):
             yield FileFault(Kind.MISSING_FOLDER, name, "is missing" if not mode else "is no directory")
@@ -155,5 +157,7 @@ def _foreign(name: str) -> FileFault:
 def _is_file(directory: StoreDirectory, name: str) -> bool:
     try:
         return stat.S_ISREG(directory.status(name).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError as error:
+        if error.errno not in NO_FOLDER:
+            raise
         return False

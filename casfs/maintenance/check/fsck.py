@@ -31,7 +31,7 @@ from casfs.namespace.checks import Affected, Checks
 from casfs.namespace.connection import DatabaseError
 from casfs.namespace.damage import BlobToRead
 from casfs.namespace.repairs import Repairs
-from casfs.store import Lock, Store, collector_lock
+from casfs.store import Store, collector_lock, store_lock
 from casfs.types import DIGEST_SIZE
 
 __all__ = ["Problem", "Report", "check", "repair"]
@@ -71,7 +71,7 @@ def _alone(store: Store) -> Iterator[str | None]:
     """Hold the store's lock, and the collector's. Gives None, or who has one, when it is not to be had."""
     holder = None
     with contextlib.ExitStack() as held:
-        for lock in (Lock(f"{store.path}/run/lock"), collector_lock(store.path)):
+        for lock in (store_lock(store.path), collector_lock(store.path)):
             held.callback(lock.release)
             try:
                 holder = holder or (None if lock.acquire() else lock.holder())

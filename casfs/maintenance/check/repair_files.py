@@ -7,8 +7,9 @@ from __future__ import annotations
 import os
 import stat
 
+from casfs.errors import FormatError
 from casfs.filestore.directory import StoreDirectory, folder_of
-from casfs.filestore.filestore import FileStore
+from casfs.filestore.filestore import FileStore, copy_range
 from casfs.filestore.hashing import hash_descriptor
 from casfs.filestore.local import BLOB_MODE
 from casfs.maintenance.check.files import PRIVATE, BlobScan, FileFault, layout_faults
@@ -34,6 +35,8 @@ class Quarantine:
         if not self._directory.exists(QUARANTINE):
             self._directory.make_folder(QUARANTINE)
             self._directory.sync(".")
+        elif not self._directory.is_folder(QUARANTINE):
+            raise FormatError(f"{self._directory.path}/{QUARANTINE} is no directory", hint="move it away")
         free = target = f"{QUARANTINE}/{os.path.basename(name)}"
         number = 1
         while self._directory.exists(target):
@@ -55,7 +58,7 @@ def repair_layout(filestore: FileStore) -> None:
             directory.make_folder(fault.name)
             directory.sync(folder_of(fault.name))
         else:
-            mode = directory.status(fault.name, follow=True).st_mode
+            mode = directory.status(fault.name).st_mode
             directory.set_mode(fault.name, stat.S_IMODE(mode) & ~PRIVATE)
 
 
@@ -98,7 +101,7 @@ class FileRepair:
     def _mend(self, fault: FileFault) -> None:
         match fault:
             case FileFault(Kind.BLOB_MODE, name):
-                self._directory.set_mode(name, BLOB_MODE)
+                self._make_private(name)
             case FileFault(Kind.BLOB_SIZE, name, _, digest, int(blob)):
                 if self._digest_of(name) == digest:
                     self._rows.repairs.set_blob_size(blob, self._directory.status(name).st_size)
@@ -136,7 +139,7 @@ class FileRepair:
             if self._digest_of(name) != digest:
                 self._bad.append(name)
                 return
-            self._directory.set_mode(name, BLOB_MODE)
+            self._make_private(name)
             self._rows.adopt(digest, status.st_size, status.st_mtime_ns)
             self._placed.append(digest)
 
@@ -146,15 +149,35 @@ class FileRepair:
             self._bad.append(name)
             return
         target = self._blobs.name(digest)
-        self._directory.set_mode(name, BLOB_MODE)
+        self._make_private(name)
         self._directory.rename(name, target)
         self._placed.append(digest)
         self._adopt(target, digest)
 
+    def _make_private(self, name: str) -> None:
+        """Give the file of a blob its mode: a copy of it, if it has a name elsewhere, whose file is not
+        changed. Raises OSError."""
+        fd = self._directory.open(name)
+        try:
+            if os.fstat(fd).st_nlink == 1:
+                os.fchmod(fd, BLOB_MODE)
+                return
+            staged = self._filestore.staging.create()
+            try:
+                copy_range(fd, staged.fd, os.fstat(fd).st_size)
+                os.fchmod(staged.fd, BLOB_MODE)
+                self._filestore.durable.fdatasync(staged.fd)
+                self._directory.rename(staged.path, name)
+            finally:
+                os.close(staged.fd)
+            self._directory.sync(folder_of(name))
+        finally:
+            os.close(fd)
+
     def _digest_of(self, name: str) -> Digest | None:
         """None when it is no file, or the disk cannot read it. Raises OSError for what is not its fault."""
         try:
-            fd = self._directory.open_untrusted(name)
+            fd = self._directory.open(name)
             try:
                 return hash_descriptor(fd, os.fstat(fd).st_size)
             finally:

@@ -47,7 +47,7 @@ from casfs.maintenance.collect.mounted import Collected
 from casfs.maintenance.collect.strays import Stray
 from casfs.maintenance.progress import Progress, unwatched
 from casfs.namespace.collecting import Amount, Collecting, Orphan, Record, Run
-from casfs.store import Store, collector_lock, make_way, read_config
+from casfs.store import Store, collector_lock, make_run, make_way, read_config
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ def opened(path: str, durable: Durable | None = None, *, stop: Stop = never) -> 
     """
     read_config(path)
     make_way(path)
-    os.makedirs(f"{path}/run", mode=0o700, exist_ok=True)
+    make_run(path)
     lock = collector_lock(path)
     if not lock.acquire():
         raise StoreLocked(f"{path} is being collected or checked by {lock.holder()}", "wait for it to end")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from casfs.errors import FormatError, StoreNotFound
-from casfs.filestore.directory import READ_UNTRUSTED, StoreDirectory
+from casfs.filestore.directory import READ, StoreDirectory
 from casfs.filestore.hashing import hash_descriptor, new_hasher
 from casfs.filestore.local import LocalBlobs
 from casfs.filestore.staging import StagedFile
@@ -136,7 +136,7 @@ class _Healing:
             for number, digest in enumerate(list(self._wanted)):
                 self._progress("healing", number, len(self._wanted))
                 path = blobs.path(digest)
-                self._try(self._open(path, partial(blobs.open_untrusted, digest)), path, digest)
+                self._try(self._open(path, partial(blobs.open, digest)), path, digest)
 
     def _from_tree(self) -> None:
         """Only files of a size that is wanted are read."""
@@ -178,12 +178,12 @@ class _Healing:
             return None
 
     def _open_file(self, path: str) -> int:
-        return self._open(path, partial(os.open, path, READ_UNTRUSTED))
+        return self._open(path, partial(os.open, path, READ | os.O_NONBLOCK))
 
-    def _open(self, path: str, open_untrusted: Callable[[], int]) -> int:
+    def _open(self, path: str, opened: Callable[[], int]) -> int:
         """A regular file; -1 when there is none that can be read."""
         try:
-            fd = open_untrusted()
+            fd = opened()
         except FileNotFoundError:
             return -1
         except OSError as error:
@@ -277,4 +277,4 @@ class _Healing:
 def _fan_out_of(path: str) -> int | None:
     """The fan-out of the store at `path`; None when that is something else. Raises FormatError for a store
     that cannot be read."""
-    return read_config(path).fan_out if os.path.isfile(config_path(path)) else None
+    return read_config(path).fan_out if os.path.lexists(config_path(path)) else None

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from casfs.errors import CasfsError, StoreLocked
+from casfs.filestore.locks import Lock
 from casfs.maintenance.check.problems import Kind
 from casfs.maintenance.check.repair_files import Quarantine
 from casfs.maintenance.collect.batch import transaction
@@ -23,7 +24,8 @@ from casfs.maintenance.progress import Progress, unwatched
 from casfs.maintenance.scrub.verify import Bad, Batch, Identity, Interrupted, Verifier, never
 from casfs.namespace.checks import Checks
 from casfs.namespace.damage import Pass
-from casfs.store import Lock, Store
+from casfs.store import Store
+from casfs.store import scrub_lock as lock_of_scrubs
 
 log = logging.getLogger(__name__)
 
@@ -297,7 +299,7 @@ class Scrub:
 
 def scrub_lock(store: Store) -> Lock:
     """Hold off a second scrub of the store. Raises StoreLocked."""
-    lock = Lock(f"{store.path}/run/scrub")
+    lock = lock_of_scrubs(store.path)
     if not lock.acquire():
         raise StoreLocked(f"{store.path} is being scrubbed by {lock.holder()}")
     return lock

@@ -147,7 +147,7 @@ class Verifier:
             fd, file = -1, None
             try:
                 file = Identity.of(self._blobs.status(blob.digest))
-                fd = self._blobs.open_untrusted(blob.digest)
+                fd = self._blobs.open(blob.digest)
                 file = Identity.of(os.fstat(fd))
                 digest = self._digest(fd, buffer)
                 if digest == blob.digest:
@@ -170,7 +170,7 @@ class Verifier:
     def is_bad(self, blob: BlobToRead) -> bool:
         """Read the file that is there once more, at once. Raises OSError."""
         try:
-            fd = self._blobs.open_untrusted(blob.digest)
+            fd = self._blobs.open(blob.digest)
             try:
                 hasher, buffer = new_hasher(), memoryview(bytearray(CHUNK))
                 while count := os.readv(fd, [buffer]):

@@ -13,7 +13,7 @@ from casfs.maintenance import offline
 from casfs.maintenance.collect import batch, gc, pins
 from casfs.maintenance.collect.gc import Limits
 from casfs.namespace.namespace import Namespace
-from casfs.store import Lock, Store, collector_lock
+from casfs.store import Store, collector_lock, store_lock
 from tests.maintenance.collect.test_gc import HOUR, Stubborn, collect, content, make, remove
 from tests.session import Session
 
@@ -248,7 +248,7 @@ def test_a_mount_waits_for_the_collector_to_give_the_store_back(
 ) -> None:
     session.stop()
     path = str(session.path)
-    collecting, using = collector_lock(path), Lock(f"{path}/run/lock")
+    collecting, using = collector_lock(path), store_lock(path)
     assert using.acquire()
     slept: list[float] = []
 
