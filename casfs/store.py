@@ -28,6 +28,7 @@ from casfs.filestore.filestore import FileStore
 from casfs.filestore.local import FAN_OUTS
 from casfs.filestore.locks import CREATE, Lock, Turnstile, make_run_folder
 from casfs.filestore.locks import FOLDER as RUN
+from casfs.filestore.locks import NAMES as LOCKS
 from casfs.filestore.spare import Spare
 from casfs.namespace import schema
 from casfs.namespace.namespace import Namespace
@@ -270,7 +271,7 @@ def _fill(directory: StoreDirectory, fan_out: int) -> None:
     path, durable = directory.path, directory.durable
     FileStore(directory, fan_out).create()
     make_run_folder(directory)
-    for name in ("lock", "turnstile", "gc.lock", "gcd.lock", "scrub"):
+    for name in LOCKS:
         os.close(directory.open_own(f"{RUN}/{name}", CREATE, 0o600))
     schema.create(database_path(path), time.time_ns(), os.getuid(), os.getgid())
     text = (

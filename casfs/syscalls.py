@@ -40,7 +40,7 @@ def open_beneath(directory: int, path: str, flags: int, mode: int = 0) -> int:
     """
     name = os.fsencode(path)
     if b"\0" in name:
-        raise ValueError("embedded null byte")
+        raise OSError(errno.EINVAL, "a name with a null byte", path)
     while True:
         fd: int = _libc.syscall(_OPENAT2, directory, name, ctypes.byref(_how(flags, mode)), 24)
         if fd >= 0:

@@ -14,6 +14,10 @@ DIGEST_SIZE = 32
 ROOT_INO = 1
 """Inode number of the root directory, FUSE_ROOT_ID of linux/fuse.h."""
 
+HIGHEST_NUMBER = 1 << 62
+"""Numbers of inodes and blobs, and cookies, are below it: a row with a higher one was made by nobody who
+counts, and leaves no numbers for others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Room:

@@ -12,6 +12,9 @@ from casfs.filestore.directory import READ, WRITE, StoreDirectory
 
 FOLDER = "run"
 
+NAMES = ("lock", "turnstile", "gc.lock", "gcd.lock", "scrub")
+"""Those that a store has."""
+
 CREATE = WRITE | os.O_CREAT
 
 

@@ -23,6 +23,9 @@ FOLDER = "staging"
 POOL_SIZE = 32
 """Emptied staged files kept for the next writer: ext4 reuses freed inodes slowly, a truncate is cheap."""
 
+NAME_BYTES = 64
+"""Length of the name of a staged file at the most; ours have 21 bytes."""
+
 LENT = "-lent"
 """End of the name of a staged file that programs may have mapped."""
 
@@ -62,7 +65,7 @@ class Staging:
     def name(self, name: str) -> str:
         """Where a staged file is, below STORE. Raises OSError EIO for a name no staged file has: rows may be
         damaged, or hostile (I9)."""
-        if name in ("", ".", "..") or "/" in name:
+        if name in ("", ".", "..") or "/" in name or "\0" in name or len(name) > NAME_BYTES:
             raise OSError(errno.EIO, f"{name!r} is not the name of a staged file")
         return f"{FOLDER}/{name}"
 

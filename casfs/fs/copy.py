@@ -100,22 +100,13 @@ async def copy(fs: FileSystem, source: bytes, destination: bytes, *, recursive: 
         raise FsError(errno.EINVAL, f"{_text(source)} and {_text(destination)} are the same")
     if target.inode is not None and (inode.is_directory or target.inode.is_directory):
         raise FsError(errno.EEXIST, f"{_text(destination)} exists already")
-    if inode.is_directory and _is_below(fs, target.parent, inode.ino):
+    if inode.is_directory and fs.store.namespace.dentries.is_below(target.parent, inode.ino):
         raise FsError(errno.EINVAL, f"{_text(source)} cannot be copied into itself")
     if inode.is_directory:
         await _TreeCopy(fs).run(inode, target)
     else:
         await _copy_file(fs, inode, target)
     await fs.group.durable()
-
-
-def _is_below(fs: FileSystem, ino: int, directory: int) -> bool:
-    above: int | None = ino
-    while above is not None and above != ROOT_INO:
-        if above == directory:
-            return True
-        above = fs.store.namespace.dentries.parent_of(above)
-    return False
 
 
 async def _copy_file(fs: FileSystem, inode: Inode, target: Place) -> None:

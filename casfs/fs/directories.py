@@ -268,7 +268,10 @@ class Directories:
         children = self._dentries.delete_children(directory.ino, limit)
         gone = []
         for ino, _ in children:
-            child = self._inodes.get(ino)
+            try:
+                child = self._inodes.get(ino)
+            except FsError:
+                continue  # a name of nothing: rows may be damaged
             child.nlink = 0 if child.is_directory else child.nlink - 1
             self._inodes.changed(child)
             if not child.nlink:

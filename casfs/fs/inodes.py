@@ -136,8 +136,8 @@ class InodeTable:
         self._refs: dict[int, int] = {}
         self._attribute_bytes = 0
         self._put_off = 0
-        self._next_ino = self._ino_limit = int(namespace.meta("next_ino"))
-        self._next_cookie = self._cookie_limit = int(namespace.meta("next_cookie"))
+        self._next_ino = self._ino_limit = namespace.counter("next_ino")
+        self._next_cookie = self._cookie_limit = namespace.counter("next_cookie")
 
     # Reading
 

@@ -27,6 +27,13 @@ MOVE_DEPTH = 10_000
 """Directories above the one that a directory is moved to, at the most: 15 ms in which others wait."""
 
 
+def is_name(name: bytes) -> bool:
+    """May a file have that name?"""
+    if name in (b".", b"..") or b"/" in name or b"\0" in name:
+        return False
+    return 0 < len(name) <= NAME_LIMIT
+
+
 class Listing:
     """Owned by the thread that runs the file system."""
 

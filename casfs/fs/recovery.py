@@ -8,6 +8,7 @@ sealed when the file system is in use. All other staged files belong to nobody.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
@@ -90,8 +91,13 @@ async def recover(
     staging = store.filestore.staging
     staging.close()  # what was sealed above may have left files there for the next writers, named by no row
     for name in staging.names():
-        if name not in kept:
+        if name in kept:
+            continue
+        try:
             staging.remove(name)
+        except OSError as error:  # a folder, say, which is no part of a store
+            log.warning("what is staged as %s is left: %s; see casfs fsck", name, error.strerror)
+        else:
             found.removed += 1
     found.seconds = round(time.monotonic() - began, 3)
     if not found.clean:
@@ -108,13 +114,15 @@ async def _restore_staged(
 ) -> int:
     """Let a file have what its row says of its staged file, and seal it if that is up to `left` bytes. The
     bytes that were sealed."""
-    inode = inodes.get(ino)
-    if not inode.nlink:
-        return 0
     try:
+        inode = inodes.get(ino)
+        if not inode.nlink:
+            return 0
+        if not inode.is_regular:
+            raise OSError(errno.EIO, "it is no file")
         handle = contents.table.open(inode, False, 0)
     except OSError as error:
-        log.error("inode %d: staged content %s cannot be read: %s; see casfs fsck", ino, inode.staged, error)
+        log.error("inode %d: its staged content cannot be read: %s; see casfs fsck", ino, error)
         return 0
     staged = handle.content.staged
     assert staged is not None

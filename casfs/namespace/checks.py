@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from casfs.namespace.dentries import Dentry
 from casfs.namespace.namespace import Namespace
 from casfs.namespace.table import Table
-from casfs.types import DIGEST_SIZE, ROOT_INO
+from casfs.types import DIGEST_SIZE, HIGHEST_NUMBER, ROOT_INO
 
 INTEGRITY_LINES = 20
 """This many lines of SQLite's integrity check are enough to know that a database is damaged."""
@@ -71,6 +71,21 @@ _TRASH = """
 WITH RECURSIVE below (ino) AS (
     SELECT ino FROM casfs_directory UNION SELECT e.ino FROM below AS b JOIN edge AS e ON e.parent = b.ino)
 """
+
+
+NUMBERED = {
+    "inode": (
+        *(("inode", "ino"), ("dentry", "ino"), ("dentry", "parent"), ("xattr", "ino"), ("trash", "ino")),
+    ),
+    "blob": (("blob", "id"), ("inode", "blob_id"), ("pinned", "blob_id"), ("damage", "blob_id")),
+}
+"""Where the numbers of inodes and of blobs are."""
+
+SEQUENCES = (("blob", "id"), ("collection", "id"), ("pin", "id"))
+"""Tables whose numbers SQLite gives (AUTOINCREMENT)."""
+
+BAD_VALUES = """mode NOT BETWEEN 0 AND 65535 OR size < 0 OR allocated < 0
+    OR max(nlink, uid, gid, rdev) > 4294967295 OR min(nlink, uid, gid, rdev) < 0"""
 
 
 class NameFault(NamedTuple):
@@ -155,10 +170,37 @@ class Checks(Table):
             ("next_ino", 2, "SELECT max(ino) FROM inode"),
             ("next_cookie", 3, "SELECT max(cookie) FROM dentry"),
         ):
-            least = max(first, (self._value(used) or 0) + 1)
+            least = max(first, (self._value(f"{used} WHERE {key[5:]} <= {HIGHEST_NUMBER // 2}") or 0) + 1)
             value = self._value("SELECT value FROM meta WHERE key = ?", key)
-            if not isinstance(value, int) or value < least:
+            if not isinstance(value, int) or not least <= value < HIGHEST_NUMBER:
                 yield key, value, least
+
+    def huge_numbers(self) -> list[tuple[str, int]]:
+        """Numbers that leave none for others, or are none, by what they number: "inode", "blob"."""
+        return [
+            (kind, number)
+            for kind, columns in NUMBERED.items()
+            for (number,) in self._rows(
+                " UNION ".join(
+                    f"SELECT {column} FROM {table} WHERE {column} NOT BETWEEN 1 AND {HIGHEST_NUMBER // 2}"
+                    for table, column in columns
+                )
+            )
+        ]
+
+    def sequences(self) -> Iterator[tuple[str, int]]:
+        """Tables whose next number is taken from one that leaves no others: (table, the highest it has)."""
+        for table, column in SEQUENCES:
+            if self._value(
+                f"SELECT 1 FROM sqlite_sequence WHERE name = ? AND "
+                f"(typeof(seq) <> 'integer' OR seq NOT BETWEEN 0 AND {HIGHEST_NUMBER // 2})",
+                table,
+            ):
+                yield table, self._value(f"SELECT coalesce(max({column}), 0) FROM {table}")
+
+    def bad_values(self) -> Iterator[int]:
+        """Inodes with a mode, owner, size or count that none can have."""
+        yield from (ino for (ino,) in self._rows(f"SELECT ino FROM inode WHERE {BAD_VALUES}"))
 
     def has_uuid(self) -> bool:
         return isinstance(self._value("SELECT value FROM meta WHERE key = 'uuid'"), str)
@@ -177,12 +219,14 @@ class Checks(Table):
         """Names whose cookie a listing would skip, or that another name has: all but one of those."""
         seen = 0
         for row in self._rows(
-            """WITH fault AS (SELECT cookie FROM dentry GROUP BY cookie HAVING count(*) > 1 OR cookie <= 2)
+            """WITH fault AS (SELECT cookie FROM dentry GROUP BY cookie HAVING count(*) > 1
+                    OR cookie NOT BETWEEN 3 AND ?)
                SELECT d.* FROM fault AS f JOIN dentry AS d ON d.cookie = f.cookie
-               ORDER BY d.cookie, d.parent, d.name"""
+               ORDER BY d.cookie, d.parent, d.name""",
+            HIGHEST_NUMBER // 2,
         ):
             dentry = Dentry(*row)
-            if dentry.cookie <= 2 or dentry.cookie == seen:
+            if not 2 < dentry.cookie <= HIGHEST_NUMBER // 2 or dentry.cookie == seen:
                 yield dentry
             seen = dentry.cookie
 
@@ -332,7 +376,8 @@ class Checks(Table):
     def content_faults(self) -> Iterator[ContentFault]:
         for row in self._rows(
             f"""SELECT i.ino, CASE
-                WHEN i.staged IN ('', '-lent') OR substr(i.staged, 1, length(i.staged)
+                WHEN i.staged IN ('', '-lent') OR octet_length(i.staged) NOT BETWEEN 1 AND 64
+                    OR instr(i.staged, char(0)) OR substr(i.staged, 1, length(i.staged)
                     - 5 * (substr(i.staged, -5) = '-lent')) GLOB '*[^0-9a-f]*' THEN 'staged'
                 WHEN i.mode >> 12 NOT IN {TYPES} THEN 'mode'
                 WHEN i.mode >> 12 = 10 AND coalesce(length(i.target), 0) = 0 THEN 'target'

@@ -49,15 +49,30 @@ def database_errno(error: BaseException) -> int | None:
     return translate(error).errno if isinstance(error, apsw.Error) else None
 
 
+ROW_BYTES = 16 << 20
+"""Length of a row, or a value in it, at the most: the longest of ours is an attribute of 64 KiB."""
+
+_DISTRUST = (
+    (apsw.SQLITE_DBCONFIG_DEFENSIVE, 1),
+    (apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0),
+    (apsw.SQLITE_DBCONFIG_ENABLE_VIEW, 0),
+    (apsw.SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 0),
+)
+"""A database may come from anywhere (I9): nothing in it is run (sqlite.org/security.html)."""
+
+
 def connect(path: str, *, readonly: bool = False) -> apsw.Connection:
     """A connection with the pragmas of a store. Raises DatabaseError or FormatError."""
     flags = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE
     connection = None
     try:
-        connection = apsw.Connection(path, flags=flags)
+        connection = apsw.Connection(path, flags=flags | apsw.SQLITE_OPEN_NOFOLLOW)
         connection.set_busy_timeout(READ_TIMEOUT_MS)
         # Without it SQLite prepares a join again for each new binding: 25 µs in place of 2 for a lookup.
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+        for option, value in _DISTRUST:
+            connection.config(option, value)
+        connection.limit(apsw.SQLITE_LIMIT_LENGTH, ROW_BYTES)
         for pragma in (
             "synchronous = NORMAL",
             "temp_store = MEMORY",
@@ -65,6 +80,7 @@ def connect(path: str, *, readonly: bool = False) -> apsw.Connection:
             "cache_spill = OFF",
             "foreign_keys = OFF",
             "trusted_schema = OFF",
+            "cell_size_check = ON",
         ):
             run_script(connection, f"PRAGMA {pragma}")
         return connection

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from casfs.namespace.inodes import InodeRow
+from casfs.namespace.inodes import InodeRow, checked
 from casfs.namespace.table import Table
 
 
@@ -51,6 +51,9 @@ class Dentries(Table):
             _LIST_INODES,
             (parent, after, limit),
         ).fetchall()
+        for row in rows:
+            if row[3] is not None:
+                checked(row[3:])
         return list(rows)
 
     def list_attributes(self, parent: int, after: int, limit: int) -> list[tuple[Any, ...]]:
@@ -142,6 +145,17 @@ class Dentries(Table):
         """A directory that names the inode; a directory has exactly one, the root and unlinked ones none."""
         parent: int | None = self._execute("SELECT parent FROM dentry WHERE ino = ? LIMIT 1", (ino,)).get
         return parent
+
+    def is_below(self, ino: int, directory: int) -> bool:
+        """Is a directory another one, or below it? Ends, too, where rows lead round in a circle."""
+        above: int | None = ino
+        seen: set[int] = set()
+        while above is not None and above != 1 and above not in seen:
+            if above == directory:
+                return True
+            seen.add(above)
+            above = self.parent_of(above)
+        return False
 
     def names_of(self, ino: int) -> Names:
         """Every (parent, name) of an inode."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import stat
+import struct
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import apsw
 
+from casfs.namespace.connection import DatabaseError
 from casfs.namespace.table import Table
 
 
@@ -74,15 +77,38 @@ def directory_row(ino: int, permissions: int, uid: int, gid: int, now_ns: int | 
     return empty_row(ino, stat.S_IFDIR | permissions, 2, uid, gid, now_ns)
 
 
+_pack_numbers = struct.Struct("=QHIIIIQQqqqq").pack
+"""What the numbers of a row have to fit into, ino to allocated and the times."""
+
+_OPTIONAL = ((8, int), (9, str), (10, bytes))
+
+
+def checked(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A row in the order of `InodeRow`, if it is one: whoever writes the file writes what he likes, also what
+    a STRICT table cannot have. Raises DatabaseError EIO."""
+    try:
+        _pack_numbers(*row[:8], *row[11:])
+    except struct.error:
+        raise _no_row(row[0]) from None
+    for column, kind in _OPTIONAL:
+        if row[column] is not None and row[column].__class__ is not kind:
+            raise _no_row(row[0])
+    return row
+
+
+def _no_row(ino: object) -> DatabaseError:
+    return DatabaseError(errno.EIO, f"database: the row of inode {ino} is damaged")
+
+
 class Inodes(Table):
     def __init__(self, connection: apsw.Connection) -> None:
         self._cursor = connection.cursor()
         self._execute = self._cursor.execute
 
     def get(self, ino: int) -> tuple[Any, ...] | None:
-        """The row in the order of `InodeRow`, or None."""
+        """The row in the order of `InodeRow`, or None. Raises DatabaseError EIO as `checked`."""
         row: tuple[Any, ...] | None = self._execute(_SELECT_ONE, (ino,)).get
-        return row
+        return row if row is None else checked(row)
 
     def write(self, rows: Sequence[tuple[object, ...]]) -> None:
         """Insert or update rows in the order of `InodeRow`; an update leaves `CONSTANT` as it was."""
@@ -92,8 +118,12 @@ class Inodes(Table):
         self._cursor.executemany("DELETE FROM inode WHERE ino = ?", [(ino,) for ino in inos])
 
     def unlinked(self) -> list[int]:
-        """Inodes without a name: of files that were open, or of a tree copy that was cut off."""
-        rows: Any = self._execute("SELECT ino FROM inode WHERE nlink = 0").fetchall()
+        """Inodes without a name: of files that were open, or of a tree copy that was cut off. Not one whose
+        row only says so: that is damage, and what has a name is not removed for it."""
+        rows: Any = self._execute(
+            """SELECT ino FROM inode WHERE nlink = 0 AND ino > 1
+               AND NOT EXISTS (SELECT 1 FROM dentry AS d WHERE d.ino = inode.ino)"""
+        ).fetchall()
         return [row[0] for row in rows]
 
     def with_staged(self) -> list[InodeRow]:

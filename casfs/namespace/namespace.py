@@ -15,14 +15,17 @@ from casfs.namespace.damage import Damage
 from casfs.namespace.dentries import Dentries
 from casfs.namespace.inodes import Inodes
 from casfs.namespace.redo import Redo
-from casfs.namespace.schema import SCHEMA_VERSION, check_version, migrate
+from casfs.namespace.schema import SCHEMA_VERSION, check_schema, check_version, migrate
 from casfs.namespace.table import Table
 from casfs.namespace.trash import TrashRows
 from casfs.namespace.xattrs import Xattrs
 from casfs.syscalls import KEEP_SIZE, fallocate
+from casfs.types import HIGHEST_NUMBER
 
 PAGE = 4096
 """SQLite's page size; a frame of the WAL is a page and 24 bytes (sqlite.org/fileformat2.html#walformat)."""
+
+MEND = "casfs fsck --repair mends it"
 
 CHECKPOINT_PAGES = 8192
 """Length of the WAL, in pages, from which it is checkpointed (32 MiB); less on a small disk."""
@@ -56,6 +59,8 @@ class Namespace(Table):
             elif self.version < SCHEMA_VERSION:
                 hint = "mount it once, which brings it to the present one"
                 raise FormatError(f"{path} has the older format {self.version}", hint=hint)
+            else:
+                check_schema(self._connection, path)
         except BaseException as error:
             self._connection.close()
             if isinstance(error, apsw.Error):
@@ -74,12 +79,15 @@ class Namespace(Table):
     def _open_log(self) -> None:
         migrate(self._connection, self.path)
         self.version = SCHEMA_VERSION
+        if self._value("PRAGMA journal_mode = WAL") != "wal":
+            raise FormatError(f"{self.path} cannot have a write-ahead log", hint="restore it from a backup")
+        check_schema(self._connection, self.path)
         self._connection.set_wal_hook(self._count_pages)
         if self._shared:
             self._connection.execute("PRAGMA synchronous = FULL")
         self._value("SELECT count(*) FROM meta")  # makes the log, if there is none
         self._connection.set_busy_timeout(0)
-        self._log = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
+        self._log = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         self._checkpointer: apsw.Connection | None = None
 
     # Transactions
@@ -193,6 +201,13 @@ class Namespace(Table):
 
     def meta(self, key: str) -> Any:
         return self._value("SELECT value FROM meta WHERE key = ?", (key,))
+
+    def counter(self, key: str) -> int:
+        """A number that was given to nobody yet. Raises FormatError."""
+        value = self.meta(key)
+        if not isinstance(value, int) or not 0 < value < HIGHEST_NUMBER:
+            raise FormatError(f"{self.path} has no numbers left to give ({key} is {value!r:.50})", MEND)
+        return value
 
     def set_meta(self, key: str, value: int | str) -> None:
         self._connection.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))

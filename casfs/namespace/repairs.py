@@ -7,12 +7,12 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
-from casfs.namespace.checks import BlobFault, LinkFault
+from casfs.namespace.checks import BAD_VALUES, NUMBERED, BlobFault, LinkFault
 from casfs.namespace.dentries import Dentry
 from casfs.namespace.inodes import InodeRow, directory_row
 from casfs.namespace.namespace import Namespace
 from casfs.namespace.table import Table
-from casfs.types import ROOT_INO
+from casfs.types import HIGHEST_NUMBER, ROOT_INO
 
 
 class Repairs(Table):
@@ -32,18 +32,45 @@ class Repairs(Table):
     def highest(self) -> tuple[int, int]:
         """The highest inode number and the highest cookie that any row or counter has."""
         inos = self._run(
-            """SELECT max(ino) FROM inode UNION ALL SELECT max(ino) FROM dentry
-               UNION ALL SELECT max(parent) FROM dentry
-               UNION ALL SELECT value - 1 FROM meta WHERE key = 'next_ino' AND typeof(value) = 'integer'"""
+            """SELECT max(ino) FROM inode WHERE ino <= ?1
+               UNION ALL SELECT max(ino) FROM dentry WHERE ino <= ?1
+               UNION ALL SELECT max(parent) FROM dentry WHERE parent <= ?1
+               UNION ALL SELECT value - 1 FROM meta
+                WHERE key = 'next_ino' AND typeof(value) = 'integer' AND value <= ?1""",
+            HIGHEST_NUMBER // 2,
         )
         cookies = self._run(
-            """SELECT max(cookie) FROM dentry
-               UNION ALL SELECT value - 1 FROM meta WHERE key = 'next_cookie' AND typeof(value) = 'integer'"""
+            """SELECT max(cookie) FROM dentry WHERE cookie <= ?1
+               UNION ALL SELECT value - 1 FROM meta
+                WHERE key = 'next_cookie' AND typeof(value) = 'integer' AND value <= ?1""",
+            HIGHEST_NUMBER // 2,
         )
         return max(ROOT_INO, *(ino or 0 for (ino,) in inos)), max(2, *(cookie or 0 for (cookie,) in cookies))
 
     def set_counter(self, key: str, value: int) -> None:
         self._run("INSERT OR REPLACE INTO meta VALUES (?, ?)", key, value)
+
+    def renumber(self, kind: str, old: int, new: int) -> None:
+        """Give an inode, or a blob, another number, wherever it is named."""
+        for table, column in NUMBERED[kind]:
+            self._run(f"UPDATE OR REPLACE {table} SET {column} = ? WHERE {column} = ?", new, old)
+
+    def highest_blob(self) -> int:
+        """The highest number of a blob that leaves others."""
+        return int(
+            self._run("SELECT coalesce(max(id), 0) FROM blob WHERE id <= ?", HIGHEST_NUMBER // 2)[0][0]
+        )
+
+    def set_sequence(self, table: str, highest: int) -> None:
+        self._run("UPDATE sqlite_sequence SET seq = ? WHERE name = ?", highest, table)
+
+    def set_values(self) -> None:
+        """Bring what no inode can have into what one can."""
+        self._run(
+            f"""UPDATE inode SET mode = mode & 65535, size = max(size, 0), allocated = max(allocated, 0),
+                nlink = nlink & 4294967295, uid = uid & 4294967295, gid = gid & 4294967295,
+                rdev = rdev & 4294967295 WHERE {BAD_VALUES}"""
+        )
 
     def new_uuid(self) -> None:
         self._run("INSERT OR REPLACE INTO meta VALUES ('uuid', ?)", uuid.uuid4().hex)

@@ -6,7 +6,9 @@ before. A migration is never changed once it was released: there are databases t
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import uuid
 
 import apsw
@@ -66,6 +68,42 @@ def check_version(connection: apsw.Connection, path: str) -> int:
             hint="use a newer casfs",
         )
     return version
+
+
+def check_schema(connection: apsw.Connection, path: str) -> None:
+    """Is the schema of a database of the present version ours, and nothing else there? A trigger, a view, an
+    index on an expression would run what somebody else wrote. Raises FormatError."""
+    try:
+        encoding = connection.execute("PRAGMA encoding").get
+        found = _objects(connection)
+    except (apsw.Error, UnicodeDecodeError) as error:
+        raise FormatError(f"{path} cannot be read: {error}", hint="restore it from a backup") from error
+    expected = _expected()
+    for kind, name in sorted(found.keys() | expected.keys()):
+        if found.get((kind, name)) != expected.get((kind, name)):
+            what = "another" if (kind, name) in expected else "a foreign"
+            raise FormatError(f"{path} has {what} {kind} {name}", hint="restore it from a backup")
+    if encoding != "UTF-8":
+        raise FormatError(f"{path} has the encoding {encoding}", hint="restore it from a backup")
+
+
+def _objects(connection: apsw.Connection) -> dict[tuple[str, str], str]:
+    """(type, name) -> the statement that made it, without comments and the spaces around them."""
+    rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema")
+    return {
+        (str(kind), str(name)): " ".join(re.sub("--[^\n]*", "", f"{table} {sql}").split())
+        for kind, name, table, sql in rows
+    }
+
+
+@functools.cache
+def _expected() -> dict[tuple[str, str], str]:
+    connection = apsw.Connection(":memory:")
+    try:
+        run_script(connection, _read(SCHEMA))
+        return _objects(connection)
+    finally:
+        connection.close()
 
 
 def migrate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any
 
 import apsw
 
-from casfs.namespace.connection import translate
+from casfs.namespace.connection import DatabaseError, translate
 
 
 class Table:
@@ -33,6 +34,8 @@ def _translated(method: Callable[..., Any]) -> Callable[..., Any]:
             return method(*args, **kwargs)
         except apsw.Error as error:
             raise translate(error) from error
+        except UnicodeDecodeError as error:
+            raise DatabaseError(errno.EIO, f"database: a text that is none: {error}") from error
 
     return functools.wraps(method)(call)
 
@@ -43,5 +46,7 @@ def _translated_iterator(method: Callable[..., Any]) -> Callable[..., Any]:
             yield from method(*args, **kwargs)
         except apsw.Error as error:
             raise translate(error) from error
+        except UnicodeDecodeError as error:
+            raise DatabaseError(errno.EIO, f"database: a text that is none: {error}") from error
 
     return functools.wraps(method)(call)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import apsw
 
+from casfs.namespace.connection import DatabaseError
 from casfs.namespace.table import Table
 
 
@@ -14,8 +16,11 @@ class Xattrs(Table):
         self._execute = connection.cursor().execute
 
     def of(self, ino: int) -> dict[bytes, bytes]:
-        """All attributes of an inode."""
+        """All attributes of an inode. Raises DatabaseError EIO for what a STRICT table cannot have."""
         rows: Any = self._execute("SELECT name, value FROM xattr WHERE ino = ?", (ino,)).fetchall()
+        for row in rows:
+            if not all(part.__class__ is bytes for part in row):
+                raise DatabaseError(errno.EIO, f"database: an attribute of inode {ino} is damaged")
         return dict(rows)
 
     def set(self, ino: int, name: bytes, value: bytes) -> None:

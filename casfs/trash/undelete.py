@@ -11,6 +11,7 @@ from casfs.errors import FsError
 from casfs.fs import acl
 from casfs.fs.filesystem import STEP, FileSystem
 from casfs.fs.inodes import Inode
+from casfs.fs.listing import is_name
 from casfs.fs.tree import RENAME_NOREPLACE
 from casfs.namespace.trash import RuleRow, TrashRow
 from casfs.trash.filesystem import trash_of
@@ -87,10 +88,13 @@ async def _restore(fs: FileSystem, trash: Trash, row: TrashRow, changed: Changed
         return  # restored or removed by somebody else meanwhile
     origin, there = names[0]
     *parts, name = row.path.split(b"/")
+    if not all(map(is_name, (*parts, name))):
+        raise FsError(errno.EIO, "the trash says no path of it; see casfs fsck")
     counterparts: list[Inode] = []
     above: int | None = origin
     for _ in parts:
-        assert above is not None
+        if above is None:
+            raise FsError(errno.EIO, "the trash says another path of it than where it lies; see casfs fsck")
         counterparts.append(fs.inodes.get(above))
         above = fs.store.namespace.dentries.parent_of(above)
     parent = fs.inodes.get(ROOT_INO)

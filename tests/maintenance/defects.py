@@ -47,6 +47,25 @@ def _bad_name(name: bytes, shown: str) -> Defect:
     return Defect(f"name {shown}", "bad-name", _renamed(name), (b"/a/deep/" + name,), moved=moved)
 
 
+def _renumbered(store: Damaged, kind: str, number: int) -> None:
+    old = store.ino("/a/deep/two")
+    if kind == "blob":
+        ((old,),) = store.sql("SELECT id FROM blob WHERE blake3 = ?", blake3(TWO).digest())
+        tables = [("blob", "id"), ("inode", "blob_id")]
+    else:
+        tables = [("inode", "ino"), ("dentry", "ino")]
+    for table, column in tables:
+        store.sql(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", number, old)
+
+
+def _set_meta(store: Damaged, key: str, value: int) -> None:
+    store.sql("UPDATE meta SET value = ? WHERE key = ?", value, key)
+
+
+def _set_cookie(store: Damaged, cookie: int) -> None:
+    store.sql("UPDATE dentry SET cookie = ? WHERE ino = ?", cookie, store.ino("/a/deep/two"))
+
+
 def _missing_directory(store: Damaged) -> None:
     store.sql("DELETE FROM inode WHERE ino = ?", store.ino("/a/deep"))
 
@@ -203,6 +222,24 @@ def _write(name: str, data: bytes) -> Callable[[Damaged], object]:
 
 
 DEFECTS = (
+    Defect(
+        "inode number near the end",
+        "huge-number",
+        lambda s: _renumbered(s, "inode", 2**63 - 1),
+        (),
+    ),
+    Defect("run file", "run-file", lambda s: os.mkfifo(s.path / "run/mount.log"), left=("run-file",)),
+    Defect("inode number below zero", "huge-number", lambda s: _renumbered(s, "inode", -7), ()),
+    Defect("blob number near the end", "huge-number", lambda s: _renumbered(s, "blob", 2**62), ()),
+    Defect(
+        "no numbers left for blobs",
+        "counter",
+        lambda s: s.sql("UPDATE sqlite_sequence SET seq = ? WHERE name = 'blob'", 2**63 - 1),
+    ),
+    Defect("next_ino at the end", "counter", lambda s: _set_meta(s, "next_ino", 2**63 - 1)),
+    Defect("cookie near the end", "bad-cookie", lambda s: _set_cookie(s, 2**63 - 1), (b"/a/deep/two",)),
+    Defect("owner below zero", "bad-value", lambda s: s.set("/a/deep/two", "uid", -1), (b"/a/deep/two",)),
+    Defect("size of blocks below zero", "bad-value", lambda s: s.set("/a/one", "allocated", -1), ONES),
     Defect("index without a row", "database", _index_without_a_row, deep=True),
     Defect(
         "next_ino", "counter", lambda store: store.sql("UPDATE meta SET value = 5 WHERE key = 'next_ino'")

@@ -122,11 +122,55 @@ def test_a_refused_database_is_closed(database: Path) -> None:
     assert str(database) not in descriptors().values()
 
 
-def test_a_database_that_lacks_a_table_is_closed_with_an_errno(database: Path) -> None:
-    query(database, "DROP TABLE meta")
-    with pytest.raises(DatabaseError, match="no such table"):
-        Namespace(str(database))
+FOREIGN = (
+    ("CREATE TRIGGER evil AFTER UPDATE ON inode BEGIN DELETE FROM dentry; END", "a foreign trigger evil"),
+    ("CREATE VIEW evil AS SELECT * FROM inode", "a foreign view evil"),
+    ("CREATE TABLE evil (a)", "a foreign table evil"),
+    ("CREATE INDEX evil ON inode (abs(size))", "a foreign index evil"),
+    ("ALTER TABLE inode ADD COLUMN evil INTEGER AS (size * 2)", "another table inode"),
+    ("DROP TABLE meta", "another table meta"),
+    ("DROP TABLE meta; CREATE VIEW meta AS SELECT 'next_ino' AS key, 2 AS value", "another table meta"),
+    ("DROP INDEX dentry_cookie", "another index dentry_cookie"),
+    ("ANALYZE", "a foreign table sqlite_stat1"),
+)
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+@pytest.mark.parametrize(("statement", "complaint"), FOREIGN)
+def test_a_schema_that_is_not_ours_is_refused(
+    database: Path, statement: str, complaint: str, readonly: bool
+) -> None:
+    """What is in a schema is run by whoever uses it: by root, when he mounts what somebody else wrote."""
+    connection = sqlite3.connect(database, isolation_level=None)
+    connection.executescript(statement)
+    connection.close()
+    with pytest.raises(FormatError, match=complaint):
+        Namespace(str(database), readonly=readonly)
     assert str(database) not in descriptors().values()
+
+
+def test_comments_in_a_schema_count_for_nothing(database: Path) -> None:
+    """An older store, migrated, has those of its time."""
+    connection = sqlite3.connect(database, isolation_level=None)
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute("UPDATE sqlite_schema SET sql = replace(sql, ' -- ', '\n -- then ')")
+    connection.close()
+    Namespace(str(database)).close()
+
+
+def test_a_database_without_a_log_gets_one_again(database: Path) -> None:
+    """As `sqlite3 .dump` and `.read` make it: there was no log to be found, and no mount."""
+    query(database, "PRAGMA journal_mode = DELETE")
+    namespace = Namespace(str(database))
+    assert Path(f"{database}-wal").exists()
+    namespace.close()
+
+
+def test_a_database_that_a_link_leads_to_is_refused(database: Path) -> None:
+    database.rename(database.with_name("elsewhere"))
+    database.symlink_to("elsewhere")
+    with pytest.raises((FormatError, DatabaseError)):
+        Namespace(str(database))
 
 
 # Migrating

@@ -17,7 +17,9 @@ from typing import NamedTuple
 from casfs.filestore.directory import NO_FOLDER, StoreDirectory
 from casfs.filestore.filestore import FileStore
 from casfs.filestore.local import BLOB_MODE, Found
-from casfs.filestore.staging import FOLDER, LENT
+from casfs.filestore.locks import FOLDER as RUN
+from casfs.filestore.locks import NAMES as LOCKS
+from casfs.filestore.staging import FOLDER, LENT, Staging
 from casfs.maintenance.check.problems import Kind
 from casfs.maintenance.progress import Progress
 from casfs.namespace.checks import Checks
@@ -46,7 +48,7 @@ class FileFault(NamedTuple):
 def layout_faults(filestore: FileStore) -> Iterator[FileFault]:
     """Folders that are missing, and what others than the owner may get at."""
     blobs, *shards = filestore.blobs.folders()
-    folders = [".", blobs, FOLDER, "run", *shards]
+    folders = [".", blobs, FOLDER, RUN, *shards]
     for name, bits in (
         *((folder, PRIVATE) for folder in folders),
         (DATABASE, PRIVATE),
@@ -62,6 +64,21 @@ def layout_faults(filestore: FileStore) -> Iterator[FileFault]:
             yield FileFault(Kind.MISSING_FOLDER, name, "is missing" if not mode else "is no directory")
         elif mode & bits:
             yield FileFault(Kind.PERMISSIONS, name, f"has mode {stat.S_IMODE(mode):o}")
+
+
+def run_faults(directory: StoreDirectory) -> Iterator[FileFault]:
+    """What lies in run/ in the place of a file that is written to."""
+    for name in (f"{RUN}/{name}" for name in (*LOCKS, "mount.log")):
+        try:
+            status = directory.status(name)
+        except OSError as error:
+            if error.errno not in NO_FOLDER:
+                raise
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            yield FileFault(Kind.RUN_FILE, name, "is no regular file")
+        elif status.st_nlink > 1:
+            yield FileFault(Kind.RUN_FILE, name, "has a second name, under which it would be changed too")
 
 
 class BlobScan:
@@ -123,6 +140,11 @@ class BlobScan:
                 yield FileFault(Kind.MISSING_BLOB, name, "is missing", digest, blob)
 
 
+def foreign_folders(staging: Staging) -> list[str]:
+    """Folders in staging/, below STORE."""
+    return [f"{FOLDER}/{name}" for name, status in staging.entries() if stat.S_ISDIR(status.st_mode)]
+
+
 def staged_faults(
     filestore: FileStore, checks: Checks, *, in_use: bool
 ) -> Iterator[tuple[FileFault, int | None]]:
@@ -146,6 +168,9 @@ def staged_faults(
             yield FileFault(Kind.SHORT_STAGED, path, detail), ino
     if not in_use:
         for name, status in present.items():
+            if stat.S_ISDIR(status.st_mode):
+                yield _foreign(f"{FOLDER}/{name}"), None
+                continue
             detail = f"of {status.st_size} bytes belongs to no inode"
             yield FileFault(Kind.STRAY_STAGED, staging.name(name), detail), None
 

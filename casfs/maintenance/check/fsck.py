@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 from casfs.errors import StoreLocked
 from casfs.maintenance import offline
-from casfs.maintenance.check.files import BlobScan, layout_faults, staged_faults
+from casfs.maintenance.check.files import BlobScan, layout_faults, run_faults, staged_faults
 from casfs.maintenance.check.problems import PATHS, Findings, Kind, Problem, Report
 from casfs.maintenance.check.repair_files import FileRepair, repair_layout
 from casfs.maintenance.check.repair_rows import RowRepair
@@ -90,7 +90,7 @@ def _locked(store: Store, holder: str) -> StoreLocked:
 
 
 def _check_layout(store: Store, findings: Findings) -> None:
-    for fault in layout_faults(store.filestore):
+    for fault in (*layout_faults(store.filestore), *run_faults(store.directory)):
         findings.add(fault.kind, f"{_shown(fault.name)} {fault.detail}")
 
 

@@ -39,6 +39,8 @@ class Kind(Enum):
         "the indexes are built anew; if more than those is damaged, the store has to come from a backup",
     )
     COUNTER = ("counter", _ERROR, "I7", "set above the highest number in use")
+    HUGE_NUMBER = ("huge-number", _ERROR, "I7", "gets another one")
+    BAD_VALUE = ("bad-value", _ERROR, "", "brought into the range that there is")
     ROOT = ("root", _ERROR, "", "made anew, owned by who owns the store")
 
     BAD_NAME = ("bad-name", _ERROR, "", "renamed in its directory")
@@ -114,6 +116,7 @@ class Kind(Enum):
     STRAY_PIN = ("stray-pin", _GARBAGE, "", "removed")
     FOREIGN_FILE = ("foreign-file", _GARBAGE, "", "goes to quarantine/")
     MISSING_FOLDER = ("missing-folder", _ERROR, "", "made anew, empty")
+    RUN_FILE = ("run-file", _ERROR, "I9", "none: remove it when nothing uses the store")
     PERMISSIONS = ("permissions", _ERROR, "", "taken from everybody but the owner")
 
     def __init__(self, slug: str, severity: Severity, invariant: str, repair: str) -> None:

@@ -12,7 +12,7 @@ from casfs.filestore.directory import StoreDirectory, folder_of
 from casfs.filestore.filestore import FileStore, copy_range
 from casfs.filestore.hashing import hash_descriptor
 from casfs.filestore.local import BLOB_MODE
-from casfs.maintenance.check.files import PRIVATE, BlobScan, FileFault, layout_faults
+from casfs.maintenance.check.files import PRIVATE, BlobScan, FileFault, foreign_folders, layout_faults
 from casfs.maintenance.check.problems import Kind
 from casfs.maintenance.check.repair_rows import RowRepair
 from casfs.maintenance.progress import Progress
@@ -60,6 +60,8 @@ def repair_layout(filestore: FileStore) -> None:
         else:
             mode = directory.status(fault.name).st_mode
             directory.set_mode(fault.name, stat.S_IMODE(mode) & ~PRIVATE)
+    for name in foreign_folders(filestore.staging):
+        quarantine.take(name)
 
 
 class FileRepair:

@@ -25,11 +25,22 @@ class RowRepair:
         self._namespace = namespace
         self._checks = checks
         self.repairs = Repairs(namespace)
+        self._mend_values()
         checks.read_tree()
         if not checks.has_root():
             owner = os.stat(namespace.path)
             self.repairs.make_root(owner.st_uid, owner.st_gid)
         self.lost = LostAndFound(namespace, self.repairs)
+
+    def _mend_values(self) -> None:
+        """Before anything takes a new number."""
+        self.repairs.set_values()
+        free = {"inode": self.repairs.highest()[0], "blob": self.repairs.highest_blob()}
+        for kind, number in self._checks.huge_numbers():
+            free[kind] += 1
+            self.repairs.renumber(kind, number, free[kind])
+        for table, highest in list(self._checks.sequences()):
+            self.repairs.set_sequence(table, highest)
 
     def structure(self) -> None:
         """Everything but what depends on files and counts."""

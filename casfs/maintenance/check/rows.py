@@ -28,6 +28,13 @@ def check_rows(checks: Checks, findings: Findings) -> None:
 def _check_counters(checks: Checks, findings: Findings) -> None:
     for key, value, least in checks.counters():
         findings.add(Kind.COUNTER, f"{key} is {value}, the numbers in use ask for {least}")
+    for kind, number in checks.huge_numbers():
+        findings.add(Kind.HUGE_NUMBER, f"{kind} {number} has a number that nothing may have")
+    for table, highest in checks.sequences():
+        findings.add(Kind.COUNTER, f"no numbers are left for rows of {table}, which has them up to {highest}")
+    for ino in checks.bad_values():
+        detail = f"inode {ino} has a mode, owner, size or count of links that none can have"
+        findings.add(Kind.BAD_VALUE, detail, checks.paths_of_inode, ino, PATHS)
     if not checks.has_uuid():
         findings.add(Kind.COUNTER, "the store has no uuid")
 
