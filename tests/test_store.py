@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -250,3 +252,71 @@ def test_a_store_may_be_moved(store_path: Path, scratch: Path) -> None:
     assert session.store.path == str(scratch / "moved")
     session.stop()
     (scratch / "moved").rename(store_path)
+
+
+# Stores that somebody else wrote
+
+
+@pytest.mark.parametrize("name", ["casfs.toml", "casfs.db", "casfs.db-wal", "casfs.db-shm"])
+@pytest.mark.parametrize("kind", ["link", "fifo", "folder", "device", "second name"])
+def test_what_is_no_file_is_not_used_for_one(store_path: Path, scratch: Path, name: str, kind: str) -> None:
+    """A fifo was waited for without an end, /dev/zero read without one."""
+    copy = scratch / "copy"
+    shutil.copytree(store_path, copy)
+    place = copy / name
+    if place.exists():
+        place.unlink()
+    (scratch / "victim").write_bytes(b"theirs")
+    match kind:
+        case "link":
+            place.symlink_to(scratch / "victim")
+        case "fifo":
+            os.mkfifo(place)
+        case "folder":
+            place.mkdir()
+        case "device":
+            os.mknod(place, stat.S_IFCHR | 0o666, os.makedev(1, 5))
+        case _:
+            os.link(scratch / "victim", place)
+    for options in ({}, {"readonly": True}, {"shared": True}):
+        with pytest.raises(FormatError, match=rf"copy/{name} (is no regular|has a second|is damaged)"):
+            Store(str(copy), **options)
+    assert (scratch / "victim").read_bytes() == b"theirs"
+
+
+def test_a_rollback_journal_removes_no_file(store_path: Path, scratch: Path) -> None:
+    """SQLite removes the "super-journal" that one names, whatever file that is."""
+    copy, victim = scratch / "copy", scratch / "victim"
+    shutil.copytree(store_path, copy)
+    victim.write_bytes(b"theirs")
+    name = os.fsencode(victim)
+    tail = name + struct.pack(">II", len(name), sum(name)) + bytes.fromhex("d9d505f920a163d7")
+    pages = (copy / "casfs.db").stat().st_size // 4096
+    head = bytes.fromhex("d9d505f920a163d7") + struct.pack(">IIIII", 0, 0, pages, 512, 4096)
+    journal = head.ljust(512, b"\0") + struct.pack(">I", 0x40000000 // 4096 + 1) + tail
+    (copy / "casfs.db-journal").write_bytes(journal)
+    for options in ({}, {"readonly": True}, {"shared": True}):
+        with pytest.raises(FormatError, match=r"casfs\.db-journal is no part of a store"):
+            Store(str(copy), **options)
+    assert victim.read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize("text", ["x" * 5000, "[" * 3000, "a=" + "{b=" * 1000])
+def test_a_configuration_of_any_text_is_damaged(store_path: Path, scratch: Path, text: str) -> None:
+    copy = scratch / "copy"
+    shutil.copytree(store_path, copy)
+    (copy / "casfs.toml").write_text(text)
+    with pytest.raises(FormatError, match=r"casfs\.toml is damaged"):
+        read_config(str(copy))
+
+
+def test_a_link_in_place_of_run_is_no_place_for_locks(store_path: Path, scratch: Path) -> None:
+    copy, elsewhere = scratch / "copy", scratch / "elsewhere"
+    shutil.copytree(store_path, copy)
+    (copy / "run").rename(elsewhere)
+    before = sorted(elsewhere.iterdir())
+    (copy / "run").symlink_to(elsewhere)
+    for options in ({}, {"shared": True}):
+        with pytest.raises(OSError, match="run"):
+            Store(str(copy), **options)
+    assert sorted(elsewhere.iterdir()) == before

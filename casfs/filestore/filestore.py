@@ -240,7 +240,11 @@ class FileStore:
     def take_back(self, digest: bytes, staged: StagedFile) -> bool:
         """Let a staged file that is the file of a blob, too, of which there is no row, be a staged file only;
         False when it is not, or has more names. Its descriptor is another one afterwards."""
-        if not os.path.samestat(self.blobs.status(digest), os.fstat(staged.fd)):
+        try:
+            there = self.blobs.status(digest)
+        except FileNotFoundError:
+            return False
+        if not os.path.samestat(there, os.fstat(staged.fd)):
             return False
         self.remove(digest)
         reopened = self.staging.reopen(staged.name)

@@ -17,7 +17,7 @@ from casfs.fs.content.files import CAPABILITY
 from casfs.fs.inodes import Inode
 from casfs.fuse.options import AS_IT_IS
 from casfs.fuse.verbs import Verbs
-from casfs.namespace.connection import database_errno
+from casfs.namespace.connection import DatabaseError, database_errno
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,9 @@ def translated(method: Handler[P, R]) -> Handler[P, R]:
 
 def unexpected(error: BaseException, operation: str) -> int:
     """Log an error that no verb raises on purpose; gives the errno the program gets."""
+    if isinstance(error, DatabaseError):
+        log.error("%s failed: %s", operation, error.strerror)
+        return error.errno or errno.EIO
     log.error("%s failed", operation, exc_info=error)
     return database_errno(error) or errno.EIO
 

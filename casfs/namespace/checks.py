@@ -465,7 +465,7 @@ class Checks(Table):
 
     def path(self, parent: int, name: bytes) -> bytes:
         """The path of a name; it begins with `(inode N)` when directory N has none."""
-        parts = [name]
+        parts = [_shown(name)]
         seen: set[int] = set()
         while parent != ROOT_INO:
             seen.add(parent)
@@ -474,7 +474,7 @@ class Checks(Table):
                 parts.append(b"(inode %d)" % parent)
                 return b"/".join(reversed(parts))
             parent, name = row
-            parts.append(name)
+            parts.append(_shown(name))
         return b"/" + b"/".join(reversed(parts))
 
     def paths_of_inode(self, ino: int, limit: int) -> Affected:
@@ -492,3 +492,8 @@ class Checks(Table):
         return Affected(
             tuple(self.path(*name) for name in names), self._value(f"SELECT count(*) {shown}", blob_id)
         )
+
+
+def _shown(name: object) -> bytes:
+    """A name as part of a path, also one that a STRICT table cannot have."""
+    return name if isinstance(name, bytes) else str(name).encode(errors="replace")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any, NamedTuple
 
 import apsw
 import msgspec
 
-from casfs.namespace.connection import translate
+from casfs.namespace.connection import DatabaseError, translate
 from casfs.namespace.namespace import Namespace
 from casfs.types import ROOT_INO
 
@@ -62,6 +63,8 @@ def usage(
         return rows, _below(namespace, ROOT_INO), *totals
     except apsw.Error as error:
         raise translate(error) from error
+    except msgspec.MsgspecError as error:
+        raise DatabaseError(errno.EIO, f"database: the row of an inode is damaged: {error}") from error
 
 
 def _below(namespace: Namespace, ino: int) -> Figures:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
+from casfs.errors import FormatError
 from casfs.filestore.staging import LENT
 from casfs.fs.scheduler import run_inline
 from casfs.types import ROOT_INO
@@ -392,3 +393,148 @@ def test_what_was_linked_as_a_blob_and_never_committed_is_not_cut(
     if room:
         for blob in (path / "blobs").glob("*/*"):
             assert blake3(blob.read_bytes()).hexdigest() == blob.name
+
+
+# Stores that somebody else wrote
+
+
+@pytest.fixture
+def hostile(session: Session, kernel: Kernel, scratch: Path) -> Path:
+    """A copy of a store, to be damaged, that holds a file and one below a folder."""
+    kernel.mkdir("folder")
+    kernel.write_file("folder/file", LARGE, sync=True)
+    kernel.write_file("other", b"other", sync=True)
+    session.stop()
+    copy_store(session.path, scratch / "hostile")
+    (scratch / "victim").write_bytes(b"theirs")
+    (scratch / "victim").chmod(0o644)
+    return scratch / "hostile"
+
+
+def change(store: Path, sql: str, *values: object) -> None:
+    with closing(sqlite3.connect(store / "casfs.db", isolation_level=None)) as database:
+        database.execute(sql, values)
+
+
+@pytest.mark.parametrize("folder", ["staging", "blobs"])
+def test_a_link_in_place_of_a_folder_empties_nothing(hostile: Path, scratch: Path, folder: str) -> None:
+    """What lay where `staging` led was removed by the start, as staged files of nobody."""
+    (hostile / folder).rename(scratch / "elsewhere")
+    (hostile / folder).symlink_to(scratch / "elsewhere")
+    (scratch / "elsewhere" / "theirs").touch()
+    before = sorted((scratch / "elsewhere").rglob("*"))
+    with pytest.raises(FormatError, match=rf"{folder} is no directory; casfs fsck --repair"):
+        Session(hostile)
+    assert sorted((scratch / "elsewhere").rglob("*")) == before
+
+
+@pytest.mark.parametrize("kind", ["link", "second name", "fifo", "folder", "device"])
+@pytest.mark.parametrize("size", [0, 3, 6, 100])
+def test_a_row_that_names_what_is_no_staged_file_changes_nothing_elsewhere(
+    hostile: Path, scratch: Path, kind: str, size: int
+) -> None:
+    """The file that a link led to had its mode changed, and one with a second name would be cut."""
+    place = hostile / "staging" / "00ff"
+    match kind:
+        case "link":
+            place.symlink_to(scratch / "victim")
+        case "second name":
+            os.link(scratch / "victim", place)
+        case "fifo":
+            os.mkfifo(place)
+        case "folder":
+            place.mkdir()
+        case _:
+            os.mknod(place, stat.S_IFCHR | 0o666, os.makedev(1, 5))
+    change(hostile, "UPDATE inode SET staged = '00ff', blob_id = NULL, size = ? WHERE mode >> 12 = 8", size)
+    session = Session(hostile)
+    if kind == "second name":
+        assert session.kernel.read_file("other") == b"theirs"[:size]
+        session.kernel.write_file("other", b"written")
+    else:
+        with pytest.raises(OSError, match="no file") as raised:
+            session.kernel.open("other")
+        assert raised.value.errno == errno.EIO
+    session.stop()
+    assert (scratch / "victim").read_bytes() == b"theirs"
+    assert stat.S_IMODE((scratch / "victim").stat().st_mode) == 0o644
+
+
+def test_a_staged_file_with_a_name_elsewhere_is_not_cut_for_want_of_room(
+    hostile: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.link(scratch / "victim", hostile / "staging" / "00ff")
+    change(hostile, "UPDATE inode SET staged = '00ff', blob_id = NULL, size = 3 WHERE size = 5")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr("casfs.fs.content.staged.StagedContents.take_copy", full)
+    with pytest.raises(OSError, match="full"):
+        Session(hostile)
+    assert (scratch / "victim").read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize("damaged", ["ino = 1", "size = 5", "mode >> 12 = 4"])
+def test_what_has_a_name_is_not_removed_for_what_its_row_says(hostile: Path, damaged: str) -> None:
+    """With 0 links of the root, in its row, the start removed everything."""
+    change(hostile, f"UPDATE inode SET nlink = 0 WHERE {damaged}")
+    session = Session(hostile)
+    assert session.kernel.read_file("folder/file") == LARGE
+    assert session.kernel.read_file("other") == b"other"
+    session.stop()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("uid", -1), ("gid", 1 << 40), ("size", -1), ("mode", 1 << 20), ("nlink", -5)]
+)
+def test_a_row_with_what_no_inode_can_have_is_an_error_of_its_own(
+    hostile: Path, column: str, value: int
+) -> None:
+    change(hostile, f"UPDATE inode SET {column} = ? WHERE size = 5", value)
+    session = Session(hostile)
+    with pytest.raises(OSError, match="is damaged") as raised:
+        session.kernel.read_file("other")
+    assert raised.value.errno == errno.EIO
+    assert session.kernel.read_file("folder/file") == LARGE
+    session.stop()
+
+
+def test_names_of_nothing_below_what_is_removed_do_not_stop_the_start(hostile: Path) -> None:
+    change(hostile, "DELETE FROM inode WHERE size > 5")
+    change(hostile, "UPDATE inode SET nlink = 0 WHERE mode >> 12 = 4 AND ino > 1")
+    change(hostile, "DELETE FROM dentry WHERE name = x'666f6c646572'")
+    session = Session(hostile)
+    assert session.kernel.names() == [b"other"]
+    session.stop()
+
+
+@pytest.mark.parametrize("value", [None, "text", 0, -7, 1 << 62, (1 << 63) - 1])
+def test_without_numbers_to_give_there_is_no_start(hostile: Path, value: object) -> None:
+    change(hostile, "DELETE FROM meta WHERE key = 'next_ino'")
+    if value is not None:
+        change(hostile, "INSERT INTO meta VALUES ('next_ino', ?)", value)
+    with pytest.raises(FormatError, match=r"no numbers left to give .*fsck --repair"):
+        Session(hostile)
+
+
+def test_a_folder_among_the_staged_files_is_left(hostile: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (hostile / "staging" / "folder").mkdir()
+    session = Session(hostile)
+    session.stop()
+    assert (hostile / "staging" / "folder").is_dir()
+    assert "casfs fsck" in caplog.text
+
+
+def test_a_directory_below_itself_ends_every_walk_up(hostile: Path) -> None:
+    """To rename something into it looked for the root for ever."""
+    for ino in (90, 91):
+        row = (ino, 0o40755, 3, 0, 0, 0, 0, 0, None, None, None, 0, 0, 0, 0)
+        change(hostile, f"INSERT INTO inode VALUES ({', '.join('?' * len(row))})", *row)
+    change(hostile, "INSERT INTO dentry VALUES (90, 900, x'61', 91, 4), (91, 901, x'62', 90, 4)")
+    session = Session(hostile)
+    dentries = session.store.namespace.dentries
+    assert not dentries.is_below(90, 2)
+    assert dentries.is_below(90, 91)
+    assert dentries.paths_of(90)
+    session.stop()

@@ -364,6 +364,65 @@ def test_what_is_registered_is_given_back_when_no_more_can_be(run: Run, registry
     run(body)
 
 
+def test_a_blob_with_a_name_elsewhere_is_not_lent(run: Run, registry: Registry) -> None:
+    """As `cp -al` of a store makes them: what was written to the file here changed the blob there."""
+
+    async def body(mount: Mount) -> None:
+        mount.fs.kernel.backings = registry
+        await mount.write_file(b"file", CONTENT)
+        await mount.fs.group.durable()
+        inode = mount.fs.tree.lookup(ROOT_INO, b"file")
+        assert inode is not None
+        digest = mount.fs.contents.sealing.digest(inode)
+        assert digest is not None
+        there = Path(mount.fs.store.filestore.blobs.path(digest))
+        elsewhere = there.parent.parent.parent.with_name("elsewhere")
+        os.link(there, elsewhere)
+        try:
+            reader = await opened(mount, b"file")
+            assert not reader.passthrough
+            writer = await opened(mount, b"file", write=True)
+            await mount.fs.files.write(writer, 0, b"new")
+            assert elsewhere.read_bytes() == CONTENT
+            for handle in (writer, reader):
+                await mount.release(handle)
+            await mount.fs.group.durable()
+            assert elsewhere.read_bytes() == CONTENT
+        finally:
+            elsewhere.unlink()
+
+    run(body)
+
+
+def test_a_blob_that_gets_a_name_elsewhere_while_it_is_read_is_not_written_to(
+    run: Run, registry: Registry
+) -> None:
+    async def body(mount: Mount) -> None:
+        mount.fs.kernel.backings = registry
+        await mount.write_file(b"file", CONTENT)
+        await mount.fs.group.durable()
+        reader = await opened(mount, b"file")
+        assert reader.passthrough
+        digest = mount.fs.contents.sealing.digest(reader.inode)
+        assert digest is not None
+        there = Path(mount.fs.store.filestore.blobs.path(digest))
+        elsewhere = there.parent.parent.parent.with_name("elsewhere")
+        os.link(there, elsewhere)
+        try:
+            writer = mount.fs.files.open(reader.inode, True, 0)
+            with pytest.raises(OSError, match="outside"):
+                await mount.fs.contents.passthrough.join(writer)
+            assert elsewhere.read_bytes() == CONTENT
+            assert blob_bytes(mount, reader.inode) == CONTENT
+            for handle in (writer, reader):
+                await mount.release(handle)
+        finally:
+            elsewhere.unlink()
+
+    run(body)
+    finish(registry)
+
+
 # Mappings that outlive their handles
 
 
