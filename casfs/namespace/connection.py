@@ -7,6 +7,7 @@ import errno
 import apsw
 
 from casfs.errors import FormatError
+from casfs.namespace.opening import name_database
 
 READ_TIMEOUT_MS = 10_000
 """Who opens the database may meet the moment in which its last user closes it. Writers wait elsewhere, and
@@ -65,6 +66,7 @@ def connect(path: str, *, readonly: bool = False) -> apsw.Connection:
     """A connection with the pragmas of a store. Raises DatabaseError or FormatError."""
     flags = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE
     connection = None
+    name_database(path)
     try:
         connection = apsw.Connection(path, flags=flags | apsw.SQLITE_OPEN_NOFOLLOW)
         connection.set_busy_timeout(READ_TIMEOUT_MS)

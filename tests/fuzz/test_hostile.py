@@ -12,7 +12,7 @@ import pytest
 
 from tests.fuzz.hostile import Failure, Watched
 
-SEED, STORES = 20261128, 60
+SEED, STORES = 20261128, 90
 FUZZ = Path(__file__).resolve().parents[2] / "scripts" / "fuzz-store"
 
 
