@@ -12,6 +12,7 @@ from casfs.fs.content.content import MAX_SIZE, Handle
 from casfs.fs.content.files import Files, mode_without_suid
 from casfs.fs.core import Core
 from casfs.fs.inodes import Inode
+from casfs.fs.policy import Policy
 from casfs.fs.xattrs import ExtendedAttributes
 
 FIRST_TIME, LAST_TIME = (sign * ((1 << 63) // 10**9) * 10**9 for sign in (-1, 1))
@@ -43,12 +44,13 @@ class Changes:
 class Attributes:
     """The setattr verb. Owned by the thread that runs the file system."""
 
-    def __init__(self, core: Core, files: Files, xattrs: ExtendedAttributes) -> None:
+    def __init__(self, core: Core, files: Files, xattrs: ExtendedAttributes, policy: Policy) -> None:
         self._inodes = core.inodes
         self._group = core.group
         self._places = core.places
         self._files = files
         self._xattrs = xattrs
+        self._policy = policy
 
     async def set(self, ino: int, changes: Changes, handle: Handle | None, uid: int) -> Inode:
         """Apply `changes` on behalf of user `uid`. The kernel has checked permissions.
@@ -64,13 +66,16 @@ class Attributes:
         group = self._group
         if not group.active:
             await group.begin()
-        if inode.is_directory and (changes.mode, changes.uid, changes.gid) != (None, None, None):
+        access = inode.is_directory and (changes.mode, changes.uid, changes.gid) != (None, None, None)
+        if access:
             self._places.invalidate()
         if self._xattrs.all(inode):
             with self._xattrs.whole(inode):
                 await self._apply(inode, changes)
         else:
             await self._apply(inode, changes)
+        if access:
+            self._policy.access_changed(ino)
         inode.ctime = time.time_ns()
         self._inodes.mark(inode)
         group.count()

@@ -61,10 +61,13 @@ class FileSystem:
         self.xattrs = ExtendedAttributes(core, self.contents.sealing, policy)
         self.listing = Listing(core)
         self.tree = Tree(core, self.contents, self.xattrs, policy, self.listing)
-        self.attributes = Attributes(core, self.files, self.xattrs)
+        self.attributes = Attributes(core, self.files, self.xattrs, policy)
 
     async def start(self) -> None:
         """Clean up after a crash. Raises OSError."""
+        if self.policy.lags:
+            await self.group.begin()
+            self.policy.catch_up()
         self.recovery = await recover(self.store, self.inodes, self.group, self.contents, self.directories)
 
     # Taking part in commits

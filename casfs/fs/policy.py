@@ -52,6 +52,16 @@ class Policy(Protocol):
         """Something is about to be moved from that directory to another place: what rows have to change with
         its name, if any."""
 
+    @property
+    def lags(self) -> bool:
+        """Has a store of before to be changed at the start?"""
+
+    def catch_up(self) -> None:
+        """Change it. Inside a transaction, before the kernel knows of anything."""
+
+    def access_changed(self, ino: int) -> None:
+        """A directory has another mode, owner or access list. Inside the transaction of that."""
+
     def noted(self) -> int:
         """How much is noted of what goes."""
 

@@ -105,6 +105,8 @@ class ExtendedAttributes:
         self._drop(inode, name)
         self._inodes.changed(inode)
         self._group.count()
+        if inode.is_directory:
+            self._policy.access_changed(ino)
 
     def _check_writable(self, inode: Inode, name: bytes) -> None:
         if name.startswith(_OWN):
@@ -152,6 +154,8 @@ class ExtendedAttributes:
         inode.mode = mode
         self._inodes.changed(inode)
         self._group.count(1 + len(value) // OPERATION_BYTES)
+        if inode.is_directory:
+            self._policy.access_changed(inode.ino)
 
     @contextlib.contextmanager
     def whole(self, inode: Inode) -> Iterator[None]:

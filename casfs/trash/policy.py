@@ -29,6 +29,7 @@ from casfs.fs.places import Place
 from casfs.fs.policy import Reason
 from casfs.namespace.inodes import InodeRow
 from casfs.namespace.trash import RuleRow, TrashRow
+from casfs.trash.access import RootAccess
 from casfs.types import ROOT_INO
 
 CASFS = b".casfs"
@@ -106,6 +107,8 @@ class Trash:
         self._directories = core.directories
         self._changes = core.changes
         self._nodes = core.nodes
+        self._access = RootAccess(core)
+        self._kernel = core.kernel
         self._kinds = core.nodes.kinds
         self._places = core.places
         self._filestore = store.filestore
@@ -378,11 +381,12 @@ class Trash:
     def _counterpart(self, date: bytes, place: Place) -> Inode:
         """The directory of the trash for that day and place: it allows nothing that the original forbade."""
         root = self._inodes.get(ROOT_INO)
+        access = self._access.of_root()
         if not self.base:
-            self._has_base(self._new_directory(root, CASFS, 0o755, root.uid, root.gid, {}).ino)
+            self._has_base(self._new_directory(root, CASFS, *access).ino)
         directory = self._inodes.get(self.base)
         for name in (TRASH, date):
-            directory = self._subdirectory(directory, name, 0o755, root.uid, root.gid, {})
+            directory = self._subdirectory(directory, name, *access)
             if name == TRASH:
                 self.directory = directory.ino
                 self.given((directory.ino,))
@@ -424,6 +428,29 @@ class Trash:
             raise
         inode.xattrs = dict(xattrs)
         return inode
+
+    # Who may look into it
+
+    def _own(self) -> list[Inode]:
+        """The directories that are the trash's own, not those of what is in it."""
+        if not self.base or self.off:
+            return []
+        days = [row[2] for row in self._dentries.children(self.directory, 0, 1 << 62)]
+        return [self._inodes.get(ino) for ino in (self.base, self.directory, *days) if ino]
+
+    @property
+    def lags(self) -> bool:
+        """As `Policy.lags`: there were own directories that allow more than the root."""
+        return bool(self._access.others(self._own()))
+
+    def catch_up(self) -> None:
+        self._access.follow(self._own())
+
+    def access_changed(self, ino: int) -> None:
+        """As `Policy.access_changed`: its own directories follow the root."""
+        if ino == ROOT_INO:
+            for changed in self._access.follow(self._own()):
+                self._kernel.forget_attributes(changed)
 
     # What may be done in the trash, and what leaves it
 
