@@ -26,10 +26,8 @@ def add(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from casfs.control.access import StoreAccess
     from casfs.control.messages import Copy
 
     place = pair(args.store, args.src, args.dst)
-    access = StoreAccess(place.store, mounted=args.store is None)
-    access.perform(Copy(place.source, place.destination, args.recursive))
+    place.access.perform(Copy(place.source, place.destination, args.recursive))
     return 0

@@ -1,7 +1,8 @@
 """Show a store as a file system.
 
 Returns when the mount point is usable, or says why it is not. A store is
-mounted once at a time.
+mounted once at a time, and not over another FUSE file system, which it would
+hide.
 
 Options (-o):
   ro                    only reading
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     words = [word for group in args.options for word in group.split(",") if word]
     words += ["no_native"] if args.no_native else []
     if "remount" in words:
-        from casfs.service.mounts import remount
+        from casfs.service.unmounting import remount
 
         remount(args.store, args.mountpoint, words)
         return 0

@@ -18,9 +18,8 @@ def add(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from casfs.control.access import StoreAccess
     from casfs.control.messages import Move
 
     place = pair(args.store, args.src, args.dst)
-    StoreAccess(place.store, mounted=args.store is None).perform(Move(place.source, place.destination))
+    place.access.perform(Move(place.source, place.destination))
     return 0

@@ -70,7 +70,7 @@ def _print_rich_table(headers: Sequence[str], rows: Sequence[Sequence[str]], tot
 def print_facts(facts: dict[str, Any], indent: int = 0) -> None:
     """`name: value` lines; a nested dictionary is indented below its name. A key in `_bytes` is a size."""
     for key, value in facts.items():
-        name = "  " * indent + key.removesuffix("_bytes").replace("_", " ")
+        name = "  " * indent + printable(key.removesuffix("_bytes").replace("_", " "))
         if isinstance(value, dict):
             print(f"{name}:")
             print_facts(value, indent + 1)

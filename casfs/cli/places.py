@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from casfs.errors import NotMounted, UsageError
+
+if TYPE_CHECKING:
+    from casfs.control.access import StoreAccess
 
 
 def store_of(path: str) -> str:
@@ -18,10 +21,22 @@ def store_of(path: str) -> str:
         return path
 
 
+def access_to(path: str) -> StoreAccess:
+    """To the store of `store_of`, by no other daemon than the one that has that mount."""
+    from casfs.control.access import StoreAccess
+    from casfs.service.mounts import find_mount
+
+    try:
+        mount, _ = find_mount(path)
+    except NotMounted:
+        return StoreAccess(path)
+    return StoreAccess(mount.store, pid=mount.pid)
+
+
 class Pair(NamedTuple):
     """Two paths inside one store, absolute from its root; bytes that are no UTF-8 as surrogates (PEP 383)."""
 
-    store: str
+    access: StoreAccess
     source: str
     destination: str
 
@@ -31,8 +46,10 @@ def pair(store: str | None, source: str, destination: str) -> Pair:
 
     Raises NotMounted for a path that lies in no casfs mount, UsageError for two stores.
     """
+    from casfs.control.access import StoreAccess
+
     if store is not None:
-        return Pair(store, _rooted(source), _rooted(destination))
+        return Pair(StoreAccess(store), _rooted(source), _rooted(destination))
     from casfs.service.mounts import find_mount
 
     mount, inside = find_mount(source)
@@ -40,7 +57,10 @@ def pair(store: str | None, source: str, destination: str) -> Pair:
     if mount.store != other.store:
         message = f"{source} and {destination} are in different stores"
         raise UsageError(message, "use cp(1) or mv(1) between stores")
-    return Pair(mount.store, os.fsdecode(inside), os.fsdecode(other_inside))
+    if mount.pid is None:
+        raise NotMounted(f"nothing serves {mount.mountpoint}", f"casfs umount {mount.mountpoint} clears it")
+    access = StoreAccess(mount.store, mounted=True, pid=mount.pid)
+    return Pair(access, os.fsdecode(inside), os.fsdecode(other_inside))
 
 
 def _rooted(path: str) -> str:

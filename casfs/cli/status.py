@@ -6,7 +6,9 @@ that store or around that path; exit code 6 if there is none, or its daemon is
 dead.
 
 A daemon that says nothing for 3 s (it was stopped, or its disk hangs) is given
-up; other commands that ask it give up after 10 s.
+up; other commands that ask it give up after 10 s. A mount that somebody made
+who has not the store that it names is shown as not ours; other commands leave
+it alone.
 
 JSON: {"mounts": [{"pid": 1, "store": "…", "mountpoint": "…", "serving": true, …}]}
 """
@@ -14,7 +16,9 @@ JSON: {"mounts": [{"pid": 1, "store": "…", "mountpoint": "…", "serving": tru
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from casfs.cli.arguments import Commands, add_command, add_json, add_path
@@ -25,7 +29,10 @@ if TYPE_CHECKING:
     from casfs.service.mounts import MountInfo
 
 PATIENCE = 3.0
-"""Seconds for one daemon to give a sign of life: there may be others to tell of."""
+"""Seconds for one daemon to give a sign of life: there may be others to show."""
+
+LIMIT = 15.0
+"""Seconds for everything: file systems and daemons of other users may do what they like."""
 
 
 def add(commands: Commands) -> None:
@@ -36,9 +43,11 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from casfs.service.mounts import list_mounts
+    from casfs.service.waiting import all_within
 
-    mounts = list_mounts() if args.path is None else [_mount_of(args.path)]
-    facts = [_describe(mount) for mount in mounts]
+    mounts = list(list_mounts()) if args.path is None else [_mount_of(args.path)]
+    found = all_within(LIMIT, [partial(_describe, mount) for mount in mounts])
+    facts = [_facts(mount, answer) for mount, answer in zip(mounts, found, strict=True)]
     if args.json:
         print_json({"mounts": facts})
     elif not facts:
@@ -52,31 +61,54 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _mount_of(path: str) -> MountInfo:
-    from casfs.service.mounts import find_mount, list_mounts
+    from casfs.service.mounts import claimed_mount, list_mounts
     from casfs.store import read_config
 
-    mounts, named = list_mounts(), os.path.abspath(path)
-    for mount in mounts:
-        if named == mount.mountpoint:  # no stat, which a hung daemon would not answer
-            return mount
+    around = None
+    with contextlib.suppress(NotMounted):
+        around, inside = claimed_mount(path)
+        if os.fsencode(around.root) == inside:
+            return around
     place = os.path.realpath(path)
-    for mount in mounts:
-        if mount.store == place:
-            return mount
+    stores = [mount for mount in list_mounts() if mount.store == place]
+    if stores:
+        return next((mount for mount in stores if _may_be_true(mount)), stores[0])
+    if around is not None:
+        return around
+    read_config(place)
+    raise NotMounted(f"{path} is not mounted", f"casfs mount {path} MOUNTPOINT mounts it")
+
+
+def _may_be_true(mount: MountInfo) -> bool:
+    from casfs.service.mounts import NotOurs, verified
+
     try:
-        return find_mount(path)[0]
-    except NotMounted:
-        read_config(place)
-        raise NotMounted(f"{path} is not mounted", f"casfs mount {path} MOUNTPOINT mounts it") from None
+        verified(mount)
+    except NotOurs:
+        return False
+    except CasfsError:
+        return True
+    return True
 
 
 def _describe(mount: MountInfo) -> dict[str, Any]:
+    """What is known of one mount. Raises nothing that tells of its daemon."""
     from casfs.control.client import Client
     from casfs.control.messages import Status
+    from casfs.service.mounts import verified
 
-    known = {"pid": mount.pid, "store": mount.store, "mountpoint": mount.mountpoint}
+    pid = None
     try:
-        answer = Client(mount.store, PATIENCE).ask(Status())
+        pid = verified(mount).pid
+        answer = Client(mount.store, PATIENCE, limit=2 * PATIENCE, pid=pid).ask(Status())
     except (CasfsError, OSError) as error:
-        return known | {"serving": False, "error": str(error)}
-    return known | {"serving": True} | answer
+        return {"pid": pid, "serving": False, "error": str(error)}
+    return {"pid": pid, "serving": True} | answer
+
+
+def _facts(mount: MountInfo, found: dict[str, Any] | Exception) -> dict[str, Any]:
+    if isinstance(found, TimeoutError):
+        found = {"pid": None, "serving": False, "error": f"not looked at: it took longer than {LIMIT:g} s"}
+    if isinstance(found, Exception):
+        raise found
+    return {"pid": found.pop("pid"), "store": mount.store, "mountpoint": mount.mountpoint} | found

@@ -17,7 +17,7 @@ from itertools import islice
 
 from casfs.cli.arguments import Commands, add_actions, add_command, add_json, add_store, duration
 from casfs.cli.output import print_json, print_table, size
-from casfs.cli.places import store_of
+from casfs.cli.places import access_to, store_of
 from casfs.errors import UsageError
 from casfs.text import printable
 
@@ -101,10 +101,9 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _empty(args: argparse.Namespace) -> int:
-    from casfs.control.access import StoreAccess
     from casfs.control.messages import EmptyTrash
 
-    gone = StoreAccess(store_of(args.store)).perform(EmptyTrash(args.older or 0.0))
+    gone = access_to(args.store).perform(EmptyTrash(args.older or 0.0))
     print(f"{gone.files} file{'s' * (gone.files != 1)} removed for good, {size(gone.bytes)}")
     return 0
 
@@ -138,7 +137,6 @@ def _is_text(pattern: str) -> bool:
 
 
 def _set(args: argparse.Namespace) -> int:
-    from casfs.control.access import StoreAccess
     from casfs.control.messages import SetTrashRule
 
     if args.days is None and args.exclude is None and args.minimal_age is None:
@@ -156,5 +154,5 @@ def _set(args: argparse.Namespace) -> int:
     if exclude and any(not _is_text(pattern) for pattern in exclude):
         raise UsageError("a pattern has to be UTF-8", "'?' stands for any byte that is not")
     rule = SetTrashRule(directory, args.days, exclude, args.minimal_age)
-    StoreAccess(store_of(args.store)).perform(rule)
+    access_to(args.store).perform(rule)
     return 0

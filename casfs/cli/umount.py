@@ -18,6 +18,7 @@ import argparse
 import sys
 
 from casfs.cli.arguments import Commands, add_command, add_path
+from casfs.text import printable
 
 
 def add(commands: Commands) -> None:
@@ -27,7 +28,11 @@ def add(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from casfs.service.mounts import unmount
+    from casfs.service.unmounting import unmount
 
-    unmount(args.mountpoint, wait=args.wait, tell=lambda line: print(line, file=sys.stderr, flush=True))
+    unmount(args.mountpoint, wait=args.wait, tell=_tell)
     return 0
+
+
+def _tell(line: str) -> None:
+    print(printable(line), file=sys.stderr, flush=True)

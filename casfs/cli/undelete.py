@@ -15,7 +15,7 @@ import os
 import sys
 
 from casfs.cli.arguments import Commands, add_command, add_store, instant, path
-from casfs.cli.places import store_of
+from casfs.cli.places import access_to
 from casfs.errors import CasfsError, ExitCode, NotMounted
 from casfs.text import printable
 
@@ -40,15 +40,13 @@ def _day(seconds: int) -> tuple[int, int]:
 
 
 def run(args: argparse.Namespace) -> int:
-    from casfs.control.access import StoreAccess
     from casfs.control.messages import Undelete
 
-    store = store_of(args.store)
-    access = StoreAccess(store)
+    access = access_to(args.store)
     since_ns, before_ns = (0, END_OF_TIME) if args.date is None else _day(args.date)
     failed = False
     for word in args.paths:
-        inside = _inside(store, word)
+        inside = _inside(access.store, word)
         try:
             found = access.perform(Undelete(inside, since_ns, before_ns))
         except (CasfsError, OSError) as error:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from casfs.control.client import Client, Unanswered
+from casfs.control.client import Client, DaemonError, Unanswered
 from casfs.control.messages import Collect, Damaged, Operation, Result
-from casfs.errors import NotMounted
+from casfs.errors import ExitCode, NotMounted
 
 if TYPE_CHECKING:  # commands that only ask shall not wait for the whole file system to be loaded
     from casfs.maintenance.collect.mounted import Collected
@@ -19,11 +19,16 @@ class StoreAccess:
     and for one operation at a time.
 
     `mounted`: it was found by its mount, so that a daemon that is gone has died: there is no doing without.
+    `pid`: the daemon that has the mount, so that no other one is asked.
     """
 
-    def __init__(self, store: str, *, mounted: bool = False) -> None:
-        self._client = Client(store)
+    def __init__(self, store: str, *, mounted: bool = False, pid: int | None = None) -> None:
+        self._client = Client(store, pid=pid)
         self._mounted = mounted
+
+    @property
+    def store(self) -> str:
+        return self._client.store
 
     def perform(self, operation: Operation[Result]) -> Result:
         """Have an operation done that control/unmounted.py has, and wait for it.
@@ -63,6 +68,9 @@ class StoreAccess:
         answer = self.tell(Collect(ids, cutoff_ns, now_ns, record))
         if answer is None:
             return None
-        failures = [(bytes.fromhex(digest), size, reason) for digest, size, reason in answer.failures]
+        try:
+            failures = [(bytes.fromhex(digest), size, reason) for digest, size, reason in answer.failures]
+        except ValueError:
+            raise DaemonError("the daemon has named a digest that is none", ExitCode.FAILED) from None
         gone = Amount(answer.blobs, answer.bytes)
         return Collected(gone, failures, answer.untried, answer.gave_up, answer.busy)

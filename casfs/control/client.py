@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import socket
+import stat
 import struct
+import time
+from typing import NamedTuple
 
 from casfs.control.messages import Operation, Result
 from casfs.control.protocol import (
+    ANSWER_LIMIT,
+    CREDENTIALS,
     LINE_LIMIT,
     SILENCE_SECONDS,
     SILENT_VERSION,
@@ -19,8 +25,7 @@ from casfs.control.protocol import (
     request_of,
     result_of,
 )
-from casfs.errors import CasfsError, ExitCode, NotMounted, PermissionDenied, exit_code
-from casfs.store import control_path
+from casfs.errors import CasfsError, ExitCode, NotMounted, PermissionDenied, UsageError, exit_code
 
 
 class DaemonError(CasfsError):
@@ -42,26 +47,46 @@ class NoAnswer(CasfsError):
     exit_code = ExitCode.NOT_MOUNTED
 
 
+class Peer(NamedTuple):
+    """Who listens at a control socket, by the kernel's word. `pid`: 0 for a process not seen here."""
+
+    pid: int
+    uid: int
+
+
 class Client:
     """The daemon that has the store at `store` mounted.
 
-    `patience`: seconds without a sign of life (control/protocol.py) after which it is given up.
+    `patience`: seconds without a sign of life (control/protocol.py) after which it is given up. `limit`:
+    seconds after which it is given up in any case. `pid`: the process it has to be; None: any.
+    `peer`: who was asked last, None before.
     """
 
-    def __init__(self, store: str, patience: float = SILENCE_SECONDS) -> None:
-        self._path = control_path(os.path.realpath(store))
+    def __init__(
+        self,
+        store: str,
+        patience: float = SILENCE_SECONDS,
+        *,
+        limit: float = math.inf,
+        pid: int | None = None,
+    ) -> None:
         self.store = store
+        self.peer: Peer | None = None
         self._patience = patience
+        self._limit = limit
+        self._pid = pid
 
     def ask(self, operation: Operation[Result]) -> Result:
-        """Ask and wait for the answer, however long it is worked for.
+        """Ask and wait for the answer, however long it is worked for, if there is no `limit`.
 
-        Raises NotMounted (Unanswered), NoAnswer, PermissionDenied, DaemonError.
+        Raises NotMounted (Unanswered), NoAnswer, PermissionDenied, DaemonError, UsageError (longer than a
+        request may be).
         """
         answer = self._send(request_of(operation), self._patience)
         if not answer.ok and answer.error.startswith(f"the mount speaks version {SILENT_VERSION} "):
             # A daemon from before an update. It gives no signs of life, but has just answered.
-            answer = self._send(request_of(operation, SILENT_VERSION), patience=0.0)
+            patience = 0.0 if math.isinf(self._limit) else self._limit
+            answer = self._send(request_of(operation, SILENT_VERSION), patience)
         if not answer.ok:
             raise DaemonError(answer.error, answer.exit_code)
         try:
@@ -72,10 +97,13 @@ class Client:
 
     def _send(self, request: Request, patience: float) -> Answer:
         """`patience`: as above; 0 = wait for ever."""
+        line = encode(request)
+        if len(line) > LINE_LIMIT:
+            raise UsageError(f"what is asked for is longer than {LINE_LIMIT} bytes")
         with self._connected(patience) as connection:
             try:
-                connection.sendall(encode(request))
-                line = _receive_line(connection)
+                connection.sendall(line)
+                line = _receive_line(connection, time.monotonic() + self._limit)
             except ConnectionError:
                 line = b""
             except BlockingIOError:
@@ -89,8 +117,8 @@ class Client:
 
     def _connected(self, patience: float) -> socket.socket:
         try:
-            directory = os.open(os.path.dirname(self._path), os.O_PATH | os.O_DIRECTORY)
-        except FileNotFoundError:
+            found = _open_socket(self.store)
+        except (FileNotFoundError, NotADirectoryError):
             raise NotMounted(f"{self.store} is not mounted") from None
         except PermissionError:
             raise PermissionDenied(f"{self.store} belongs to another user") from None
@@ -99,8 +127,8 @@ class Client:
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):  # the latter for connect(2), too: socket(7)
             connection.setsockopt(socket.SOL_SOCKET, option, limit)
         try:
-            # sun_path holds 108 bytes, unix(7): a long path goes through its directory's descriptor.
-            connection.connect(f"/proc/self/fd/{directory}/{os.path.basename(self._path)}")
+            connection.connect(f"/proc/self/fd/{found}")
+            self._look_at(connection)
         except OSError as error:
             connection.close()
             match error:
@@ -111,21 +139,63 @@ class Client:
                 case BlockingIOError():
                     raise self._silent() from None
             raise
+        except BaseException:
+            connection.close()
+            raise
         finally:
-            os.close(directory)
+            os.close(found)
         return connection
+
+    def _look_at(self, connection: socket.socket) -> None:
+        """Raises NotMounted for another process than is wanted."""
+        packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+        pid, uid, _ = CREDENTIALS.unpack(packed)
+        self.peer = Peer(pid, uid)
+        if self._pid is not None and pid != self._pid:
+            raise NotMounted(f"{self.store} is not mounted by process {self._pid} any more")
 
     def _silent(self) -> NoAnswer:
         message = f"the daemon of {self.store} has not answered for {self._patience:g} s"
         return NoAnswer(message, "it was stopped, or its disk hangs")
 
 
-def _receive_line(connection: socket.socket) -> bytes:
-    """The first line that is not empty; b"" when the daemon ends before. Raises BlockingIOError (silence)."""
+def _open_socket(store: str) -> int:
+    """A descriptor of the store's control socket, O_PATH: what lies below STORE may be links to elsewhere.
+
+    sun_path holds 108 bytes, unix(7); a descriptor's path is never longer. Raises OSError, FileNotFoundError
+    for what is no socket, or one of another name too.
+    """
+    path = os.open(os.path.realpath(store), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name, kind in (("run", os.O_DIRECTORY), ("control", 0)):
+            below = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC | kind, dir_fd=path)
+            os.close(path)
+            path = below
+        found = os.fstat(path)
+        if not stat.S_ISSOCK(found.st_mode) or found.st_nlink != 1:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    except BaseException:
+        os.close(path)
+        raise
+    return path
+
+
+def _receive_line(connection: socket.socket, deadline: float) -> bytes:
+    """The first line that is not empty; b"" when the daemon ends before.
+
+    Raises BlockingIOError for silence, and past the `deadline` (monotonic). What is longer than an answer may
+    be is cut off.
+    """
     received = bytearray()
-    while not received.endswith(b"\n") or not received.strip():
+    while len(received) <= ANSWER_LIMIT:
+        if time.monotonic() > deadline:
+            raise BlockingIOError
         data = connection.recv(LINE_LIMIT)
         if not data:
             return b""
         received += data
-    return bytes(received).strip()
+        received = received.lstrip()
+        line, newline, _ = received.partition(b"\n")
+        if newline:
+            return bytes(line)
+    return bytes(received)

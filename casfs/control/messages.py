@@ -46,6 +46,18 @@ class Status(Operation[dict[str, Any]], frozen=True):
     op = "status"
 
 
+class Identity(Struct, frozen=True):
+    """`device`: of the mount that is served, MAJOR:MINOR as in the mount table; "" when it is not known."""
+
+    device: str
+
+
+class Identify(Operation[Identity], frozen=True):
+    """Which mount is it?"""
+
+    op = "identify"
+
+
 class Sync(Operation[Done], frozen=True):
     """Make everything durable. `seal`: also what rests before it is sealed, so that each closed file has its
     blob."""

@@ -5,18 +5,21 @@
     {"ok": false, "error": "…", "exit_code": 1}
 
 In version 2 the daemon sends an empty line every `ALIVE_SECONDS` until it has the answer: so a long operation
-is told from a daemon that hangs, which is given up after `SILENCE_SECONDS`. Who asks in version 1 gets the
-answer alone.
+is told from a daemon that hangs, which is given up after `SILENCE_SECONDS`, as is who connects and does not
+ask. Who asks in version 1 gets the answer alone.
 
 What may be asked for is in control/messages.py. The lone surrogate that stands for a byte of a path (PEP 383)
 is `\\udcNN` in JSON. The daemon serves root and its own user only (SO_PEERCRED, unix(7)).
+
+Neither side trusts the other: lines have a longest length, values a greatest depth, and NaN is no number.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from typing import Any, TypeVar
+import struct
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
@@ -33,9 +36,19 @@ SILENCE_SECONDS = 10.0
 busy disk is late, too."""
 
 LINE_LIMIT = 64 << 10
-"""Bytes of a request or an answer: twice the longest path, quoted, and some."""
+"""Bytes of a request: twice the longest path, quoted, and some."""
+
+ANSWER_LIMIT = 1 << 20
+"""Bytes of an answer: `Collected` names files that could not be removed, and why."""
+
+DEPTH_LIMIT = 16
+"""How deep values may be nested: many times what any message is."""
+
+CREDENTIALS = struct.Struct("3i")
+"""struct ucred of unix(7), SO_PEERCRED: process, user, group."""
 
 Asked = TypeVar("Asked", bound=Operation[Any])
+Message = TypeVar("Message", "Request", "Answer")
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,10 +70,7 @@ def encode(message: Request | Answer) -> bytes:
 
 def decode_request(line: bytes) -> Request:
     """Raises ValueError for what is no request."""
-    try:
-        return msgspec.convert(json.loads(line), Request)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    return _decode(line, Request)
 
 
 def request_of(operation: Operation[Any], version: int = VERSION) -> Request:
@@ -73,7 +83,7 @@ def operation_of(kind: type[Asked], request: Request) -> Asked:
     UsageError."""
     try:
         operation: Asked = msgspec.convert(request.args, kind)
-    except (msgspec.ValidationError, OverflowError) as error:
+    except (ValueError, OverflowError) as error:  # msgspec's own, and what it lets through
         raise UsageError(f"bad arguments: {error}") from None
     return operation
 
@@ -85,7 +95,10 @@ def answer_of(result: object) -> Answer:
 
 def result_of(operation: Operation[Result], answer: Answer) -> Result:
     """What an answer to an operation says. Raises ValueError for one of a version that is too different."""
-    return msgspec.convert(answer.result, operation.result_type())
+    try:
+        return msgspec.convert(answer.result, operation.result_type())
+    except OverflowError as error:
+        raise ValueError(str(error)) from None
 
 
 def path_of(text: str) -> bytes:
@@ -101,4 +114,31 @@ def path_of(text: str) -> bytes:
 
 def decode_answer(line: bytes) -> Answer:
     """Raises ValueError for what is no answer."""
-    return msgspec.convert(json.loads(line), Answer)
+    return _decode(line, Answer)
+
+
+def _decode(line: bytes, kind: type[Message]) -> Message:
+    """Raises ValueError."""
+    try:
+        value = json.loads(line, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    _check_depth(value, DEPTH_LIMIT)
+    try:
+        return msgspec.convert(value, kind)
+    except OverflowError as error:
+        raise ValueError(str(error)) from None
+
+
+def _refuse(word: str) -> NoReturn:
+    """NaN and Infinity, which Python's JSON has and no other."""
+    raise ValueError(f"{word} is no number")
+
+
+def _check_depth(value: object, limit: int) -> None:
+    if not isinstance(value, dict | list):
+        return
+    if not limit:
+        raise ValueError("it is nested too deeply")
+    for below in value.values() if isinstance(value, dict) else value:
+        _check_depth(below, limit - 1)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
-import struct
+import stat
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,7 +15,10 @@ import trio
 from casfs.control.messages import Operation
 from casfs.control.protocol import (
     ALIVE_SECONDS,
+    ANSWER_LIMIT,
+    CREDENTIALS,
     LINE_LIMIT,
+    SILENCE_SECONDS,
     SILENT_VERSION,
     VERSION,
     Answer,
@@ -31,30 +35,31 @@ log = logging.getLogger(__name__)
 Handlers = dict[type[Operation[Any]], Callable[[Any], Awaitable[object]]]
 """What does each operation, and gives its result."""
 
-_CREDENTIALS = struct.Struct("3i")
-"""struct ucred of unix(7): process, user, group."""
+BACKLOG = 4096
+"""Connections that the kernel holds until they are accepted; /proc/sys/net/core/somaxconn may allow less."""
 
 
 class Server:
     """The control socket of one store. Runs on the event loop's thread."""
 
     def __init__(self, path: str, handlers: Handlers) -> None:
-        self._path = path
+        self._place, self._name = os.path.split(path)
         self._handlers = {kind.op: (kind, handler) for kind, handler in handlers.items()}
         self._listener = socket.socket(socket.AF_UNIX)
+        self._folder = -1
 
     def bind(self) -> None:
-        """Begin to listen; what a dead daemon left is replaced. The store's lock is held."""
-        directory = os.open(os.path.dirname(self._path), os.O_PATH | os.O_DIRECTORY)
-        try:
-            name = f"/proc/self/fd/{directory}/{os.path.basename(self._path)}"
-            if os.path.lexists(name):
-                os.unlink(name)
-            self._listener.bind(name)
-            os.chmod(name, 0o600)
-        finally:
-            os.close(directory)
-        self._listener.listen()
+        """Begin to listen; what a dead daemon left is replaced. The store's lock is held.
+
+        Only its user may connect from the first moment on, whatever the umask: the socket gets the mode of
+        its descriptor (unix_bind_bsd, net/unix/af_unix.c). Raises OSError.
+        """
+        self._folder = os.open(self._place, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._name, dir_fd=self._folder)
+        os.fchmod(self._listener.fileno(), stat.S_IRUSR | stat.S_IWUSR)
+        self._listener.bind(f"/proc/self/fd/{self._folder}/{self._name}")
+        self._listener.listen(BACKLOG)
 
     async def serve(self) -> None:
         """Answer until cancelled."""
@@ -64,35 +69,45 @@ class Server:
 
     def close(self) -> None:
         self._listener.close()
-        if os.path.lexists(self._path):
-            os.unlink(self._path)
+        if self._folder < 0:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._name, dir_fd=self._folder)
+        os.close(self._folder)
 
     async def _answer(self, stream: trio.SocketStream) -> None:
+        """One connection. Whatever goes wrong ends this one only."""
         try:
             async with stream:
-                answer = await self._perform(stream)
-                await stream.send_all(encode(answer))
-        except trio.BrokenResourceError:
+                line = encode(await self._perform(stream))
+                if len(line) > ANSWER_LIMIT:
+                    line = encode(Answer(ok=False, error="done, but the answer is too long to be sent"))
+                with trio.fail_after(SILENCE_SECONDS):
+                    await stream.send_all(line)
+        except (trio.BrokenResourceError, trio.TooSlowError):
             log.info("a command went away before it had its answer")
         except Exception:
             log.exception("a command had no answer")
 
     async def _perform(self, stream: trio.SocketStream) -> Answer:
-        credentials = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        credentials = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
         assert isinstance(credentials, bytes)
-        uid = _CREDENTIALS.unpack(credentials)[1]
+        uid = CREDENTIALS.unpack(credentials)[1]
         if uid not in (0, os.getuid()):
             return Answer(ok=False, error="only root and the owner of the mount may do this")
         line = bytearray()
-        while not line.endswith(b"\n"):
-            received = await stream.receive_some(LINE_LIMIT)
-            line += received
-            if not received or len(line) > LINE_LIMIT:
-                return Answer(ok=False, error="not a request")
+        with trio.move_on_after(SILENCE_SECONDS):
+            while not line.endswith(b"\n") and len(line) <= LINE_LIMIT:
+                received = await stream.receive_some(LINE_LIMIT)
+                if not received:
+                    break
+                line += received
+        if not line.endswith(b"\n") or len(line) > LINE_LIMIT:
+            return _not_a_request("no line, or one that is too long")
         try:
             request = decode_request(bytes(line))
         except ValueError as error:
-            return Answer(ok=False, error=f"not a request: {error}")
+            return _not_a_request(str(error))
         if request.version == SILENT_VERSION:
             return await self._call(request)
         async with trio.open_nursery() as nursery:
@@ -117,6 +132,10 @@ class Server:
         except Exception as error:
             log.exception("control operation %s failed", request.op)
             return Answer(ok=False, error=f"internal error: {error}", exit_code=ExitCode.INTERNAL)
+
+
+def _not_a_request(reason: str) -> Answer:
+    return Answer(ok=False, error=f"not a request: {reason}", exit_code=ExitCode.USAGE)
 
 
 async def _keep_alive(stream: trio.SocketStream) -> None:

@@ -18,7 +18,7 @@ from casfs.control.messages import (
     Undelete,
     Undeleted,
 )
-from casfs.control.protocol import path_of
+from casfs.control.protocol import operation_of, path_of, request_of
 from casfs.fs import copy as trees
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import run_inline
@@ -27,8 +27,10 @@ from casfs.trash import undelete as trash
 
 
 def perform(store: str, operation: Operation[Result]) -> Result:
-    """Do it under the store's lock. Raises as `Store` and the operation of fs/ do."""
+    """Do it under the store's lock. Raises as `Store` and the operation of fs/ do, and UsageError for what a
+    daemon would refuse."""
     handle = _HANDLERS[type(operation)]
+    operation = operation_of(type(operation), request_of(operation))
     with opened(store) as fs:
         result: Result = run_inline(handle(fs, operation))
     return result

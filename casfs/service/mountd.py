@@ -9,11 +9,13 @@ import os
 import resource
 import signal
 from collections.abc import Callable
+from functools import partial
 
 import trio
 
+from casfs.control.protocol import SILENCE_SECONDS
 from casfs.control.server import Server
-from casfs.errors import MountError
+from casfs.errors import MountError, StoreLocked
 from casfs.fs.filesystem import FileSystem
 from casfs.fuse import accelerator
 from casfs.fuse.caches import KernelCaches, MountKernel
@@ -23,12 +25,15 @@ from casfs.fuse.session import Session
 from casfs.service import background
 from casfs.service.collector import Collector
 from casfs.service.logfile import LogFile
-from casfs.service.mounts import HELD_SECONDS, detach, holders, is_dead, read_ahead, write_back
+from casfs.service.mounts import own_device
+from casfs.service.mounttable import mount_at
 from casfs.service.notify import notify
 from casfs.service.pressure import Pressure
 from casfs.service.repeats import Repeats
 from casfs.service.requests import Requests
 from casfs.service.trash import TrashService
+from casfs.service.unmounting import HELD_SECONDS, detach, holders, is_dead, read_ahead, write_back
+from casfs.service.waiting import within
 from casfs.store import Store, control_path, read_config
 from casfs.text import log_to
 from casfs.trash.filesystem import file_system
@@ -45,9 +50,9 @@ def mount(store: str, mountpoint: str, options: MountOptions, foreground: bool) 
 
     Raises StoreNotFound, FormatError, StoreLocked, MountError, OSError.
     """
-    store, mountpoint = os.path.realpath(store), os.path.abspath(mountpoint)
+    store = os.path.realpath(store)
     read_config(store)
-    _check_mountpoint(store, mountpoint)
+    mountpoint = _check_mountpoint(store, os.path.abspath(mountpoint))
     if foreground:
         log_to(logging.StreamHandler(), "casfs: %(levelname)s: %(message)s")
         with contextlib.closing(Store(store, durable=accelerator.durable())) as opened:
@@ -63,19 +68,42 @@ def mount(store: str, mountpoint: str, options: MountOptions, foreground: bool) 
     return 0
 
 
-def _check_mountpoint(store: str, mountpoint: str) -> None:
-    if is_dead(mountpoint):
-        raise MountError(
-            f"{mountpoint} is the mount of a daemon that died", f"fusermount3 -uz {mountpoint} clears it"
-        )
+def _check_mountpoint(store: str, mountpoint: str) -> str:
+    """Its real path. Raises MountError."""
+    _check_not_mounted(store, mountpoint)
     if not os.path.isdir(mountpoint):
         what = "is not a directory" if os.path.exists(mountpoint) else "does not exist"
         raise MountError(f"mount point {mountpoint} {what}", "make the directory first")
     place = os.path.realpath(mountpoint)
+    if place != mountpoint:
+        _check_not_mounted(store, place)
     if os.path.commonpath((store, place)) in (store, place):
         raise MountError(f"the store {store} and the mount point {place} must not contain each other")
     if not os.access("/dev/fuse", os.F_OK):
         raise MountError("/dev/fuse does not exist", "load the fuse module (modprobe fuse)")
+    return place
+
+
+def _check_not_mounted(store: str, mountpoint: str) -> None:
+    """A second FUSE file system on a mount point hides the first one, which is an accident. On others it is
+    intended: volumes of containers, and automount points.
+
+    Raises MountError, StoreLocked for the same store again, NoAnswer.
+    """
+    entry, location = within(SILENCE_SECONDS, mountpoint, partial(mount_at, mountpoint))
+    if entry is None or not entry.is_fuse or entry.mountpoint != location.path:
+        return
+    if is_dead(mountpoint):
+        raise MountError(
+            f"{mountpoint} is the mount of a daemon that died", f"fusermount3 -uz {mountpoint} clears it"
+        )
+    if entry.store == store:
+        raise StoreLocked(f"{store} is mounted on {mountpoint} already")
+    what = entry.source if entry.store is None else entry.store
+    raise MountError(
+        f"{mountpoint} is mounted already, with {what} ({entry.type})",
+        "unmount that first, or name another directory",
+    )
 
 
 def _log_to_file(store: Store) -> None:
@@ -94,10 +122,11 @@ async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Call
     pressure = Pressure(fs, trash, options.low_room)
     session = Session(fs, kernel, caches, scheduler, mountpoint, options, pressure.relieve)
     collector = Collector(fs, options.orphan_share)
-    requests = Requests(fs, mountpoint, session, trash, pressure, collector)
-    server = Server(control_path(store.path), requests.handlers())
     _allow_many_files()
     session.mount()
+    device = own_device(store.path, mountpoint)
+    requests = Requests(fs, device, session, trash, pressure, collector)
+    server = Server(control_path(store.path), requests.handlers())
     try:
         server.bind()
         async with trio.open_nursery() as nursery:
@@ -109,11 +138,11 @@ async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Call
             if not options.read_only:
                 nursery.start_soon(pressure.run)
                 nursery.start_soon(collector.run)
-            nursery.start_soon(_unmount_on_signal, session, fs, mountpoint)
+            nursery.start_soon(_unmount_on_signal, session, fs, mountpoint, device)
             log.info("%s is mounted on %s", store.path, mountpoint)
             ready()
             _collect_rarely()
-            nursery.start_soon(trio.to_thread.run_sync, read_ahead, mountpoint, READ_AHEAD_KIB)
+            nursery.start_soon(trio.to_thread.run_sync, read_ahead, mountpoint, device, READ_AHEAD_KIB)
             await session.serve()
             nursery.cancel_scope.cancel()
     finally:
@@ -138,7 +167,7 @@ def _collect_rarely() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-async def _unmount_on_signal(session: Session, fs: FileSystem, mountpoint: str) -> None:
+async def _unmount_on_signal(session: Session, fs: FileSystem, mountpoint: str, device: str) -> None:
     """SIGINT and SIGTERM unmount: with a flush by the kernel if nobody is inside, by force otherwise.
 
     What mappings have changed is written back before that. The loop has to serve it: all in threads.
@@ -151,10 +180,10 @@ async def _unmount_on_signal(session: Session, fs: FileSystem, mountpoint: str) 
             except MountError as error:
                 dentries = fs.store.namespace.dentries
                 paths = [path for ino in fs.contents.table.writable for path in dentries.paths_of(ino)]
-                await trio.to_thread.run_sync(write_back, fs.store.path, paths)
+                await trio.to_thread.run_sync(write_back, device, paths)
                 log.warning("%s; open files are cut off", error)
                 await session.terminate()
             else:
                 await trio.sleep(HELD_SECONDS)
-                if held := await trio.to_thread.run_sync(holders, fs.store.path):
+                if held := await trio.to_thread.run_sync(holders, fs.store.path, device):
                     log.warning("still served: %s; a second signal cuts them off", held)

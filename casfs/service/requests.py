@@ -6,7 +6,18 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from casfs.control.messages import Collect, Collected, Copy, Damaged, Done, Move, Status, Sync
+from casfs.control.messages import (
+    Collect,
+    Collected,
+    Copy,
+    Damaged,
+    Done,
+    Identify,
+    Identity,
+    Move,
+    Status,
+    Sync,
+)
 from casfs.control.protocol import path_of
 from casfs.control.server import Handlers
 from casfs.fs import copy
@@ -20,19 +31,22 @@ from casfs.service.trash import TrashService
 
 
 class Requests:
-    """The operations of the control socket. Runs on the event loop's thread."""
+    """The operations of the control socket. Runs on the event loop's thread.
+
+    `device`: of the mount, MAJOR:MINOR as in the mount table; "" when that is not known.
+    """
 
     def __init__(
         self,
         fs: FileSystem,
-        mountpoint: str,
+        device: str,
         session: Session,
         trash: TrashService,
         pressure: Pressure,
         collector: Collector,
     ) -> None:
         self._fs = fs
-        self._mountpoint = mountpoint
+        self._device = device
         self._session = session
         self._trash = trash
         self._pressure = pressure
@@ -41,6 +55,7 @@ class Requests:
 
     def handlers(self) -> Handlers:
         return {
+            Identify: self.identify,
             Status: self.status,
             Sync: self.sync,
             Copy: self.copy,
@@ -66,6 +81,9 @@ class Requests:
             "collection": self._collector.state(),
             "features": self._session.features() | {"trash": self._trash.state},
         }
+
+    async def identify(self, _: Identify) -> Identity:
+        return Identity(self._device)
 
     async def sync(self, asked: Sync) -> Done:
         await self._fs.contents.settling.write_back()

@@ -10,7 +10,6 @@ import trio
 from casfs.control.messages import Done, Emptied, EmptyTrash, SetTrashRule, Undelete, Undeleted
 from casfs.control.protocol import path_of
 from casfs.control.server import Handlers
-from casfs.errors import UsageError
 from casfs.fs.filesystem import FileSystem
 from casfs.fuse.caches import KernelCaches
 from casfs.trash.filesystem import trash_of
@@ -75,8 +74,6 @@ class TrashService:
         return Emptied(changed.files, changed.size)
 
     async def set_rule(self, asked: SetTrashRule) -> Done:
-        if any("\n" in pattern or not _is_text(pattern) for pattern in asked.exclude or ()):
-            raise UsageError("bad arguments: a pattern with a line break, or that is not UTF-8")
         directory = path_of(asked.directory)
         await change_rule(self._fs, directory, asked.days, asked.exclude, asked.minimal_age)
         return Done()
@@ -85,11 +82,3 @@ class TrashService:
         async with self._caches.invalidated():
             changed = await undelete(self._fs, path_of(asked.path), asked.since_ns, asked.before_ns)
         return Undeleted(changed.files, changed.skipped)
-
-
-def _is_text(pattern: str) -> bool:
-    try:
-        pattern.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -7,7 +7,7 @@ import os
 import stat
 from dataclasses import dataclass
 
-from casfs.errors import FsError
+from casfs.errors import FsError, UsageError
 from casfs.fs import acl
 from casfs.fs.filesystem import STEP, FileSystem
 from casfs.fs.inodes import Inode
@@ -15,7 +15,7 @@ from casfs.fs.listing import is_name
 from casfs.fs.tree import RENAME_NOREPLACE
 from casfs.namespace.trash import RuleRow, TrashRow
 from casfs.trash.filesystem import trash_of
-from casfs.trash.policy import DAY_NS, DEFAULT_DAYS, Trash, iso_time
+from casfs.trash.policy import DAY_NS, DEFAULT_DAYS, NAME_LIMIT, Trash, iso_time
 from casfs.types import ROOT_INO
 
 LOOK = 4_000
@@ -227,8 +227,12 @@ async def change_rule(
     """Set the rule of a top-level directory, or with b"" of the whole store, durable.
 
     `minimal_age`: seconds, of the whole store. None leaves as it is; what a directory without a rule has is
-    that of the store.
+    that of the store. Raises UsageError for what no rule can have.
     """
+    if b"/" in directory or b"\0" in directory or len(directory) > NAME_LIMIT:
+        raise UsageError(f"'{os.fsdecode(directory)}' is no name of a directory in the root")
+    if any("\n" in pattern or not _is_text(pattern) for pattern in exclude or ()):
+        raise UsageError("a pattern has to be one line of UTF-8")
     trash = trash_of(fs)
     rules = {rule.directory: rule for rule in trash.rules}
     old = rules.get(directory, rules[b""])
@@ -237,3 +241,11 @@ async def change_rule(
     rule = RuleRow(directory, old.days if days is None else days, patterns)
     trash.set_rule(rule, None if minimal_age is None else minimal_age * 10**9)
     await fs.group.durable()
+
+
+def _is_text(pattern: str) -> bool:
+    try:
+        pattern.encode()
+    except UnicodeEncodeError:  # a lone surrogate, which stands for another byte (PEP 383)
+        return False
+    return True

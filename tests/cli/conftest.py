@@ -70,6 +70,7 @@ class Mount(NamedTuple):
     store: str
     mountpoint: str
     pid: int
+    root: str = "/"
 
 
 @pytest.fixture
@@ -95,6 +96,12 @@ def mounted(stand_in, monkeypatch):
             "casfs.service.mounts",
             list_mounts=lambda: list(mounts),
             find_mount=find_mount,
+            claimed_mount=find_mount,
+            NotOurs=NotMounted,
+            verified=lambda mount: mount,
+        )
+        stand_in(
+            "casfs.service.unmounting",
             unmount=lambda mountpoint, **_: calls.append((mountpoint, "unmount", {})),
         )
         monkeypatch.setattr(Client, "ask", ask)

@@ -16,6 +16,8 @@ from casfs.control.messages import (
     Done,
     Emptied,
     EmptyTrash,
+    Identify,
+    Identity,
     Move,
     Operation,
     SetTrashRule,
@@ -27,6 +29,7 @@ from casfs.control.messages import (
 from casfs.errors import UsageError
 
 REQUESTS: list[tuple[Operation[Any], str, dict[str, Any]]] = [
+    (Identify(), "identify", {}),
     (Status(), "status", {}),
     (Sync(), "sync", {}),
     (Sync(seal=True), "sync", {"seal": True}),
@@ -50,6 +53,7 @@ REQUESTS: list[tuple[Operation[Any], str, dict[str, Any]]] = [
 
 RESULTS: list[tuple[Operation[Any], object, dict[str, Any]]] = [
     (Status(), {"format": 1, "room": {"low": False}}, {"format": 1, "room": {"low": False}}),
+    (Identify(), Identity("0:45"), {"device": "0:45"}),
     (Sync(), Done(), {}),
     (
         Collect([], 0, 0, (0, 0, 0, 0, 0)),
