@@ -150,7 +150,8 @@ def test_errors_of_copying(kernel: Kernel) -> None:
     assert kernel.names() == [b"file", b"tree"]
 
 
-def test_a_file_that_is_being_written_is_not_copied(kernel: Kernel) -> None:
+def test_a_file_that_is_being_written_is_not_copied(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_limits(monkeypatch, WAIT_SECONDS=0.1)
     with kernel.open("tree/small", os.O_RDWR) as file:
         file.write(b"x")
         fails(errno.EBUSY, cp, kernel, "tree/small", "copy")

@@ -241,7 +241,8 @@ def test_a_store_that_shall_be_repaired_must_not_be_in_use(store: Damaged, busy:
         check(str(store), exclusive=True)
 
 
-def test_nobody_can_mount_while_a_check_runs(store: Damaged) -> None:
+def test_nobody_can_mount_while_a_check_runs(store: Damaged, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("casfs.store.COLLECTOR_SECONDS", 0.1)
     refused: list[Exception] = []
 
     def progress(doing: str, done: int, total: int) -> None:

@@ -272,7 +272,8 @@ def test_a_repair_that_is_cut_off_is_finished_by_the_next(store: Damaged, templa
     assert {"rename", "unlink", "syncfs", "commit", "sync_log"} <= set(calls)
 
 
-def test_a_store_in_use_is_not_repaired(store: Damaged) -> None:
+def test_a_store_in_use_is_not_repaired(store: Damaged, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("casfs.store.COLLECTOR_SECONDS", 0.1)
     store.add_links("/a", 5)
     report = check(str(store))
     used = Store(str(store))
