@@ -34,6 +34,7 @@ def fuzz(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fuzz]:
 
 
 @pytest.mark.mounted
+@pytest.mark.alone
 def test_random_requests_are_answered_as_on_the_disk_and_leave_everything_whole(fuzz: Fuzz) -> None:
     for rounds in LIVES:
         fuzz.life(time.monotonic() + 600, rounds)

@@ -35,6 +35,7 @@ def test_what_fsync_promised_survives_sigkill(mount: Mount, scratch: Path, inter
             assert not broken_promises(mount.path / f"round{earlier}", record)
 
 
+@pytest.mark.alone
 def test_sigkill_while_the_daemon_recovers_and_while_it_unmounts(mount: Mount, scratch: Path) -> None:
     load = Load(mount.path / "load", scratch / "record", workers=3)
     try:

@@ -37,7 +37,7 @@ def bound(source: Path, place: Path) -> Iterator[None]:
 
 @contextmanager
 def in_a_namespace() -> Iterator[subprocess.Popen[str]]:
-    """A process in a mount namespace of its own, with all mounts there are now."""
+    """A process in a mount namespace of its own, with all mounts there are now: those of other tests, too."""
     command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo there; read line"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
@@ -77,6 +77,7 @@ def test_umount_says_which_bind_mount_holds_it_and_does_not_hang(mount: Mount, s
 
 
 @as_root
+@pytest.mark.alone
 def test_umount_says_which_process_of_another_namespace_holds_it(mount: Mount) -> None:
     (mount.path / "file").write_text("content")
     daemon = os.pidfd_open(mount.pid)
@@ -89,6 +90,7 @@ def test_umount_says_which_process_of_another_namespace_holds_it(mount: Mount) -
 
 
 @as_root
+@pytest.mark.alone
 def test_umount_waits_for_who_holds_it_when_it_is_told_to(mount: Mount) -> None:
     with in_a_namespace() as process:
         umount = subprocess.Popen(

@@ -254,6 +254,7 @@ def test_no_descriptor_is_left_for_a_moment(new_mount: Callable[..., Mount]) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_daily_work_on_a_small_disk_is_refused_nothing_that_ext4_gives(
     new_disk: Callable[..., Disk], new_mount: Callable[..., Mount], tmp_path: Path
 ) -> None:

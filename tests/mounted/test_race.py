@@ -6,6 +6,8 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.mounted import hot
 from tests.mounted.mounts import Mount
 from tests.mounted.race import Race
@@ -17,6 +19,7 @@ SEED = int(os.environ.get("CASFS_SEED", time.time_ns() % 1_000_000))
 """Of the random times; every complaint names it."""
 
 
+@pytest.mark.alone
 def test_nothing_is_lost_while_few_contents_die_and_are_reborn(mount: Mount, scratch: Path) -> None:
     mount.stop()
     race = Race(mount, scratch, SEED)

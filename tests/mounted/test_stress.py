@@ -29,6 +29,7 @@ def stressors() -> list[str]:
     return sorted(set(names) - WITHOUT_FILES - NOT_ON_FUSE)
 
 
+@pytest.mark.alone
 def test_stress_ng_finds_nothing(mnt: Path) -> None:
     failed = {}
     for name in stressors():

@@ -20,6 +20,7 @@ def soak(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.mounted
+@pytest.mark.alone
 def test_it_races_and_counts(scratch: Path) -> None:
     done = soak(4, "--round", 4, "--mode", MODES[0], "--folder", scratch, "--seed", 1)
     assert done.returncode == 0, done.stdout + done.stderr
