@@ -40,6 +40,7 @@ class LogFile(StreamHandler):
             raise FormatError(
                 f"{self._directory.path}/{NAME} cannot be written: {error.strerror}", hint="remove it"
             ) from None
+        os.fchmod(fd, 0o600)  # whatever a copy of the store has made of it
         return open(fd, "a", encoding="utf-8", errors="backslashreplace")
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -316,23 +316,6 @@ def test_the_log_is_private_whatever_the_umask(new_mount: Callable[..., Mount]) 
     assert (mount.store / "run" / "mount.log").stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("kind", ["link", "name", "fifo"])
-def test_the_log_is_no_file_of_others(new_mount: Callable[..., Mount], scratch: Path, kind: str) -> None:  # noqa: F811
-    mount = new_mount()
-    log = mount.store / "run" / "mount.log"
-    (scratch / "outside").write_text("others'")
-    match kind:
-        case "link":
-            log.symlink_to(scratch / "outside")
-        case "name":
-            log.hardlink_to(scratch / "outside")
-        case "fifo":
-            os.mkfifo(log)
-    casfs("mount", mount.store, mount.path, code=1)
-    assert (scratch / "outside").read_text() == "others'"
-    log.unlink()
-
-
 # A mount whose daemon is dead
 
 
