@@ -30,6 +30,7 @@ from casfs.fs.policy import Reason
 from casfs.namespace.inodes import InodeRow
 from casfs.namespace.trash import RuleRow, TrashRow
 from casfs.trash.access import RootAccess
+from casfs.trash.removals import BLOB, Removals
 from casfs.types import ROOT_INO
 
 CASFS = b".casfs"
@@ -52,12 +53,6 @@ ROW_BYTES = 1536
 
 NAME_LIMIT = 255
 
-_BLOB = 11
-"""Where a `_Removed` has the id of its blob."""
-
-_ROWS = 15
-"""Where it has how many rows it takes at the most, with the directories of its place."""
-
 _FILE = stat.S_IFREG >> 12
 
 
@@ -66,29 +61,6 @@ class _Decision(NamedTuple):
 
     keeps: bool
     excluded: Callable[[str], object] | None
-
-
-_Removed = tuple[
-    Place,
-    bytes,
-    int,
-    int,
-    Reason,
-    dict[bytes, bytes],
-    int,
-    int,
-    int,
-    int,
-    int,
-    int | None,
-    int,
-    int,
-    int,
-    int,
-]
-"""A file as it was: place, name, time of removal, uid of who did it, reason, attributes; then as in the row
-of an inode mode, uid, gid, size, allocated, blob, atime, mtime, btime; its rows. Plain: made while others
-wait."""
 
 
 class Trash:
@@ -119,8 +91,7 @@ class Trash:
         self._savepoint = store.namespace.savepoint
         self._inodes = core.inodes
         self._group = core.group
-        self._removed: list[_Removed] = []
-        self._rows_to_write = 0
+        self._removed = Removals()
         self._decisions: dict[Place, _Decision] = {}
         self._version = core.places.version
         self._copies: dict[tuple[int, bytes], int] = {}
@@ -229,10 +200,8 @@ class Trash:
         xattrs = self._inodes.attributes(inode)
         if xattrs:
             self._group.count(sum(map(len, xattrs.values())) // OPERATION_BYTES)
-        rows = 1 if self._removed and self._removed[-1][0] is place else 1 + len(place.chain)
-        self._rows_to_write += rows
         self._inodes.add_refs(blob, 1)
-        self._removed.append(
+        self._removed.add(
             (
                 place,
                 name,
@@ -249,7 +218,6 @@ class Trash:
                 inode.atime,
                 inode.mtime,
                 inode.btime,
-                rows,
             )
         )
 
@@ -259,10 +227,8 @@ class Trash:
 
     def forget_since(self, noted: int) -> None:
         """What was noted since then is forgotten: its removal has failed."""
-        for removed in self._removed[noted:]:
-            self._inodes.add_refs(removed[_BLOB], -1)  # type: ignore[arg-type]
-            self._rows_to_write -= removed[_ROWS]  # type: ignore[operator]
-        del self._removed[noted:]
+        for removed in self._removed.take_since(noted):
+            self._inodes.add_refs(removed[BLOB], -1)  # type: ignore[arg-type]
 
     def keeps(self, since_ns: int) -> bool:
         """May what is there since then be kept?"""
@@ -292,12 +258,12 @@ class Trash:
     @property
     def pending(self) -> int:
         """Rows to be written, at the most, for what is noted."""
-        return self._rows_to_write
+        return self._removed.rows
 
     def flush(self, limit: int | None = None) -> None:
         """Write the rows of what was noted, about the first `limit` only. Inside a transaction, the one in
         which it was noted or a later one. Raises DatabaseError."""
-        batch = self._removed if limit is None else self._first(limit)
+        batch = self._removed.first(limit)
         if not batch:
             return
         directories: dict[tuple[int, int], Inode] = {}
@@ -306,14 +272,14 @@ class Trash:
         rows: list[tuple[int, int, int, str, bytes]] = []
         attributes: list[tuple[int, dict[bytes, bytes]]] = []
         cookie, number = self._inodes.next_cookie, self._inodes.next_number
-        for place, name, at, by, reason, xattrs, mode, uid, gid, size, allocated, blob, *rest in batch:
+        for place, name, at, by, reason, xattrs, mode, uid, gid, size, allocated, blob, *times in batch:
             key = at // DAY_NS, id(place)
             directory = directories.get(key)
             if directory is None:
                 date = datetime.fromtimestamp(at // 10**9, UTC).strftime("%Y-%m-%d")
                 directory = directories[key] = self._counterpart(date.encode(), place)
             ino = number()
-            atime, mtime, btime, _ = rest
+            atime, mtime, btime = times
             inodes.append(
                 InodeRow(
                     ino=ino,
@@ -345,20 +311,10 @@ class Trash:
             for ino, xattrs in attributes:
                 for name, value in xattrs.items():
                     self._xattrs.set(ino, name, value)
-        self._rows_to_write -= sum(removed[_ROWS] for removed in batch)  # type: ignore[misc]
         self._group.count(len(batch))
-        del self._removed[: len(batch)]
+        self._removed.written(len(batch))
         for directory in directories.values():
             self._touch(directory)
-
-    def _first(self, limit: int) -> list[_Removed]:
-        """Of what is noted, what takes `limit` rows or a little more."""
-        rows = 0
-        for count, removed in enumerate(self._removed, 1):
-            rows += removed[_ROWS]  # type: ignore[operator]
-            if rows >= limit:
-                return self._removed[:count]
-        return self._removed
 
     def _add_name(self, directory: int, cookie: int, name: bytes, ino: int, type_: int) -> None:
         """Give an inode a name in the trash that is taken, with ~2, ~3, ... behind it."""

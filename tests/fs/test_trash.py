@@ -355,7 +355,7 @@ def test_what_lies_too_deep_is_not_kept(kernel: Kernel, monkeypatch: pytest.Monk
     assert in_trash(kernel) == [(b"1/2/3/file", "removed")]
 
 
-def test_the_directories_of_many_places_are_not_made_in_one_step(kernel: Kernel) -> None:
+def test_the_directories_of_many_places_are_made_in_steps_and_place_by_place(kernel: Kernel) -> None:
     policy = kernel.fs.policy
     for top in range(20):
         path = f"{top}"
@@ -363,15 +363,17 @@ def test_the_directories_of_many_places_are_not_made_in_one_step(kernel: Kernel)
         for _ in range(20):
             path += "/d"
             kernel.mkdir(path)
-        kernel.write_file(f"{path}/file", b"%d" % top)
+        for name in "abc":
+            kernel.write_file(f"{path}/{name}", b"%d" % top + name.encode())
     kernel.sync()
-    for top in range(20):
-        kernel.unlink(f"{top}" + "/d" * 20 + "/file")
-    assert policy.pending == 20 * 22
+    for name in "abc":
+        for top in range(20):
+            kernel.unlink(f"{top}" + "/d" * 20 + f"/{name}")
+    assert policy.pending == 60 * 22
     run_inline(kernel.fs.group.begin())
     policy.flush(100)
-    assert policy.pending == 15 * 22
-    assert len(in_trash(kernel)) == 20
+    assert policy.pending == 45 * 22, "five places with all their files"
+    assert len(in_trash(kernel)) == 60
     assert policy.pending == 0
 
 
