@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
@@ -25,6 +26,10 @@ POOL_SIZE = 32
 
 NAME_BYTES = 64
 """Length of the name of a staged file at the most; ours have 21 bytes."""
+
+RESERVE = 1024
+"""Descriptors of the process, or a quarter of them, that staged files leave to the commit and to readers: any
+user may keep as many files open as there are."""
 
 LENT = "-lent"
 """End of the name of a staged file that programs may have mapped."""
@@ -78,11 +83,18 @@ class Staging:
         self._directory.make_folder(FOLDER)
 
     def create(self) -> StagedFile:
-        """An empty staged file, from the pool when it has one."""
+        """An empty staged file, from the pool when it has one. Raises OSError, EMFILE when they take too many
+        descriptors."""
         if self._pool:
             return self._pool.pop()
         name = self.new_name()
-        return StagedFile(name, self._directory.create(self.name(name), 0o600))
+        fd = self._directory.create(self.name(name), 0o600)
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if fd >= limit - min(RESERVE, limit // 4):  # open(2) gives the lowest that is free
+            os.close(fd)
+            self.remove(name)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return StagedFile(name, fd)
 
     @staticmethod
     def new_name(*, lent: bool = False) -> str:

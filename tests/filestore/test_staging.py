@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from collections.abc import Iterator
 
 import pytest
 
 from casfs.filestore import staging
 from casfs.filestore.directory import StoreDirectory
-from casfs.filestore.staging import Staging
+from casfs.filestore.staging import StagedFile, Staging
 from tests.faults import FaultyDurable
 from tests.session import descriptors
 
@@ -80,3 +81,27 @@ def test_usage_counts_what_holds_something(area: Staging) -> None:
     assert 0 < size <= 1 << 16
     area.drop(empty)
     area.drop(sparse)
+
+
+def test_staged_files_leave_descriptors_to_others(area: Staging) -> None:
+    """A user who kept many files open had every commit fail, and others could not read."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, before[1]))
+    files: list[StagedFile] = []
+
+    def fill() -> None:
+        while True:
+            files.append(area.create())
+
+    try:
+        with pytest.raises(OSError, match="Too many open files") as raised:
+            fill()
+        left = [os.open(os.devnull, os.O_RDONLY) for _ in range(45)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert raised.value.errno == errno.EMFILE
+    assert set(area.names()) == {file.name for file in files}
+    for fd in left:
+        os.close(fd)
+    for file in files:
+        area.drop(file)
