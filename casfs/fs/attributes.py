@@ -69,13 +69,13 @@ class Attributes:
         access = inode.is_directory and (changes.mode, changes.uid, changes.gid) != (None, None, None)
         if access:
             self._places.invalidate()
-        if self._xattrs.all(inode):
+        if access or self._xattrs.all(inode):
             with self._xattrs.whole(inode):
                 await self._apply(inode, changes)
+                if access:
+                    self._policy.access_changed(ino)
         else:
             await self._apply(inode, changes)
-        if access:
-            self._policy.access_changed(ino)
         inode.ctime = time.time_ns()
         self._inodes.mark(inode)
         group.count()

@@ -14,6 +14,7 @@ from casfs.fs.content.sealing import Sealing
 from casfs.fs.core import Core
 from casfs.fs.inodes import Inode
 from casfs.fs.policy import Policy
+from casfs.types import ROOT_INO
 
 DIGEST = b"user.casfs.blake3"
 """Read-only: the digest of a sealed regular file in 64 hex characters. Not listed: no tool shall copy it."""
@@ -102,11 +103,12 @@ class ExtendedAttributes:
         await self._group.begin()
         if inode.is_directory:
             self._places.invalidate()
-        self._drop(inode, name)
+        with self._with_others(inode):
+            self._drop(inode, name)
+            if inode.is_directory:
+                self._policy.access_changed(ino)
         self._inodes.changed(inode)
         self._group.count()
-        if inode.is_directory:
-            self._policy.access_changed(ino)
 
     def _check_writable(self, inode: Inode, name: bytes) -> None:
         if name.startswith(_OWN):
@@ -147,15 +149,16 @@ class ExtendedAttributes:
             mode = mode & ~0o777 | acl.mode_of(entries)
             if mode & stat.S_ISGID and not in_group(inode.gid):
                 mode &= ~stat.S_ISGID
-        if not entries or (name == acl.ACCESS and acl.is_minimal(entries)):
-            self._drop(inode, name)
-        else:
-            self._store(inode, name, value)
-        inode.mode = mode
+        with self._with_others(inode):
+            if not entries or (name == acl.ACCESS and acl.is_minimal(entries)):
+                self._drop(inode, name)
+            else:
+                self._store(inode, name, value)
+            inode.mode = mode
+            if inode.is_directory:
+                self._policy.access_changed(inode.ino)
         self._inodes.changed(inode)
         self._group.count(1 + len(value) // OPERATION_BYTES)
-        if inode.is_directory:
-            self._policy.access_changed(inode.ino)
 
     @contextlib.contextmanager
     def whole(self, inode: Inode) -> Iterator[None]:
@@ -164,7 +167,7 @@ class ExtendedAttributes:
         held = dict(self.all(inode))
         fields = [getattr(inode, name) for name in _FIELDS]
         try:
-            if held:  # without any there is no row that could change
+            if held or inode.ino == ROOT_INO:  # without any there is no row that could change, but for others
                 with self._savepoint():
                     yield
             else:
@@ -174,6 +177,10 @@ class ExtendedAttributes:
             for name, value in zip(_FIELDS, fields, strict=True):
                 setattr(inode, name, value)
             raise
+
+    def _with_others(self, inode: Inode) -> contextlib.AbstractContextManager[None]:
+        """`whole`, where other directories follow; one row alone is so anyway."""
+        return self.whole(inode) if inode.ino == ROOT_INO else contextlib.nullcontext()
 
     def change_mode(self, inode: Inode, mode: int) -> None:
         """Keep the access list in step with chmod(2). Inside a transaction."""

@@ -39,18 +39,19 @@ class RootAccess:
         return [inode for inode in directories if self._of(inode) != wanted]
 
     def follow(self, directories: Iterable[Inode]) -> list[int]:
-        """Let directories allow what the root allows; the numbers of those that did not.
+        """Let directories allow what the root allows, all or none; the numbers of those that did not.
 
         Inside a transaction. Raises DatabaseError.
         """
         mode, uid, gid, access = self.of_root()
         others = self.others(directories)
-        for inode in others:
-            with self._savepoint():
+        with self._savepoint():
+            for inode in others:
                 for key in self._places.access(inode):
                     self._xattrs.remove(inode.ino, key)
                 for key, value in access.items():
                     self._xattrs.set(inode.ino, key, value)
+        for inode in others:
             kept = {key: value for key, value in (inode.xattrs or {}).items() if key != acl.ACCESS}
             inode.xattrs = kept | access
             inode.mode, inode.uid, inode.gid = stat.S_IFDIR | mode, uid, gid

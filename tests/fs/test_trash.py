@@ -253,6 +253,40 @@ def test_programs_may_take_out_and_remove_and_nothing_else(kernel: Kernel) -> No
     assert kernel.fs.store.namespace.blobs.totals()[2] == 2
 
 
+def test_its_own_directories_allow_what_the_root_allows(session: Session, kernel: Kernel) -> None:
+    kernel.mkdir("repo", 0o750)
+    put(kernel, "repo/file", b"1")
+    kernel.chmod("", 0o711)
+    kernel.chown("", 5, 6)
+    kernel.unlink("repo/file")
+    kernel.sync()
+    own = (".casfs", ".casfs/trash", bin_path(""))
+
+    def allowed() -> set[tuple[int, int, int]]:
+        inodes = [kernel.inode(path) for path in own]
+        return {(inode.mode & 0o7777, inode.uid, inode.gid) for inode in inodes}
+
+    assert allowed() == {(0o711, 5, 6)}
+    kernel.chmod("", 0o1777)
+    assert allowed() == {(0o1777, 5, 6)}
+    kernel.chown("", 0, 0)
+    no_id = 0xFFFFFFFF
+    entries = [(0x01, 7, no_id), (0x02, 5, 1001), (0x04, 0, no_id), (0x10, 5, no_id), (0x20, 0, no_id)]
+    kernel.setxattr("", acl.ACCESS, acl.encode([acl.Entry(*entry) for entry in entries]))
+    mode = kernel.inode("").mode & 0o7777
+    assert allowed() == {(mode, 0, 0)}
+    lists = [kernel.getxattr(path, acl.ACCESS) for path in ("", *own)]
+    assert lists == [lists[0]] * 4
+    assert kernel.inode(bin_path("repo")).mode == 0o40750
+    kernel = session.reopen()
+    session.fs.policy.minimal_age_ns = 0
+    assert allowed() == {(mode, 0, 0)}
+    put(kernel, "more", b"2")
+    kernel.unlink("more")
+    assert in_trash(kernel) == [(b"more", "removed"), (b"repo/file", "removed")]
+    assert len(kernel.names(".casfs/trash")) == 1
+
+
 def test_a_directory_moved_out_of_the_trash_is_an_ordinary_one(session: Session, kernel: Kernel) -> None:
     kernel.mkdir("d")
     kernel.mkdir("d/sub")

@@ -178,6 +178,13 @@ VERBS: dict[str, Verb] = {
     "exchange": lambda kernel: kernel.rename("dir", "victim", 2),
     "chmod": lambda kernel: kernel.chmod("small", 0o600),
     "chmod below a list": lambda kernel: kernel.chmod("team", 0o700),
+    "chmod of the root": lambda kernel: kernel.chmod("", 0o711),
+    "chown of the root": lambda kernel: kernel.chown("", 7, 8),
+    "set an access list of the root": lambda kernel: kernel.setxattr("", acl.ACCESS, acl_of(5)),
+    "remove an access list of the root": lambda kernel: (
+        kernel.setxattr("", acl.ACCESS, acl_of(5)),
+        kernel.removexattr("", acl.ACCESS),
+    ),
     "chown": lambda kernel: kernel.chown("setuid", 7, 8),
     "utime": lambda kernel: kernel.utime("small", 5, 6),
     "truncate": lambda kernel: kernel.truncate("setuid", 3),
@@ -231,6 +238,7 @@ IN_STEPS = {
     "copy a range over",
     "copy a part",
     "everything at once",
+    "remove an access list of the root",
 }
 """More than one request, or one that may be half done by its nature: counts and names have to be right."""
 
@@ -245,10 +253,18 @@ State = dict[bytes, tuple[Any, ...]]
 
 
 def state(kernel: Kernel) -> State:
-    return {
+    """The trash's own directories are not listed; their state is that of the root."""
+    root = access(kernel, "")
+    assert [access(kernel, path) for path in (".casfs", ".casfs/trash")] == [root] * 2
+    return {b"/": (*root, {})} | {
         path: (entry.mode, entry.nlink, entry.owner, entry.size, entry.content, entry.xattrs)
         for path, entry in kernel.tree().items()
     }
+
+
+def access(kernel: Kernel, path: str) -> tuple[Any, ...]:
+    inode = kernel.inode(path)
+    return inode.mode, inode.uid, inode.gid, dict(kernel.fs.xattrs.all(inode))
 
 
 def unprivileged(state: State) -> State:

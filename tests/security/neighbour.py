@@ -16,11 +16,7 @@ from tests.mounted.mounts import is_mounted
 NEIGHBOUR = pwd.getpwnam("nobody").pw_uid
 """Who has a name in the user database, as fusermount3(1) demands, wherever the tests run."""
 
-AS_NEIGHBOUR = (
-    *("setpriv", f"--reuid={NEIGHBOUR}", f"--regid={NEIGHBOUR}", "--clear-groups"),
-    os.path.realpath(sys.executable),
-    "-c",
-)
+AS_NEIGHBOUR = ("setpriv", f"--reuid={NEIGHBOUR}", f"--regid={NEIGHBOUR}", "--clear-groups")
 
 HANGING_MOUNT = """
 import os, socket, subprocess, sys
@@ -41,7 +37,7 @@ import os, socket, sys, threading, time
 place, *answers = sys.argv[1:]
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(place)
-listener.listen(128)
+listener.listen(0 if answers == ["deaf"] else 128)
 def serve(connection):
     try:
         connection.recv(1 << 16)
@@ -60,6 +56,8 @@ def serve(connection):
     except OSError:
         pass
 print("listening", flush=True)
+while answers == ["deaf"]:
+    time.sleep(1)
 while True:
     connection, _ = listener.accept()
     threading.Thread(target=serve, args=[connection], daemon=True).start()
@@ -68,11 +66,12 @@ while True:
 
 
 @contextmanager
-def running(program: str, *words: str | Path) -> Iterator[subprocess.Popen[str]]:
+def running(
+    program: str, *words: str | Path, prefix: tuple[str, ...] = AS_NEIGHBOUR
+) -> Iterator[subprocess.Popen[str]]:
     """A program of the neighbour's, once it says that it is there."""
-    process = subprocess.Popen(
-        [*AS_NEIGHBOUR, program, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    command = [*prefix, os.path.realpath(sys.executable), "-c", program, *words]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         assert process.stdout.readline(), "it did not start"
@@ -83,12 +82,14 @@ def running(program: str, *words: str | Path) -> Iterator[subprocess.Popen[str]]
 
 
 @contextmanager
-def mounted(place: Path, store: Path | str, *options: str) -> Iterator[None]:
+def mounted(
+    place: Path, store: Path | str, *, subtype: str = "casfs", prefix: tuple[str, ...] = AS_NEIGHBOUR
+) -> Iterator[None]:
     """His file system, which hangs, mounted on `place` with the name of a store."""
-    words = ",".join((f"fsname={store}", "subtype=casfs", *options))
+    words = f"fsname={store},subtype={subtype}"
     mode = stat.S_IMODE(os.stat("/dev/fuse").st_mode)
     os.chmod("/dev/fuse", mode | 0o666)  # as udev has it
-    with running(HANGING_MOUNT, words, place):
+    with running(HANGING_MOUNT, words, place, prefix=prefix):
         os.chmod("/dev/fuse", mode)
         try:
             yield

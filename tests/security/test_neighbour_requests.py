@@ -22,7 +22,7 @@ from casfs.errors import ExitCode, NotMounted, UsageError
 from casfs.store import control_path
 from tests.mounted.conftest import new_mount, readable  # noqa: F401 (fixtures)
 from tests.mounted.mounts import MODES, Mount, casfs
-from tests.security.neighbour import NEIGHBOUR
+from tests.security.neighbour import AS_NEIGHBOUR
 
 pytestmark = pytest.mark.mounted
 
@@ -247,8 +247,7 @@ def test_another_user_is_not_let_in(served: Mount) -> None:
         "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.sendall(b'{}\\n')"
     )
     path = control_path(str(served.store))
-    as_neighbour = ["setpriv", f"--reuid={NEIGHBOUR}", f"--regid={NEIGHBOUR}", "--clear-groups"]
-    command = [*as_neighbour, "/usr/bin/env", "python3", "-c", program, path]
+    command = [*AS_NEIGHBOUR, "/usr/bin/env", "python3", "-c", program, path]
     done = subprocess.run(command, capture_output=True, text=True)
     assert "Permission denied" in done.stderr
 
@@ -261,8 +260,7 @@ def test_who_got_a_descriptor_of_the_socket_is_not_served_either(served: Mount) 
         "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
         'print(s.makefile("rb").read())'
     )
-    as_neighbour = ["setpriv", f"--reuid={NEIGHBOUR}", f"--regid={NEIGHBOUR}", "--clear-groups"]
-    command = [*as_neighbour, "/usr/bin/env", "python3", "-c", program, f"/proc/self/fd/{fd}"]
+    command = [*AS_NEIGHBOUR, "/usr/bin/env", "python3", "-c", program, f"/proc/self/fd/{fd}"]
     done = subprocess.run(command, capture_output=True, text=True, pass_fds=[fd])
     os.close(fd)
     (served.store / "run" / "control").chmod(0o600)

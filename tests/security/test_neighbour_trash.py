@@ -14,7 +14,7 @@ import pytest
 from casfs.store import Store
 from tests.mounted.conftest import mode, new_mount, readable  # noqa: F401 (fixtures)
 from tests.mounted.mounts import Mount, casfs
-from tests.security.neighbour import NEIGHBOUR
+from tests.security.neighbour import AS_NEIGHBOUR, NEIGHBOUR
 
 pytestmark = pytest.mark.mounted
 
@@ -44,7 +44,7 @@ def day(mount: Mount) -> Path:
 
 def neighbour_lists(path: Path) -> bool:
     """Does he learn what is in there? He is asked for nothing that the kernel has cached for him."""
-    command = ["setpriv", f"--reuid={NEIGHBOUR}", f"--regid={NEIGHBOUR}", "--clear-groups", "ls", path]
+    command = [*AS_NEIGHBOUR, "ls", path]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 or "Permission denied" in done.stderr, done.stderr
     return done.returncode == 0
@@ -113,9 +113,8 @@ def test_whoever_may_write_into_the_root_may_take_his_own_out_of_its_trash(mount
     time.sleep(0.1)
     remove(mine)
     os.chown(day(mount) / "mine", NEIGHBOUR, NEIGHBOUR)
-    as_neighbour = ["setpriv", f"--reuid={NEIGHBOUR}", f"--regid={NEIGHBOUR}", "--clear-groups"]
     for name, code in (("mine", 0), ("others", 1)):
-        done = subprocess.run([*as_neighbour, "mv", day(mount) / name, mount.path], capture_output=True)
+        done = subprocess.run([*AS_NEIGHBOUR, "mv", day(mount) / name, mount.path], capture_output=True)
         assert (name, done.returncode) == (name, code)
     for move in (["mv", day(mount), mount.path / "all"], ["rmdir", day(mount)], ["touch", day(mount) / "x"]):
-        assert subprocess.run([*as_neighbour, *move], capture_output=True).returncode
+        assert subprocess.run([*AS_NEIGHBOUR, *move], capture_output=True).returncode
