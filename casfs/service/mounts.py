@@ -85,7 +85,8 @@ def _verified(mount: MountInfo) -> MountInfo:
     except NotMounted:
         return mount
     peer = client.peer
-    assert peer is not None
+    if peer is None:
+        raise NoAnswer(f"the daemon of {mount.store} lets nobody in", "it was stopped, or its disk hangs")
     if peer.uid != mount.user:
         raise _not_ours(mount, f"the daemon of that store is one of user {peer.uid}")
     if device != mount.device and (device or not _sees(peer, mount)):

@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -45,14 +46,6 @@ def home(scratch: Path) -> Path:
     return home
 
 
-@pytest.fixture
-def quick() -> Iterator[Callable[[float], None]]:
-    """What a test does takes no longer than this."""
-    started, limits = time.monotonic(), [10.0]
-    yield limits.append
-    assert time.monotonic() - started < limits[-1]
-
-
 def statuses() -> dict[str, dict[str, object]]:
     """By mount point."""
     return {each["mountpoint"]: each for each in json.loads(casfs("status", "--json"))["mounts"]}
@@ -63,18 +56,13 @@ def assert_commands_work(mount: Mount) -> None:
     casfs("cp", mount.path / "file", mount.path / "copy")
     casfs("mv", mount.path / "copy", mount.path / "moved")
     assert (mount.path / "moved").read_text() == "content"
-    assert mount.status["serving"]
-    mount.remount()
     (mount.path / "moved").unlink()
 
 
 # What a mount says to be
 
 
-def test_a_mount_that_names_roots_store_is_not_taken_for_one_of_it(
-    mount: Mount, home: Path, quick: Callable[[float], None]
-) -> None:
-    quick(30)
+def test_a_mount_that_names_roots_store_is_not_taken_for_one_of_it(mount: Mount, home: Path) -> None:
     with mounted(home / "mnt", mount.store):
         found = statuses()
         assert "is not ours" in str(found[str(home / "mnt")]["error"])
@@ -95,6 +83,7 @@ def test_a_mount_that_names_roots_store_is_not_taken_for_one_of_it(
         assert os.listdir(mount.path) == ["file"]
         assert_commands_work(mount)
         assert mount.status["serving"]
+        mount.remount()
         casfs("umount", mount.store)
         assert not is_mounted(mount.path)
         assert is_mounted(home / "mnt")
@@ -134,16 +123,33 @@ def test_a_mount_of_a_store_of_his_that_nothing_serves_is_left_alone(mount: Moun
         assert_commands_work(mount)
 
 
-def test_a_fifo_for_a_lock_keeps_nobody_waiting(
-    mount: Mount, home: Path, quick: Callable[[float], None]
-) -> None:
-    quick(30)
+def test_a_fifo_for_a_lock_keeps_nobody_waiting(mount: Mount, home: Path) -> None:
     store = own_store(home / "store")
     os.mkfifo(store / "run" / "lock")
     with mounted(home / "mnt", store), running(DAEMON, store / "run" / "control", "wait:100"):
         statuses()
         assert_commands_work(mount)
+        mount.remount()
     casfs("umount", store, code=6)
+
+
+def test_file_systems_that_hang_are_given_up(mount: Mount, home: Path, scratch: Path) -> None:
+    """Root may look into them, and waits for ever: with allow_other those of others are such."""
+    hanging = scratch / "hanging"
+    hanging.mkdir()
+    with (
+        mounted(hanging, "x", subtype="x", prefix=()),
+        mounted(home / "mnt", hanging / "store"),
+    ):
+        started = time.monotonic()
+        found = statuses()
+        assert time.monotonic() - started < 40
+        assert found[str(mount.path)]["serving"] is True
+        assert "does not answer" in str(found[str(home / "mnt")]["error"])
+        assert "does not answer" in casfs("mv", home / "mnt" / "a", home / "mnt" / "b", code=6)
+        assert "does not answer" in casfs("cp", hanging / "a", mount.path / "b", code=6)
+        assert "is mounted already, with x (fuse.x)" in casfs("mount", mount.store, hanging, code=32)
+        assert_commands_work(mount)
 
 
 # Mounts that cover others
@@ -187,6 +193,7 @@ def test_a_path_in_what_covers_the_mount_is_none_in_the_store(
     "answers",
     [
         ["wait:100"],
+        ["deaf"],
         ["for-ever:x"],
         ["for-ever:"],
         ["nested:60000"],
@@ -199,14 +206,13 @@ def test_a_path_in_what_covers_the_mount_is_none_in_the_store(
     ids=lambda answers: (answers or ["closes"])[0][:12],
 )
 def test_a_daemon_of_his_that_talks_nonsense_delays_nobody(
-    mount: Mount, home: Path, answers: list[str], quick: Callable[[float], None]
+    mount: Mount, home: Path, answers: list[str]
 ) -> None:
-    quick(60)
     store = own_store(home / "store")
     with mounted(home / "mnt", store), running(DAEMON, store / "run" / "control", *answers):
         started = time.monotonic()
         found = statuses()
-        assert time.monotonic() - started < 12
+        assert time.monotonic() - started < 30
         assert found[str(mount.path)]["serving"] is True
         done = subprocess.run([*CASFS, "status", home / "mnt"], env=ENVIRONMENT, capture_output=True)
         assert done.returncode in (0, 6)  # it is a store of his own, whatever his daemon says of it
@@ -216,15 +222,13 @@ def test_a_daemon_of_his_that_talks_nonsense_delays_nobody(
 def test_many_daemons_that_say_nothing_are_waited_for_at_once(mount: Mount, home: Path) -> None:
     store = own_store(home / "store")
     places = [give(home / f"mnt{number}") for number in range(12)]
-    from contextlib import ExitStack
-
     with ExitStack() as stack:
         stack.enter_context(running(DAEMON, store / "run" / "control", "wait:100"))
         for place in places:
             stack.enter_context(mounted(place, store))
         started = time.monotonic()
         found = statuses()
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30
         assert found[str(mount.path)]["serving"] is True
         assert {str(place) for place in places} <= {*found}
 
