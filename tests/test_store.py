@@ -319,6 +319,6 @@ def test_a_link_in_place_of_run_is_no_place_for_locks(store_path: Path, scratch:
     before = sorted(elsewhere.iterdir())
     (copy / "run").symlink_to(elsewhere)
     for options in ({}, {"shared": True}):
-        with pytest.raises(OSError, match="run"):
+        with pytest.raises(FormatError, match="run is no directory"):
             Store(str(copy), **options)
     assert sorted(elsewhere.iterdir()) == before

@@ -8,6 +8,7 @@ import fcntl
 import os
 import signal
 
+from casfs.errors import FormatError
 from casfs.filestore.directory import READ, WRITE, StoreDirectory
 
 FOLDER = "run"
@@ -146,11 +147,13 @@ class Turnstile:
 
 
 def make_run_folder(directory: StoreDirectory) -> None:
-    """Make STORE/run/ if there is none. Raises OSError ENOTDIR when something else is in its place."""
+    """Make STORE/run/ if there is none. Raises FormatError when something else is in its place, OSError."""
     with contextlib.suppress(FileExistsError):
         directory.make_folder(FOLDER)
     if not directory.is_folder(FOLDER):
-        raise NotADirectoryError(errno.ENOTDIR, "is no directory", f"{directory.path}/{FOLDER}")
+        raise FormatError(
+            f"{directory.path}/{FOLDER} is no directory", hint="remove it when nothing uses the store"
+        )
 
 
 def _command_line() -> str:

@@ -147,6 +147,8 @@ class InodeTable:
         return inode if inode is not None else self._load(ino)
 
     def _load(self, ino: int) -> Inode:
+        if ino.__class__ is not int:  # of a name in a database that somebody else has written
+            raise FsError(errno.EIO, f"a name stands for inode {ino!r:.50}")
         row = None if ino > _HIGHEST else self._namespace.inodes.get(ino)
         if row is None or ino in self._deleted:
             raise FsError(errno.ESTALE)

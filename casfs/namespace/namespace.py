@@ -15,7 +15,7 @@ from casfs.namespace.damage import Damage
 from casfs.namespace.dentries import Dentries
 from casfs.namespace.inodes import Inodes
 from casfs.namespace.redo import Redo
-from casfs.namespace.schema import SCHEMA_VERSION, check_schema, check_version, migrate
+from casfs.namespace.schema import SCHEMA_VERSION, check_schema, check_small_tables, check_version, migrate
 from casfs.namespace.table import Table
 from casfs.namespace.trash import TrashRows
 from casfs.namespace.xattrs import Xattrs
@@ -61,6 +61,7 @@ class Namespace(Table):
                 raise FormatError(f"{path} has the older format {self.version}", hint=hint)
             else:
                 check_schema(self._connection, path)
+            check_small_tables(self._connection, path)
         except BaseException as error:
             self._connection.close()
             if isinstance(error, apsw.Error):

@@ -87,6 +87,28 @@ def check_schema(connection: apsw.Connection, path: str) -> None:
         raise FormatError(f"{path} has the encoding {encoding}", hint="restore it from a backup")
 
 
+_SMALL = (
+    "SELECT 'meta' FROM meta WHERE typeof(key) <> 'text' OR typeof(value) NOT IN ('integer', 'text')",
+    """SELECT 'trash_rule' FROM trash_rule WHERE typeof(directory) <> 'blob' OR typeof(exclude) <> 'text'
+        OR typeof(days) <> 'integer' OR days NOT BETWEEN 0 AND 1000000""",
+    """SELECT 'pin' FROM pin WHERE typeof(reason) <> 'text' OR typeof(everything) <> 'integer'
+        OR typeof(created_ns) <> 'integer' OR typeof(expires_ns) NOT IN ('integer', 'null')""",
+    "SELECT 'damage' FROM damage WHERE typeof(found_ns) <> 'integer' OR typeof(reason) <> 'text'",
+    """SELECT 'collection' FROM collection WHERE typeof(kind) <> 'text'
+        OR typeof(error) NOT IN ('text', 'null')
+        OR typeof(started_ns) <> 'integer' OR typeof(ended_ns) NOT IN ('integer', 'null')
+        OR typeof(blobs + bytes + strays + failures) <> 'integer'""",
+)
+"""What rows of the small tables cannot be, which a STRICT table would have refused."""
+
+
+def check_small_tables(connection: apsw.Connection, path: str) -> None:
+    """Are the rows of the small tables what they can be? Those of the others are looked at when they are
+    read. Raises FormatError, apsw.Error."""
+    for (table,) in connection.execute(" UNION ALL ".join(_SMALL)):
+        raise FormatError(f"{path} has a row in {table} that cannot be one", hint="restore it from a backup")
+
+
 def _objects(connection: apsw.Connection) -> dict[tuple[str, str], str]:
     """(type, name) -> the statement that made it, without comments and the spaces around them."""
     rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema")

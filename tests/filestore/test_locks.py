@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from casfs.errors import FormatError
 from casfs.filestore.directory import StoreDirectory
 from casfs.filestore.locks import Lock, Turnstile, make_run_folder
 
@@ -96,7 +97,7 @@ def test_a_lock_with_a_name_elsewhere_is_not_written(scratch: Path, run: Path) -
 @pytest.mark.parametrize("make", [lambda path: os.symlink("/tmp", path), lambda path: path.touch()])
 def test_the_folder_of_the_locks_is_a_folder(directory: StoreDirectory, scratch: Path, make) -> None:
     make(scratch / "run")
-    with pytest.raises(NotADirectoryError, match="is no directory"):
+    with pytest.raises(FormatError, match="is no directory"):
         make_run_folder(directory)
 
 

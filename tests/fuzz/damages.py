@@ -9,9 +9,11 @@ import shutil
 import socket
 import sqlite3
 import stat
+import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 NUMBERS = (
     -(2**63),
@@ -93,7 +95,7 @@ CONFIGS = (
 class Attacker:
     """Changes a store that nobody uses; `outside` is what no program may touch. The same seed does the same.
 
-    `done`: what was changed, to be printed.
+    `done`: what was changed, to be printed. `is_loose`: rows have values of other types than their columns.
     """
 
     def __init__(self, store: Path, outside: Path, seed: int) -> None:
@@ -101,6 +103,7 @@ class Attacker:
         self._outside = outside
         self._dice = random.Random(seed)
         self.done: list[str] = []
+        self.is_loose = False
 
     def attack(self) -> None:
         ways: tuple[tuple[Callable[[], str], int], ...] = (
@@ -112,6 +115,7 @@ class Attacker:
             (self._schema, 1),
             (self._bytes, 1),
             (self._config, 1),
+            (self._journal, 1),
         )
         kinds, weights = zip(*ways, strict=True)
         for way in self._dice.choices(kinds, weights, k=self._dice.choice((1, 1, 2, 3, 5, 8))):
@@ -245,6 +249,32 @@ class Attacker:
         (self._store / "casfs.toml").write_bytes(text)
         return f"casfs.toml {text[:60]!r}"
 
+    def race(self) -> NoReturn:
+        """Until it is killed: links in the place of folders and files, for a moment each."""
+        folders = ("staging", "blobs", "blobs/0", "blobs/3", "blobs/6", "blobs/a")
+        files = ("casfs.db", "casfs.db-wal", "casfs.db-shm", "casfs.toml", "run/mount.log", "run/gc.lock")
+        while True:
+            name = self._dice.choice((*folders, *folders, *files))
+            path, aside = self._store / name, self._store / "aside"
+            with contextlib.suppress(OSError):
+                path.rename(aside)
+                path.symlink_to(self._outside / ("folder" if name in folders else "file"))
+                time.sleep(self._dice.random() * 0.003)
+                path.unlink()
+            with contextlib.suppress(OSError):
+                aside.rename(path)
+            time.sleep(self._dice.random() * 0.003)
+
+    def _journal(self) -> str:
+        """A rollback journal that names a file outside as its super-journal."""
+        name = os.fsencode(self._outside / "file")
+        magic = bytes.fromhex("d9d505f920a163d7")
+        pages = (self._store / "casfs.db").stat().st_size // 4096
+        head = (magic + struct.pack(">IIIII", 0, 0, pages, 512, 4096)).ljust(512, b"\0")
+        tail = struct.pack(">I", 0x40000000 // 4096 + 1) + name + struct.pack(">II", len(name), sum(name))
+        (self._store / "casfs.db-journal").write_bytes(head + tail + magic)
+        return "journal"
+
     # The database
 
     def _connect(self) -> sqlite3.Connection:
@@ -280,6 +310,7 @@ class Attacker:
 
     def _loose_row(self) -> str:
         """A row that a STRICT table cannot have: who writes the file writes what he likes."""
+        self.is_loose = True
         return self._row(loose=True)
 
     def _change(self, database: sqlite3.Connection, loose: bool) -> str:

@@ -149,6 +149,33 @@ def test_a_schema_that_is_not_ours_is_refused(
     assert str(database) not in descriptors().values()
 
 
+LOOSE = (
+    ("trash_rule", "days", "'text'"),
+    ("trash_rule", "days", "9223372036854775807"),
+    ("trash_rule", "exclude", "x'00'"),
+    ("meta", "value", "1.5"),
+)
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+@pytest.mark.parametrize(("table", "column", "value"), LOOSE)
+def test_a_row_that_a_strict_table_cannot_have_is_refused(
+    database: Path, table: str, column: str, value: str, readonly: bool
+) -> None:
+    for change, statement in (
+        ("replace(sql, ', STRICT', '')", f"UPDATE {table} SET {column} = {value}"),
+        ("sql || ', STRICT'", "SELECT 1"),
+    ):
+        connection = sqlite3.connect(database, isolation_level=None)
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute(f"UPDATE sqlite_schema SET sql = {change} WHERE name = ?", (table,))
+        connection.execute("PRAGMA writable_schema = RESET")
+        connection.execute(statement)
+        connection.close()
+    with pytest.raises(FormatError, match=f"has a row in {table} that cannot be one"):
+        Namespace(str(database), readonly=readonly)
+
+
 def test_comments_in_a_schema_count_for_nothing(database: Path) -> None:
     """An older store, migrated, has those of its time."""
     connection = sqlite3.connect(database, isolation_level=None)

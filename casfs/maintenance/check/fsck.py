@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 
 from casfs.errors import StoreLocked
+from casfs.filestore.locks import make_run_folder
 from casfs.maintenance import offline
 from casfs.maintenance.check.files import BlobScan, layout_faults, run_faults, staged_faults
 from casfs.maintenance.check.problems import PATHS, Findings, Kind, Problem, Report
@@ -54,6 +55,8 @@ def check(
     store = Store(path, readonly=True)
     findings = Findings()
     try:
+        if exclusive:
+            make_run_folder(store.directory)
         with _alone(store) as in_use:
             if in_use is not None and exclusive:
                 raise _locked(store, in_use)
