@@ -88,9 +88,11 @@ class Damage(Table):
     # Reading every blob
 
     def blobs_after(self, blob_id: int, limit: int) -> list[BlobToRead]:
-        """Up to `limit` blobs with a higher id, by id; those whose digest is none are left to fsck."""
+        """Up to `limit` blobs with a higher id, by id; those whose digest or size is none are left to
+        fsck."""
         rows = self._run(
-            "SELECT id, blake3, size FROM blob WHERE id > ? AND length(blake3) = 32 ORDER BY id LIMIT ?",
+            """SELECT id, blake3, size FROM blob WHERE id > ? AND length(blake3) = 32
+               AND typeof(blake3) = 'blob' AND typeof(size) = 'integer' ORDER BY id LIMIT ?""",
             blob_id,
             limit,
         )

@@ -228,6 +228,7 @@ DEFECTS = (
         lambda s: _renumbered(s, "inode", 2**63 - 1),
         (),
     ),
+    Defect("socket", "run-file", lambda s: (s.path / "run/control").mkdir(), left=("run-file",)),
     Defect("run file", "run-file", lambda s: os.mkfifo(s.path / "run/mount.log"), left=("run-file",)),
     Defect("inode number below zero", "huge-number", lambda s: _renumbered(s, "inode", -7), ()),
     Defect("blob number near the end", "huge-number", lambda s: _renumbered(s, "blob", 2**62), ()),
