@@ -72,8 +72,15 @@ class Durable:
             os.link(name, new_name, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
 
     def unlink(self, path: str, *, dir_fd: int | None = None) -> None:
-        with folder(path, dir_fd) as (parent, name):
+        above, _, name = path.rpartition("/")
+        if dir_fd is None or not above:
+            os.unlink(path, dir_fd=dir_fd)
+            return
+        parent = open_beneath(dir_fd, above, FOLDER)
+        try:
             os.unlink(name, dir_fd=parent)
+        finally:
+            os.close(parent)
 
     def fdatasync(self, fd: int) -> None:
         os.fdatasync(fd)
