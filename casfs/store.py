@@ -21,7 +21,7 @@ from typing import Literal
 
 import msgspec
 
-from casfs.errors import FormatError, FormatTooNew, StoreExists, StoreLocked, StoreNotFound
+from casfs.errors import FormatError, FormatTooNew, StoreExists, StoreLocked, StoreNotFound, UsageError
 from casfs.filestore.directory import NO_FILE, StoreDirectory
 from casfs.filestore.durable import Durable
 from casfs.filestore.filestore import FileStore
@@ -32,6 +32,7 @@ from casfs.filestore.locks import NAMES as LOCKS
 from casfs.filestore.spare import Spare
 from casfs.namespace import schema
 from casfs.namespace.namespace import Namespace
+from casfs.text import printable
 
 FORMAT = 1
 """Version of what this file documents. A store of a newer one is refused."""
@@ -205,6 +206,7 @@ def check_database(directory: StoreDirectory) -> None:
 def read_config(path: str) -> StoreConfig:
     """What casfs.toml says. Raises StoreNotFound, FormatError, FormatTooNew, OSError."""
     name = config_path(path)
+    _check_path(path)
     try:
         with contextlib.closing(StoreDirectory(os.path.realpath(path))) as directory:
             values = tomllib.loads(_read_config(directory))
@@ -226,6 +228,16 @@ def read_config(path: str) -> StoreConfig:
         return msgspec.convert(values, StoreConfig)
     except msgspec.ValidationError as error:
         raise FormatError(f"{name} is damaged: {error}") from None
+
+
+def _check_path(path: str) -> None:
+    """Raises UsageError for a path that SQLite could not be given."""
+    try:
+        os.path.realpath(path).encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"the path of a store has to be UTF-8, which {printable(path)} is not", "give it another name"
+        ) from None
 
 
 def _read_config(directory: StoreDirectory) -> str:
@@ -253,6 +265,7 @@ def create_store(path: str, *, fan_out: int = 2) -> None:
     if fan_out not in FAN_OUTS:
         raise FormatError(f"fan-out {fan_out} is not one of {', '.join(map(str, FAN_OUTS))}")
     path = os.path.realpath(path)
+    _check_path(path)
     os.makedirs(path, mode=0o700, exist_ok=True)
     if os.path.exists(config_path(path)):
         raise StoreExists(f"{path} is a casfs store already")

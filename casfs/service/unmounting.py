@@ -41,6 +41,9 @@ BUSY_SECONDS, BUSY_STEP = 1.0, 0.1
 HOLDERS_SECONDS = 5.0
 """How long it is looked for who holds a mount: others may have as many mount namespaces as they like."""
 
+COMMAND_PATH = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin"
+"""Where umount(8), mount(8) and fusermount3(1) are."""
+
 COMMAND_SECONDS = 600.0
 """How long a command of util-linux or fuse3 may take: umount(2) writes back what is dirty."""
 
@@ -249,10 +252,17 @@ def detach(mountpoint: str) -> None:
 
 
 def _run(command: list[str]) -> None:
-    """A command of util-linux or fuse3. Raises MountError with its reason."""
+    """A command of util-linux or fuse3, with no environment of the caller's: it would be looked for where
+    that says, and speak another language. Raises MountError with its reason."""
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", check=False, timeout=COMMAND_SECONDS
+            command,
+            env={"PATH": COMMAND_PATH},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=COMMAND_SECONDS,
         )
     except FileNotFoundError:
         raise MountError(f"{command[0]} is not installed", "install fuse3 and mount") from None

@@ -46,7 +46,7 @@ FINE = {0, 1, 2, 3, 4, 5, 6, 32}
 libc = ctypes.CDLL(None, use_errno=True)
 PR_SET_CHILD_SUBREAPER = 36
 CLONE_NEWNS = 0x20000
-MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 0x20, 0x1000, 0x4000, 1 << 18
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_SLAVE = 1, 0x20, 0x1000, 0x4000, 1 << 19
 MNT_DETACH = 2
 IN_ANY = 0xFFF
 
@@ -302,7 +302,8 @@ def fenced(folder: Path) -> Iterator[None]:
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     place = os.fsencode(folder)
     _check(libc.unshare(CLONE_NEWNS))
-    _check(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None))
+    # Not private: what others unmount meanwhile goes here, too.
+    _check(libc.mount(None, b"/", None, MS_REC | MS_SLAVE, None))
     _check(libc.mount(b"casfs-fuzz", place, b"tmpfs", 0, b"size=1g"))
     try:
         _check(libc.mount(None, b"/", None, MS_REMOUNT | MS_BIND | MS_RDONLY, None))

@@ -16,6 +16,7 @@ SEED, STORES = 20261128, 90
 FUZZ = Path(__file__).resolve().parents[2] / "scripts" / "fuzz-store"
 
 
+@pytest.mark.alone
 @pytest.mark.mounted
 def test_no_store_makes_root_touch_anything_else_or_ends_a_command_unawares() -> None:
     words = [sys.executable, FUZZ, "600", f"--seed={SEED}", f"--stores={STORES}"]

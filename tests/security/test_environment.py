@@ -51,11 +51,19 @@ def test_a_mount_with_closed_descriptors_lost_what_was_written(
 
 ENVIRONMENTS = {
     "nothing": {},
+    "no path": {"PATH": ""},
     "no home": {"PATH": os.environ["PATH"], "HOME": "/nonexistent"},
     "preload": {**os.environ, "LD_PRELOAD": "/nonexistent.so", "PYTHONSTARTUP": "/nonexistent"},
     "terminal": {**os.environ, "COLUMNS": "abc", "TERM": "\x1b[31m", "LC_ALL": "nonexistent"},
     "temporary": {**os.environ, "TMPDIR": "/nonexistent"},
 }
+
+
+def test_a_store_whose_path_is_no_text_is_refused_before_it_is_made(scratch: Path) -> None:
+    """SQLite takes UTF-8 only: `casfs init` ended with an internal error, and left half a store."""
+    store = os.fsdecode(os.fsencode(scratch) + b"/\xffstore")
+    assert r"has to be UTF-8, which" in casfs("init", store, code=2)
+    assert not os.path.lexists(store)
 
 
 def test_commands_work_in_any_environment(new_mount: Callable[..., Mount]) -> None:
