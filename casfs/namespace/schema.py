@@ -88,7 +88,7 @@ def check_schema(connection: apsw.Connection, path: str) -> None:
 
 
 _SMALL = (
-    "SELECT 'meta' FROM meta WHERE typeof(key) <> 'text' OR typeof(value) NOT IN ('integer', 'text')",
+    "SELECT 'meta' FROM meta WHERE typeof(key) <> 'text'",
     """SELECT 'trash_rule' FROM trash_rule WHERE typeof(directory) <> 'blob' OR typeof(exclude) <> 'text'
         OR typeof(days) <> 'integer' OR days NOT BETWEEN 0 AND 1000000""",
     """SELECT 'pin' FROM pin WHERE typeof(reason) <> 'text' OR typeof(everything) <> 'integer'

@@ -153,7 +153,6 @@ LOOSE = (
     ("trash_rule", "days", "'text'"),
     ("trash_rule", "days", "9223372036854775807"),
     ("trash_rule", "exclude", "x'00'"),
-    ("meta", "value", "1.5"),
 )
 
 
