@@ -238,6 +238,8 @@ class Attacker:
 
     def _bytes(self) -> str:
         path = self._store / self._dice.choice(("casfs.db", "casfs.db", "casfs.db", "casfs.toml"))
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return f"{path.name} is no file"
         data = bytearray(path.read_bytes())
         for _ in range(self._dice.choice((1, 1, 5, 50))):
             data[self._dice.randrange(len(data))] = self._dice.randrange(256)
@@ -246,6 +248,7 @@ class Attacker:
 
     def _config(self) -> str:
         text = self._dice.choice(CONFIGS)
+        self._clear(self._store / "casfs.toml")
         (self._store / "casfs.toml").write_bytes(text)
         return f"casfs.toml {text[:60]!r}"
 
@@ -272,12 +275,15 @@ class Attacker:
         pages = (self._store / "casfs.db").stat().st_size // 4096
         head = (magic + struct.pack(">IIIII", 0, 0, pages, 512, 4096)).ljust(512, b"\0")
         tail = struct.pack(">I", 0x40000000 // 4096 + 1) + name + struct.pack(">II", len(name), sum(name))
+        self._clear(self._store / "casfs.db-journal")
         (self._store / "casfs.db-journal").write_bytes(head + tail + magic)
         return "journal"
 
     # The database
 
     def _connect(self) -> sqlite3.Connection:
+        if not stat.S_ISREG((self._store / "casfs.db").lstat().st_mode):
+            raise OSError("the database is no file any more")
         return sqlite3.connect(self._store / "casfs.db", isolation_level=None, timeout=1)
 
     def _schema(self) -> str:
