@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import apsw
 
-from casfs.namespace.table import Table
+from casfs.namespace.table import Table, typed
 
 
 class BlobRow(NamedTuple):
@@ -68,4 +68,4 @@ class Blobs(Table):
     def all(self) -> Iterator[BlobRow]:
         """Every row by id."""
         for row in self._execute("SELECT * FROM blob ORDER BY id"):
-            yield BlobRow(*row)
+            yield from typed([row], BlobRow)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from casfs.namespace.namespace import Namespace
-from casfs.namespace.table import Table
+from casfs.namespace.table import Table, typed
 
 RUNS_KEPT = 1000
 """Runs of the collector that stay in the record."""
@@ -114,7 +114,7 @@ class Collecting(Table):
                 ORDER BY b.orphaned_ns, b.id LIMIT :limit""",
             {"cutoff": cutoff_ns, "now": now_ns, "orphaned": after[0], "id": after[1], "limit": limit},
         )
-        return [Orphan(*row) for row in rows]
+        return typed(rows, Orphan)
 
     def still_due(self, ids: Sequence[int], cutoff_ns: int, now_ns: int) -> list[Orphan]:
         """Those of the blobs that are due, as the open write transaction sees it."""
@@ -123,7 +123,7 @@ class Collecting(Table):
                 FROM json_each(:ids) AS j CROSS JOIN blob AS b ON b.id = j.value WHERE {_DUE}""",
             {"ids": json.dumps(list(ids)), "cutoff": cutoff_ns, "now": now_ns},
         )
-        return [Orphan(*row) for row in rows]
+        return typed(rows, Orphan)
 
     def orphaned_after(self, now_ns: int, limit: int) -> list[int]:
         """Orphans that became so after a time: their ids."""
@@ -189,14 +189,12 @@ class Collecting(Table):
 
     def runs(self, limit: int) -> list[Run]:
         """The newest runs, newest first."""
-        return [
-            Run(*row) for row in self._rows("SELECT * FROM collection ORDER BY id DESC LIMIT ?", (limit,))
-        ]
+        return typed(self._rows("SELECT * FROM collection ORDER BY id DESC LIMIT ?", (limit,)), Run)
 
     def last_ended(self) -> Run | None:
         """The newest run that came to its end."""
         rows = self._rows("SELECT * FROM collection WHERE ended_ns IS NOT NULL ORDER BY id DESC LIMIT 1")
-        return Run(*rows[0]) if rows else None
+        return typed(rows, Run)[0] if rows else None
 
     def runs_since_full(self) -> int:
         """Runs that ended since the last full one did; all of them when there was none."""
@@ -257,7 +255,8 @@ class Collecting(Table):
                FROM pin AS p LEFT JOIN pinned AS d ON d.pin_id = p.id LEFT JOIN blob AS b ON b.id = d.blob_id
                GROUP BY p.id ORDER BY p.id"""
         ):
-            yield Pin(pin_id, reason, bool(everything), created_ns, expires_ns, blobs, size)
+            row = pin_id, reason, bool(everything), created_ns, expires_ns, blobs, size
+            yield from typed([row], Pin)
 
     def expire_pin(self, pin_id: int) -> bool:
         """Let a pin hold nothing any more; False when there is none of that id. In a write transaction."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from casfs.namespace.table import Table
+from casfs.namespace.table import Table, typed
 
 
 class BlobToRead(NamedTuple):
@@ -79,7 +79,8 @@ class Damage(Table):
 
     def known(self) -> dict[int, DamageRow]:
         """Every blob that is known to be damaged: id -> row."""
-        return {row[0]: DamageRow(*row) for row in self._run("SELECT * FROM damage ORDER BY blob_id")}
+        rows = self._run("SELECT * FROM damage ORDER BY blob_id")
+        return {row.blob_id: row for row in typed(rows, DamageRow)}
 
     def inodes_of(self, blob_id: int) -> list[int]:
         """Inodes whose row refers to a blob."""
@@ -96,7 +97,7 @@ class Damage(Table):
             blob_id,
             limit,
         )
-        return [BlobToRead(*row) for row in rows]
+        return typed(rows, BlobToRead)
 
     def blob_bytes(self) -> int:
         """Bytes of all blobs."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import apsw
+import msgspec
 
 from casfs.namespace.connection import DatabaseError, translate
+
+Row = TypeVar("Row")
 
 
 class Table:
@@ -50,3 +53,13 @@ def _translated_iterator(method: Callable[..., Any]) -> Callable[..., Any]:
             raise DatabaseError(errno.EIO, f"database: a text that is none: {error}") from error
 
     return functools.wraps(method)(call)
+
+
+def typed(rows: Iterable[Sequence[Any]], kind: type[Row]) -> list[Row]:
+    """Rows as the named tuples that they are. Raises DatabaseError EIO for values that a STRICT table cannot
+    have: whoever writes the file writes what he likes (I9)."""
+    try:
+        return msgspec.convert(list(rows), list[kind], builtin_types=(bytes,))  # type: ignore[valid-type]
+    except msgspec.ValidationError as error:
+        what = f"database: a row that is none: {error}; 'casfs fsck' says more"
+        raise DatabaseError(errno.EIO, what) from error

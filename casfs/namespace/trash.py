@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from casfs.namespace.table import Table
+from casfs.namespace.table import Table, typed
 
 _BELOW = """
 WITH RECURSIVE below (ino) AS (
@@ -62,7 +62,7 @@ class TrashRows(Table):
 
     def get(self, ino: int) -> TrashRow | None:
         rows: Any = self._execute("SELECT * FROM trash WHERE ino = ?", (ino,)).fetchall()
-        return TrashRow(*rows[0]) if rows else None
+        return typed(rows[:1], TrashRow)[0] if rows else None
 
     def remove(self, inos: Iterable[int]) -> None:
         self._cursor.executemany("DELETE FROM trash WHERE ino = ?", [(ino,) for ino in inos])
@@ -82,7 +82,7 @@ class TrashRows(Table):
                ORDER BY deleted_ns, ino LIMIT ?""",
             (before_ns, *after, limit),
         ).fetchall()
-        return [TrashRow(*row) for row in rows]
+        return typed(rows, TrashRow)
 
     def oldest_sizes(self, limit: int) -> list[int]:
         """Sizes of the files that came to the trash first, the oldest first."""
@@ -107,7 +107,7 @@ class TrashRows(Table):
                AND deleted_ns >= ?4 AND deleted_ns < ?5""",
             (after, last or 0, path, since_ns, before_ns),
         ).fetchall()
-        return [TrashRow(*row) for row in rows], last or 0
+        return typed(rows, TrashRow), last or 0
 
     def sized(self) -> Iterator[tuple[TrashRow, int]]:
         """Every row with the size of its file, the newest first."""
@@ -115,7 +115,7 @@ class TrashRows(Table):
             """SELECT t.*, i.size FROM trash AS t JOIN inode AS i ON i.ino = t.ino
                ORDER BY t.deleted_ns DESC, t.ino DESC"""
         ):
-            yield TrashRow(*row), size
+            yield typed([row], TrashRow)[0], size
 
     def totals(self) -> tuple[int, int, int, int]:
         """(files in the trash, their bytes, blobs that nothing else has, their bytes)."""

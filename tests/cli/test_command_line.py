@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 
+import apsw
 import pytest
 
 import casfs as package
@@ -19,6 +21,7 @@ from casfs.cli.arguments import FORMS, Parser, byte_rate, duration, instant
 from casfs.cli.gc import rate
 from casfs.cli.main import COMMANDS, build_parser
 from casfs.errors import CasfsError, ExitCode, FsError, UsageError
+from casfs.store import database_path
 
 KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, CasfsError)]
 
@@ -235,3 +238,23 @@ def test_a_start_loads_nothing_heavy():
 def test_dashes_separate_a_path_that_looks_like_an_option():
     args = build_parser().parse_args(["mount", "-o", "ro", "--", "-store", "-mnt"])
     assert (args.store, args.mountpoint, args.options) == ("-store", "-mnt", ["ro"])
+
+
+def test_a_row_of_another_type_is_damage_and_no_bug(casfs, tmp_path):
+    """`casfs gc run` ended with a TypeError. A STRICT table has such a row from who writes the file himself."""
+    store = str(tmp_path / "S")
+    assert casfs("init", store).code == ExitCode.OK
+    with closing(apsw.Connection(database_path(store))) as database:
+        columns = "blake3, size, refs, created_ns, orphaned_ns"
+        database.execute(f"INSERT INTO blob ({columns}) VALUES (?, 1, 0, 1, 1)", (b"x" * 32,))
+        database.execute("PRAGMA writable_schema = ON")
+        strict = database.execute("SELECT sql FROM sqlite_schema WHERE name = 'blob'").get
+        for sql in (strict.replace("STRICT", ""), strict):
+            database.execute("UPDATE sqlite_schema SET sql = ? WHERE name = 'blob'", (sql,))
+            database.execute("PRAGMA writable_schema = RESET")
+            database.execute("PRAGMA writable_schema = ON")
+            if sql != strict:
+                database.execute("UPDATE blob SET size = x'00'")
+    code, out, err = casfs("gc", "run", store)
+    assert (code, out) == (ExitCode.FAILED, "")
+    assert re.fullmatch(r"casfs: error: database: a row that is none: .*; 'casfs fsck' says more\n", err)
