@@ -58,6 +58,13 @@ ONLY_IN_MODULE = {
 }
 # $NOTIFY_SOCKET is how systemd speaks to a service, not a setting of ours.
 READS_ENVIRONMENT = {"casfs.service.notify"}
+# Calls that open or change what a path leads to, and who may call them with one that is put together:
+# SQLite's own files have paths, and who looks for a mount's users opens run/ as a folder that is no link.
+TAKES_PATHS = re.compile(
+    r"open|os\.(open|unlink|remove|rename|replace|link|symlink|truncate|chmod|chown|mkdir|makedirs|rmdir|mkfifo"
+    r"|mknod|listdir|scandir|walk|utime)"
+)
+MAKES_PATHS = {"casfs.namespace.namespace", "casfs.service.unmounting"}
 # What a class of fs/ may inherit from another one there: interfaces, and what is told by its kind.
 MAY_BE_INHERITED = {"Protocol", "Enum", "IntEnum", "Exception"}
 MEANINGLESS_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
@@ -192,6 +199,20 @@ def stray_paths(root: Path) -> list[str]:
     ]
 
 
+def opened_paths(root: Path) -> list[str]:
+    """Files below STORE are reached from its descriptor (filestore/directory.py): whoever puts a path to one
+    together follows what lies on the way."""
+    return [
+        f"{name}:{node.lineno} opens or changes a file by a path that is put together"
+        for _, name, _, tree in modules(root)
+        if name not in MAKES_PATHS
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and TAKES_PATHS.fullmatch(ast.unparse(node.func))
+        for path in node.args
+        if isinstance(path, ast.JoinedStr) and isinstance(path.values[0], ast.FormattedValue)
+    ]
+
+
 def environment_reads(root: Path) -> list[str]:
     return [
         f"{name}:{node.lineno} reads the environment, which only config may"
@@ -237,6 +258,7 @@ RULES = (
     wrong_files,
     stray_sql,
     stray_paths,
+    opened_paths,
     environment_reads,
 )
 
@@ -257,6 +279,8 @@ def test_the_package_keeps(rule):
         (wrong_imports, "fs/a.py", "import apsw", "namespace"),
         (wrong_imports, "fs/a.py", "if x:\n    from trio.lowlevel import checkpoint", "fuse"),
         (wrong_imports, "control/a.py", "import pyfuse3", "fuse"),
+        (opened_paths, "service/a.py", "os.unlink(f'{store}/run/control')", "put together"),
+        (opened_paths, "store.py", "with open(f'{path}/casfs.toml') as file:\n    pass", "put together"),
         (import_circles, "fs/__init__.py", "from casfs import fs", "casfs.fs imports casfs.fs"),
         (inheritance, "fs/a.py", "class A: pass\nclass B(A): pass", "a:2 B inherits from A"),
         (inheritance, "fs/a/b.py", "class A(Generic[T]): pass\nclass B(a.A[int]): pass", "from A"),

@@ -241,7 +241,7 @@ def test_dashes_separate_a_path_that_looks_like_an_option():
 
 
 def test_a_row_of_another_type_is_damage_and_no_bug(casfs, tmp_path):
-    """`casfs gc run` ended with a TypeError. A STRICT table has such a row from who writes the file himself."""
+    """`casfs gc run` ended with a TypeError. Who writes the file himself can put it in a STRICT table."""
     store = str(tmp_path / "S")
     assert casfs("init", store).code == ExitCode.OK
     with closing(apsw.Connection(database_path(store))) as database:
