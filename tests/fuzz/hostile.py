@@ -26,6 +26,7 @@ from pathlib import Path
 import casfs as package
 from casfs.cli.main import main as casfs
 from casfs.fs.scheduler import InlineScheduler, run_inline
+from casfs.service.mounts import list_mounts
 from casfs.store import Store, create_store
 from casfs.trash.filesystem import file_system
 from tests.fuzz.damages import Attacker
@@ -46,7 +47,7 @@ FINE = {0, 1, 2, 3, 4, 5, 6, 32}
 libc = ctypes.CDLL(None, use_errno=True)
 PR_SET_CHILD_SUBREAPER = 36
 CLONE_NEWNS = 0x20000
-MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_SLAVE = 1, 0x20, 0x1000, 0x4000, 1 << 19
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 0x20, 0x1000, 0x4000, 1 << 18
 MNT_DETACH = 2
 IN_ANY = 0xFFF
 
@@ -302,8 +303,9 @@ def fenced(folder: Path) -> Iterator[None]:
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     place = os.fsencode(folder)
     _check(libc.unshare(CLONE_NEWNS))
-    # Not private: what others unmount meanwhile goes here, too.
-    _check(libc.mount(None, b"/", None, MS_REC | MS_SLAVE, None))
+    _check(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None))
+    for mount in list(list_mounts()):  # of others, which would stay in use here when they are unmounted
+        libc.umount2(os.fsencode(mount.mountpoint), MNT_DETACH)
     _check(libc.mount(b"casfs-fuzz", place, b"tmpfs", 0, b"size=1g"))
     try:
         _check(libc.mount(None, b"/", None, MS_REMOUNT | MS_BIND | MS_RDONLY, None))
