@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 
 from casfs.errors import FsError
 from casfs.fs.changes import Changes
@@ -158,15 +157,20 @@ class Directories:
     ) -> None:
         """A name takes another place, that of `target` if there is one, which loses it. `beside`: more rows,
         which change with it or not at all."""
-        self.take_absent(to.ino, new_name)
-        with self._savepoint() if beside is not None else nullcontext():  # one statement needs none
-            if target is None:
-                self._dentries.rename(origin.ino, name, to.ino, self._inodes.next_cookie(), new_name)
-            else:
-                self._dentries.replace(origin.ino, name, to.ino, new_name)
-            if beside is not None:
+        self._absent.discard((to.ino, new_name))
+        if beside is None:  # one statement needs no savepoint
+            self._place(origin, name, to, new_name, target)
+        else:
+            with self._savepoint():
+                self._place(origin, name, to, new_name, target)
                 beside()
         self._has_moved(origin, name, to, new_name, source, target)
+
+    def _place(self, origin: Inode, name: bytes, to: Inode, new_name: bytes, target: Inode | None) -> None:
+        if target is None:
+            self._dentries.rename(origin.ino, name, to.ino, self._inodes.next_cookie(), new_name)
+        else:
+            self._dentries.replace(origin.ino, name, to.ino, new_name)
 
     def move_leaving(
         self,

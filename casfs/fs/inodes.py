@@ -38,6 +38,9 @@ FIELDS = tuple(name.removesuffix("_id").removesuffix("_ns") for name in InodeRow
 _columns = attrgetter(*FIELDS)
 _SIZE = FIELDS.index("size")
 
+TYPE, DIRECTORY, REGULAR = 0o170000, stat.S_IFDIR, stat.S_IFREG
+"""Of a mode, inode(7): the bits that say what it is, S_IFMT, and two of their values."""
+
 _LOWEST, _HIGHEST = -(1 << 63), (1 << 63) - 1
 """What SQLite's integers hold."""
 
@@ -109,11 +112,11 @@ class Inode:
 
     @property
     def is_directory(self) -> bool:
-        return stat.S_ISDIR(self.mode)
+        return self.mode & TYPE == DIRECTORY  # S_ISDIR would be a call more
 
     @property
     def is_regular(self) -> bool:
-        return stat.S_ISREG(self.mode)
+        return self.mode & TYPE == REGULAR
 
     def row(self) -> tuple[object, ...]:
         """The row in the order of `InodeRow`."""

@@ -412,7 +412,7 @@ class Trash:
 
     def check_add(self, directory: int, name: bytes) -> None:
         """Raises FsError EPERM for a new name in the trash, and for the name of its own directory."""
-        if self.holds(directory) or (directory == ROOT_INO and name == CASFS and not self.off):
+        if self._kinds.get(directory) is self or (directory == ROOT_INO and name == CASFS and not self.off):
             raise FsError(errno.EPERM)
 
     def check_leave(self, ino: int) -> None:
@@ -432,7 +432,7 @@ class Trash:
 
     def moves_out(self, inode: Inode, directory: int) -> Callable[[], object] | None:
         """As `Policy.moves_out`: whoever moves something out of the trash restores it."""
-        return partial(self._restored, inode) if self.holds(directory) else None
+        return partial(self._restored, inode) if self._kinds.get(directory) is self else None
 
     def _gone(self, inode: Inode) -> None:
         """A file was removed from the trash by a program."""
