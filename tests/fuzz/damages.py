@@ -219,7 +219,8 @@ class Attacker:
             os.link(other, path)
 
     def _mode(self, path: Path) -> None:
-        os.chmod(path, self._dice.choice((0, 0o777, 0o4755, 0o200, 0o1777)), follow_symlinks=False)
+        if not os.path.islink(path):  # which has no mode, and may lead outside
+            os.chmod(path, self._dice.choice((0, 0o777, 0o4755, 0o200, 0o1777)))
 
     def _swap(self, path: Path) -> None:
         other, aside = self._place(), path.with_name("aside")
