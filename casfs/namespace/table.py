@@ -18,7 +18,8 @@ Row = TypeVar("Row")
 
 class Table:
     """A group of tables. Each of its public methods, and each iterator that one gives, raises DatabaseError
-    for what SQLite complains of, without a word of it in the class itself."""
+    for what SQLite complains of, and for values that no row of ours has (I9), without a word of it in the
+    class itself."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -37,8 +38,8 @@ def _translated(method: Callable[..., Any]) -> Callable[..., Any]:
             return method(*args, **kwargs)
         except apsw.Error as error:
             raise translate(error) from error
-        except UnicodeDecodeError as error:
-            raise DatabaseError(errno.EIO, f"database: a text that is none: {error}") from error
+        except (TypeError, ValueError) as error:
+            raise _no_row(error) from error
 
     return functools.wraps(method)(call)
 
@@ -49,10 +50,14 @@ def _translated_iterator(method: Callable[..., Any]) -> Callable[..., Any]:
             yield from method(*args, **kwargs)
         except apsw.Error as error:
             raise translate(error) from error
-        except UnicodeDecodeError as error:
-            raise DatabaseError(errno.EIO, f"database: a text that is none: {error}") from error
+        except (TypeError, ValueError) as error:
+            raise _no_row(error) from error
 
     return functools.wraps(method)(call)
+
+
+def _no_row(error: Exception) -> DatabaseError:
+    return DatabaseError(errno.EIO, f"database: a row that is none: {error}; 'casfs fsck' says more")
 
 
 def typed(rows: Iterable[Sequence[Any]], kind: type[Row]) -> list[Row]:
@@ -61,5 +66,4 @@ def typed(rows: Iterable[Sequence[Any]], kind: type[Row]) -> list[Row]:
     try:
         return msgspec.convert(list(rows), list[kind], builtin_types=(bytes,))  # type: ignore[valid-type]
     except msgspec.ValidationError as error:
-        what = f"database: a row that is none: {error}; 'casfs fsck' says more"
-        raise DatabaseError(errno.EIO, what) from error
+        raise _no_row(error) from error
