@@ -283,8 +283,10 @@ class Attacker:
     # The database
 
     def _connect(self) -> sqlite3.Connection:
-        if not stat.S_ISREG((self._store / "casfs.db").lstat().st_mode):
-            raise OSError("the database is no file any more")
+        for end in ("", "-journal", "-wal", "-shm"):  # a fifo, of an attack before, would be waited for
+            path = f"{self._store}/casfs.db{end}"
+            if (not end or os.path.lexists(path)) and not stat.S_ISREG(os.lstat(path).st_mode):
+                raise OSError("the database is no file any more")
         return sqlite3.connect(self._store / "casfs.db", isolation_level=None, timeout=1)
 
     def _schema(self) -> str:
