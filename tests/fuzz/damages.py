@@ -119,7 +119,7 @@ class Attacker:
         )
         kinds, weights = zip(*ways, strict=True)
         for way in self._dice.choices(kinds, weights, k=self._dice.choice((1, 1, 2, 3, 5, 8))):
-            with contextlib.suppress(OSError, sqlite3.Error, ValueError, IndexError):
+            with contextlib.suppress(OSError, sqlite3.Error, ValueError, IndexError, OverflowError):
                 self.done.append(way())
 
     # Files
