@@ -264,8 +264,10 @@ def read_beneath(store: Path, name: str) -> bytes:
         return b""
     finally:
         os.close(directory)
-    with open(fd, "rb") as file:
-        return file.read() if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    try:
+        return os.pread(fd, 1 << 22, 0) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    finally:
+        os.close(fd)
 
 
 def walk(mountpoint: Path) -> int:
