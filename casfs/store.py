@@ -32,7 +32,7 @@ from casfs.filestore.locks import NAMES as LOCKS
 from casfs.filestore.spare import Spare
 from casfs.namespace import schema
 from casfs.namespace.namespace import Namespace
-from casfs.text import printable
+from casfs.text import is_text, printable
 
 FORMAT = 1
 """Version of what this file documents. A store of a newer one is refused."""
@@ -232,12 +232,10 @@ def read_config(path: str) -> StoreConfig:
 
 def _check_path(path: str) -> None:
     """Raises UsageError for a path that SQLite could not be given."""
-    try:
-        os.path.realpath(path).encode()
-    except UnicodeEncodeError:
+    if not is_text(os.path.realpath(path)):
         raise UsageError(
             f"the path of a store has to be UTF-8, which {printable(path)} is not", "give it another name"
-        ) from None
+        )
 
 
 def _read_config(directory: StoreDirectory) -> str:

@@ -12,6 +12,15 @@ def printable(name: str | bytes) -> str:
     return text if text.isprintable() else "".join(map(_escape, text))
 
 
+def is_text(name: str) -> bool:
+    """Is it UTF-8? Not with a lone surrogate, which stands for another byte (PEP 383)."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _escape(character: str) -> str:
     if character.isprintable():
         return character

@@ -19,7 +19,7 @@ from casfs.cli.arguments import Commands, add_actions, add_command, add_json, ad
 from casfs.cli.output import print_json, print_table, size
 from casfs.cli.places import access_to, store_of
 from casfs.errors import UsageError
-from casfs.text import printable
+from casfs.text import is_text, printable
 
 LIMIT = 1000
 """Files that are listed as text if no other number is asked for."""
@@ -128,14 +128,6 @@ def _show(args: argparse.Namespace) -> int:
     return 0
 
 
-def _is_text(pattern: str) -> bool:
-    try:
-        pattern.encode()
-    except UnicodeEncodeError:  # a lone surrogate, which stands for another byte (PEP 383)
-        return False
-    return True
-
-
 def _set(args: argparse.Namespace) -> int:
     from casfs.control.messages import SetTrashRule
 
@@ -151,7 +143,7 @@ def _set(args: argparse.Namespace) -> int:
     exclude = None if args.exclude is None else [pattern for pattern in args.exclude if pattern]
     if exclude and any("\n" in pattern for pattern in exclude):
         raise UsageError("a pattern cannot have a line break")
-    if exclude and any(not _is_text(pattern) for pattern in exclude):
+    if exclude and any(not is_text(pattern) for pattern in exclude):
         raise UsageError("a pattern has to be UTF-8", "'?' stands for any byte that is not")
     rule = SetTrashRule(directory, args.days, exclude, args.minimal_age)
     access_to(args.store).perform(rule)

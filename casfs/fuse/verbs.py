@@ -23,6 +23,7 @@ from casfs.fuse.options import ACLS, AS_IT_IS, Presentation
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Opened = Callable[[Handle], object] | None
 Verb = Callable[Concatenate["Verbs", P], Coroutine[Any, Any, R]]
 
 PATIENCE_SECONDS = 10.0
@@ -252,29 +253,23 @@ class Verbs:
         flags: int,
         uid: int,
         gid: int,
-        opened: Callable[[Handle], object] | None = None,
+        opened: Opened = None,
     ) -> Coroutine[Any, Any, Handle]:
         """A handle, with which `opened` is called as soon as it is certain (Kernel.answer). The file has no
         name when that is None: O_TMPFILE."""
-        how = self._create_durably if self.durable_each or self.group.must_wait else self._create
-        return how(parent, name, mode, umask, flags, uid, gid, opened)
+        if self.durable_each or self.group.must_wait:
+            create = functools.partial(self._create, parent, name, mode, umask, flags, uid, gid)
+            return self._create_waiting(create, opened)
+        return self._create(parent, name, mode, umask, flags, uid, gid, opened)
 
-    async def _create_durably(
-        self,
-        parent: int,
-        name: bytes | None,
-        mode: int,
-        umask: int,
-        flags: int,
-        uid: int,
-        gid: int,
-        opened: Callable[[Handle], object] | None,
+    async def _create_waiting(
+        self, create: Callable[[Opened], Coroutine[Any, Any, Handle]], opened: Opened
     ) -> Handle:
         if self.group.must_wait:
             await self.group.catch_up()
         if not self.durable_each:
-            return await self._create(parent, name, mode, umask, flags, uid, gid, opened)
-        handle = await self._create(parent, name, mode, umask, flags, uid, gid, None)
+            return await create(opened)
+        handle = await create(None)
         try:
             await self.sync()
         except BaseException:  # nobody will release, or forget, what nobody was given
@@ -296,7 +291,7 @@ class Verbs:
         flags: int,
         uid: int,
         gid: int,
-        opened: Callable[[Handle], object] | None,
+        opened: Opened,
     ) -> Handle:
         handles = []
 

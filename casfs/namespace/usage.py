@@ -10,6 +10,7 @@ import msgspec
 
 from casfs.namespace.connection import DatabaseError, translate
 from casfs.namespace.namespace import Namespace
+from casfs.namespace.table import typed
 from casfs.types import ROOT_INO
 
 MAPPED = 1 << 40
@@ -34,6 +35,13 @@ FROM directory
 _decode = msgspec.json.Decoder(tuple[int, int, dict[int, int]]).decode
 
 
+class Top(NamedTuple):
+    """A directory in the root."""
+
+    name: bytes
+    ino: int
+
+
 class Figures(NamedTuple):
     """Names of regular files, the bytes they show, their distinct blobs, the bytes of those."""
 
@@ -55,10 +63,12 @@ def usage(
     try:
         namespace.query(f"PRAGMA mmap_size = {MAPPED}").fetchall()
         namespace.query("BEGIN")
-        tops = namespace.query("SELECT name, ino FROM dentry WHERE parent = 1 AND type = 4 ORDER BY name")
-        found: Any = tops.fetchall()
+        found: Any = namespace.query(
+            "SELECT name, ino FROM dentry WHERE parent = 1 AND type = 4 ORDER BY name"
+        ).fetchall()
         trash = namespace.trash.directory()
-        rows = {name: _below(namespace, ino) for name, ino in found if ino != trash}
+        tops = typed(found, Top)
+        rows = {top.name: _below(namespace, top.ino) for top in tops if top.ino != trash}
         totals = namespace.blobs.totals(), namespace.trash.totals()
         return rows, _below(namespace, ROOT_INO), *totals
     except apsw.Error as error:

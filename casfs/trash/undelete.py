@@ -14,6 +14,7 @@ from casfs.fs.inodes import Inode
 from casfs.fs.listing import is_name
 from casfs.fs.tree import RENAME_NOREPLACE
 from casfs.namespace.trash import RuleRow, TrashRow
+from casfs.text import is_text
 from casfs.trash.filesystem import trash_of
 from casfs.trash.policy import DAY_NS, DEFAULT_DAYS, NAME_LIMIT, Trash, iso_time
 from casfs.types import ROOT_INO
@@ -231,7 +232,7 @@ async def change_rule(
     """
     if b"/" in directory or b"\0" in directory or len(directory) > NAME_LIMIT:
         raise UsageError(f"'{os.fsdecode(directory)}' is no name of a directory in the root")
-    if any("\n" in pattern or not _is_text(pattern) for pattern in exclude or ()):
+    if any("\n" in pattern or not is_text(pattern) for pattern in exclude or ()):
         raise UsageError("a pattern has to be one line of UTF-8")
     trash = trash_of(fs)
     rules = {rule.directory: rule for rule in trash.rules}
@@ -241,11 +242,3 @@ async def change_rule(
     rule = RuleRow(directory, old.days if days is None else days, patterns)
     trash.set_rule(rule, None if minimal_age is None else minimal_age * 10**9)
     await fs.group.durable()
-
-
-def _is_text(pattern: str) -> bool:
-    try:
-        pattern.encode()
-    except UnicodeEncodeError:  # a lone surrogate, which stands for another byte (PEP 383)
-        return False
-    return True

@@ -240,21 +240,28 @@ def test_dashes_separate_a_path_that_looks_like_an_option():
     assert (args.store, args.mountpoint, args.options) == ("-store", "-mnt", ["ro"])
 
 
-def test_a_row_of_another_type_is_damage_and_no_bug(casfs, tmp_path):
-    """`casfs gc run` ended with a TypeError. Who writes the file himself can put it in a STRICT table."""
+BLOB = "INSERT INTO blob (blake3, size, refs, created_ns, orphaned_ns) VALUES (zeroblob(32), 1, 0, 1, 1)"
+NAME = "INSERT INTO dentry VALUES (1, 3, x'61', 2, 4)"
+
+
+@pytest.mark.parametrize(
+    ("row", "table", "change", "words"),
+    [(BLOB, "blob", "size = x'00'", ("gc", "run")), (NAME, "dentry", "name = 1.5", ("df",))],
+)
+def test_a_row_of_another_type_is_damage_and_no_bug(casfs, tmp_path, row, table, change, words):
+    """They ended with a TypeError. Who writes the file himself can put such a row in a STRICT table."""
     store = str(tmp_path / "S")
     assert casfs("init", store).code == ExitCode.OK
     with closing(apsw.Connection(database_path(store))) as database:
-        columns = "blake3, size, refs, created_ns, orphaned_ns"
-        database.execute(f"INSERT INTO blob ({columns}) VALUES (?, 1, 0, 1, 1)", (b"x" * 32,))
+        database.execute(row)
         database.execute("PRAGMA writable_schema = ON")
-        strict = database.execute("SELECT sql FROM sqlite_schema WHERE name = 'blob'").get
-        for sql in (strict.replace("STRICT", ""), strict):
-            database.execute("UPDATE sqlite_schema SET sql = ? WHERE name = 'blob'", (sql,))
+        strict = database.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (table,)).get
+        for sql in (re.sub(r",? STRICT$", "", strict), strict):
+            database.execute("UPDATE sqlite_schema SET sql = ? WHERE name = ?", (sql, table))
             database.execute("PRAGMA writable_schema = RESET")
             database.execute("PRAGMA writable_schema = ON")
             if sql != strict:
-                database.execute("UPDATE blob SET size = x'00'")
-    code, out, err = casfs("gc", "run", store)
+                database.execute(f"UPDATE {table} SET {change}")
+    code, out, err = casfs(*words, store)
     assert (code, out) == (ExitCode.FAILED, "")
     assert re.fullmatch(r"casfs: error: database: a row that is none: .*; 'casfs fsck' says more\n", err)
