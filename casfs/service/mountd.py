@@ -8,7 +8,7 @@ import logging
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 
 import trio
@@ -117,6 +117,35 @@ async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Call
     kernel = MountKernel(store.path, options)
     fs = file_system(store, scheduler, kernel)
     await fs.start()
+    with _ending_signals() as signals:
+        await _serve(fs, kernel, scheduler, mountpoint, options, signals, ready)
+    log.info("%s is unmounted and closed", store.path)
+
+
+@contextlib.contextmanager
+def _ending_signals() -> Iterator[AsyncIterator[int]]:
+    """SIGINT and SIGTERM, for as long as there is something to unmount; ignored afterwards.
+
+    Those that nobody has taken when the receiver ends are sent once more by it, and would then cut off what
+    is still to be written.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
+    with trio.open_signal_receiver(*numbers) as signals:
+        yield signals
+
+
+async def _serve(
+    fs: FileSystem,
+    kernel: MountKernel,
+    scheduler: TrioScheduler,
+    mountpoint: str,
+    options: MountOptions,
+    signals: AsyncIterator[int],
+    ready: Callable[[], None],
+) -> None:
+    store = fs.store
     caches = KernelCaches(fs)
     trash = TrashService(fs, caches, empties=not options.read_only)
     pressure = Pressure(fs, trash, options.low_room)
@@ -138,7 +167,7 @@ async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Call
             if not options.read_only:
                 nursery.start_soon(pressure.run)
                 nursery.start_soon(collector.run)
-            nursery.start_soon(_unmount_on_signal, session, fs, mountpoint, device)
+            nursery.start_soon(_unmount_on_signal, signals, session, fs, mountpoint, device)
             log.info("%s is mounted on %s", store.path, mountpoint)
             ready()
             _collect_rarely()
@@ -151,7 +180,6 @@ async def _run(store: Store, mountpoint: str, options: MountOptions, ready: Call
             notify("STOPPING=1")
             server.close()
             await fs.stop()
-    log.info("%s is unmounted and closed", store.path)
 
 
 def _allow_many_files() -> None:
@@ -167,23 +195,24 @@ def _collect_rarely() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-async def _unmount_on_signal(session: Session, fs: FileSystem, mountpoint: str, device: str) -> None:
-    """SIGINT and SIGTERM unmount: with a flush by the kernel if nobody is inside, by force otherwise.
+async def _unmount_on_signal(
+    signals: AsyncIterator[int], session: Session, fs: FileSystem, mountpoint: str, device: str
+) -> None:
+    """A signal unmounts: with a flush by the kernel if nobody is inside, by force otherwise.
 
     What mappings have changed is written back before that. The loop has to serve it: all in threads.
     """
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for number in signals:
-            log.info("%s: unmounting", signal.Signals(number).name)
-            try:
-                await trio.to_thread.run_sync(detach, mountpoint)
-            except MountError as error:
-                dentries = fs.store.namespace.dentries
-                paths = [path for ino in fs.contents.table.writable for path in dentries.paths_of(ino)]
-                await trio.to_thread.run_sync(write_back, device, paths)
-                log.warning("%s; open files are cut off", error)
-                await session.terminate()
-            else:
-                await trio.sleep(HELD_SECONDS)
-                if held := await trio.to_thread.run_sync(holders, fs.store.path, device):
-                    log.warning("still served: %s; a second signal cuts them off", held)
+    async for number in signals:
+        log.info("%s: unmounting", signal.Signals(number).name)
+        try:
+            await trio.to_thread.run_sync(detach, mountpoint)
+        except MountError as error:
+            dentries = fs.store.namespace.dentries
+            paths = [path for ino in fs.contents.table.writable for path in dentries.paths_of(ino)]
+            await trio.to_thread.run_sync(write_back, device, paths)
+            log.warning("%s; open files are cut off", error)
+            await session.terminate()
+        else:
+            await trio.sleep(HELD_SECONDS)
+            if held := await trio.to_thread.run_sync(holders, fs.store.path, device):
+                log.warning("still served: %s; a second signal cuts them off", held)

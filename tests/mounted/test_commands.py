@@ -382,6 +382,27 @@ def test_a_signal_unmounts_cleanly(mount: Mount, number: signal.Signals) -> None
     assert (mount.path / "file").read_text() == "content"
 
 
+def test_signals_that_come_while_it_unmounts_cut_nothing_off(mount: Mount) -> None:
+    """Somebody who presses Ctrl-C again and again: SIGINT would end it amid its last commit."""
+    mount.stop()
+    command = [*CASFS, "mount", "--foreground", "-o", "commit_interval=300", mount.store, mount.path]
+    for round_ in range(3):
+        with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as daemon:
+            assert daemon.stderr is not None
+            assert "is mounted on" in daemon.stderr.readline()
+            for number in range(300):
+                (mount.path / f"file{round_}.{number}").write_bytes(b"content %d" % number)
+            while daemon.poll() is None:
+                daemon.send_signal(signal.SIGINT)
+                time.sleep(0.002)
+            assert "Traceback" not in daemon.stderr.read()
+        assert daemon.returncode == 0
+        casfs("fsck", mount.store)
+    mount.start()
+    assert len(os.listdir(mount.path)) == 900
+    assert (mount.path / "file2.299").read_bytes() == b"content 299"
+
+
 def test_a_signal_ends_a_mount_in_use(mount: Mount) -> None:
     mount.expect("open files are cut off")
     file = os.open(mount.path / "synced", os.O_WRONLY | os.O_CREAT)
