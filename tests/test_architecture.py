@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 # units that stand in one line here do not import each other.
 FLOORS = (
     ("errors", "types", "syscalls", "text"),
-    ("space",),
+    ("space", "layouts"),
     ("filestore", "namespace"),
     ("store",),
     ("fs",),
@@ -36,6 +36,7 @@ ONLY_IN = {
     "pyfuse3": {"fuse"},
     "trio": {"fuse", "control", "service"},
     "argparse": {"cli"},
+    "packaging": {"layouts"},
     "rich": {"cli"},
     "shtab": {"cli"},
 }
