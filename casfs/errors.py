@@ -75,6 +75,19 @@ class UsageError(CasfsError):
         return cls(f"unknown {kind} '{word}'", hint)
 
 
+class LayoutError(UsageError):
+    """A layout that cannot be meant, or an artifact that a layout has no path for.
+
+    `key` is the entry of the layout's definition that is wrong, and `column` (from 1) the place in its text;
+    empty and 0 where there is none.
+    """
+
+    def __init__(self, message: str, hint: str = "", *, key: str = "", column: int = 0) -> None:
+        super().__init__(message, hint)
+        self.key = key
+        self.column = column
+
+
 class PermissionDenied(CasfsError):
     """The caller may not do this, by the store's or the control socket's rules."""
 
