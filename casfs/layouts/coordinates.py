@@ -14,7 +14,8 @@ class Coordinates(msgspec.Struct, frozen=True):
     `further` are the names and texts of the tokens that a layout adds, if they are there.
     `descriptor`: the path is that of the module's description (a pom, an ivy.xml).
     `companion`: the file accompanies the artifact and is none: ".sha1", ".asc", ".asc.md5".
-    `integration`: an integration (a snapshot, a pre-release), no release.
+    `integration`: an integration (a snapshot, a pre-release), no release; its integration revisions are part
+    of its revision then.
     """
 
     org: str = ""
@@ -33,9 +34,11 @@ class Coordinates(msgspec.Struct, frozen=True):
 
     @property
     def revision(self) -> str:
-        """The whole of it, with the integration revision of the file or else of the directory."""
-        integration = self.file_integration or self.folder_integration
-        return f"{self.base_revision}-{integration}" if integration else self.base_revision
+        """The whole of it: what versions are compared by. The integration revision of the file comes before
+        that of the directory."""
+        if not self.integration:
+            return self.base_revision
+        return f"{self.base_revision}-{self.file_integration or self.folder_integration}"
 
     @property
     def kind(self) -> str:

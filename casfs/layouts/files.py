@@ -63,7 +63,8 @@ def _definition(text: str, name: str, table: object) -> Definition:
         table_line = _line(
             text, rf"layout\s*\.\s*[\"']?{re.escape(name)}", rf"[\"']?{re.escape(name)}[\"']?\s*="
         )
-        line = _line(text, re.escape(error.key), after=table_line) if error.key else table_line
+        keys = [re.escape(error.key), rf"{error.key.partition('.')[0]}\s*="] if error.key else []
+        line = _line(text, *keys, after=table_line) if keys else table_line
         raise LayoutError(
             f"line {line}: {error.message}", error.hint, key=error.key, column=error.column
         ) from None

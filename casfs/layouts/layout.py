@@ -271,7 +271,11 @@ def _prepared(encoded: bytes) -> Layout:
 
 def prepare(definition: Definition) -> Layout:
     """The layout of a definition, made once. Raises LayoutError."""
-    return _prepared(msgspec.json.encode(definition, order="deterministic"))
+    try:
+        encoded = msgspec.json.encode(definition, order="deterministic")
+    except UnicodeEncodeError:
+        raise LayoutError(f"{definition.name!r}: a text that is not Unicode") from None
+    return _prepared(encoded)
 
 
 def _ends_with_extension(pattern: Pattern) -> bool:

@@ -179,9 +179,6 @@ class Optional(Node):
         run.fail(self.level, self.number, at, at)
         return False
 
-    def expected(self, run: Run) -> str:
-        return ""
-
 
 class Bound(Optional):
     """A part that is there exactly if the token in `slot` has a value."""

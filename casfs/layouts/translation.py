@@ -54,7 +54,10 @@ def _spellings(coordinates: Coordinates, target: Layout) -> Iterator[Coordinates
 
 
 def _divided(coordinates: Coordinates, pattern: Pattern, target: Layout) -> Iterator[Coordinates]:
-    """With the revision in one part or in two."""
+    """With the revision in one part or in two, if both are parts of it."""
+    if not coordinates.integration and (coordinates.folder_integration or coordinates.file_integration):
+        yield coordinates
+        return
     in_folder = "folderItegRev" in pattern.names
     divided = (
         list(_with_integration(coordinates, in_folder, target)) if "fileItegRev" in pattern.names else []

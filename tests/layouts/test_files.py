@@ -70,6 +70,8 @@ def test_any_text_is_quoted(text: str) -> None:
             "line 3: a: file-integration, column 2: ",
         ),
         (f"[layout.a]\nartifact = '{GOOD}'\nfoo = 1", "line 3: a: Object contains unknown field `foo`"),
+        (f"[layout.a]\nartifact = '{GOOD}'\nroles = {{ org = 'ext' }}", "line 3: a: roles.org: "),
+        (f"[layout.a]\nartifact = '{GOOD}'\n[layout.a.roles]\norg = 'ext'", "line 1: a: roles.org: "),
         ("[layout.a]\nartifact = 3", "line 2: a: Expected `str`, got `int`"),
         ("\n[layout.a]\n", "line 2: a: Object missing required field `artifact`"),
         (f"[layout.'a b']\nartifact = '{GOOD}'", "line 1: 'a b' is no name of a layout"),

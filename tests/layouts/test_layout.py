@@ -214,6 +214,9 @@ def test_the_whole_revision() -> None:
     assert found.revision == "1.0-20200101.120000-1"
     assert replace(found, file_integration="").revision == "1.0-SNAPSHOT"
     assert JAR.revision == "1"
+    recipe = builtin("conan-default").parse(b"_/z/1.2/_/0/export/conanfile.py")
+    assert recipe is not None
+    assert (recipe.revision, recipe.integration) == ("1.2", False)
 
 
 def test_a_definition_is_prepared_once() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from casfs.errors import LayoutError
 from casfs.layouts.expressions import Expression
-from casfs.layouts.layout import Definition, Layout
+from casfs.layouts.layout import Definition, Layout, prepare
 from casfs.layouts.matching import Matcher
 from casfs.layouts.patterns import Part, Pattern, parse_pattern
 
@@ -141,6 +141,15 @@ def test_a_layout_may_say_what_plays_a_mandatory_part(text: str, roles: dict[str
         return
     with pytest.raises(LayoutError, match=re.escape(why)):
         pattern(text, roles)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"name": "\udc80"}, {"artifact": "\udc80"}, {"roles": {"org": "\udc80"}}]
+)
+def test_a_definition_is_unicode(changes: dict[str, object]) -> None:
+    values = {"name": "my", "artifact": "[org]/[module]-[baseRev].[ext]", **changes}
+    with pytest.raises(LayoutError, match="not Unicode"):
+        prepare(Definition(**values))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

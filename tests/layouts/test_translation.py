@@ -147,6 +147,15 @@ def test_real_coordinates_come_back_from_everywhere() -> None:
     assert refused < 200
 
 
+def test_revisions_that_are_no_part_of_the_version_need_a_place() -> None:
+    recipe = builtin("conan-default").parse(b"_/z/1.2/_/0/package/a/1/x.tgz")
+    assert recipe is not None
+    directory = "[org]/[module]/[baseRev]/[channel<.+>]/[package_id<.+>]"
+    mine = Layout(Definition(name="mine", artifact=directory + "/[remainder<.+>]"))
+    with pytest.raises(LayoutError, match=re.escape("no place for [folderItegRev] '0'")):
+        build_for(recipe, mine)
+
+
 def test_a_layout_without_descriptors_of_that_form() -> None:
     mine = Layout(
         Definition(
