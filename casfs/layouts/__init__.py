@@ -18,6 +18,9 @@ text, in rows, JSON and on terminals, and no package client makes others. Whatev
 for byte. Where two paths mean the same organisation (a.b/c and a/b/c), `org` is the same and `org_path` the
 difference; the canonical one, made where only `org` is known, has a slash for each dot.
 
+Whether an artifact is an integration (a snapshot, a pre-release) is said by its path
+(`Coordinates.integration`) or else by its revision (`Order.integration`).
+
 Checksums and signatures (.sha1, .asc, .asc.md5) have the coordinates of the artifact that they accompany,
 with `companion` set: they move along with it and are no artifacts. maven-metadata.xml is an index, with none.
 """

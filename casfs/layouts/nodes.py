@@ -66,8 +66,8 @@ class Traced(Node):
         self.slashes = node.slashes
 
     def match(self, run: Run, at: int) -> bool:
-        if isinstance(run, Trace):
-            run.reaches(at, self._node.expected(run))
+        assert isinstance(run, Trace)
+        run.reaches(at, self._node.expected(run))
         return self._node.match(run, at)
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from casfs.errors import LayoutError
 from casfs.layouts.expressions import Expression
+from casfs.layouts.paths import extension_at
 
 MAX_PATTERN = 1000
 """Characters."""
@@ -150,7 +151,8 @@ def _suffix(items: tuple[Item, ...], has_extension: bool) -> str:
     last = items[-1]
     if has_extension or not isinstance(last, Literal):
         return ""
-    return last.text.rpartition("/")[2].partition(".")[2]
+    at = extension_at(last.text)
+    return last.text[at:] if at >= 0 else ""
 
 
 class _Parser:

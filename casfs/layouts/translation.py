@@ -9,6 +9,7 @@ beta.1 in one is 7.0.0-beta.1 in another; Maven's directory says SNAPSHOT where 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from msgspec.structs import replace
 
@@ -17,13 +18,15 @@ from casfs.layouts.coordinates import Coordinates
 from casfs.layouts.layout import Layout
 from casfs.layouts.patterns import Pattern
 
+MAX_HYPHENS = 8
+"""How many places are tried where the integration revision may begin; few revisions have more than three."""
+
 _DESCRIPTOR_TYPES = {"xml": "ivy"}
 """What Ivy calls its descriptors, by their extension; a layout without types does not say."""
 
 
 def translate(path: bytes, source: Layout, target: Layout) -> bytes:
-    """The path in `target` of the artifact at `path` in `source`. Raises LayoutError: why there is
-    none."""
+    """The path in `target` of the artifact at `path` in `source`. Raises LayoutError: why there is none."""
     found = source.parse(path)
     if found is None:
         raise LayoutError(f"it is no path of {source.name}")
@@ -76,10 +79,10 @@ def _with_integration(coordinates: Coordinates, in_folder: bool, target: Layout)
     """With an integration revision of the target's form, wherever it may begin."""
     revision = coordinates.revision
     folder = target.folder_integration
-    at = revision.find("-")
-    while at > 0:
+    hyphens = (at for at, character in enumerate(revision) if character == "-")
+    for at in islice(hyphens, MAX_HYPHENS):
         integration = revision[at + 1 :]
-        if target.file_integration.matches(integration):
+        if at and target.file_integration.matches(integration):
             of_folder = integration if folder.matches(integration) else folder.constant
             yield replace(
                 coordinates,
@@ -87,4 +90,3 @@ def _with_integration(coordinates: Coordinates, in_folder: bool, target: Layout)
                 file_integration=integration,
                 folder_integration=of_folder if in_folder else "",
             )
-        at = revision.find("-", at + 1)

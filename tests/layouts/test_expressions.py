@@ -71,6 +71,7 @@ def test_examples(text: str, yes: str, no: str) -> None:
         ("a(b", 2, "'(' without ')'"),
         ("a[b", 2, "'[' without ']'"),
         ("[]", 1, "empty class"),
+        ("[a-", 1, "'[' without ']'"),
         ("[b-a]", 2, "the range b-a is empty"),
         (r"[a-\d]", 2, "from one character"),
         ("[[a]", 2, "stands for itself"),

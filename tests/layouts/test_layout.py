@@ -187,6 +187,12 @@ def test_a_descriptor_is_tried_first_and_built_if_asked_for() -> None:
     assert MAVEN.build(pom) == MAVEN.build(replace(pom, descriptor=True)) == b"a/b/m/1/m-1.pom"
 
 
+def test_a_companion_of_a_descriptor_may_be_in_the_way() -> None:
+    own = layout("[org]/[module]-[baseRev].asc", descriptor="[org]/[module]-[baseRev]")
+    with pytest.raises(LayoutError, match="as another kind of file"):
+        own.build(Coordinates(org="o", module="m", base_revision="1"))
+
+
 def test_an_expression_narrows_a_token() -> None:
     own = layout(r"[org<[a-z]+>]/[module]-[baseRev<\d+>].[ext<jar|zip>]")
     assert own.parse(b"o/m-1.jar") is not None

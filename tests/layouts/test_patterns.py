@@ -48,6 +48,8 @@ def test_parts_with_the_same_keys_are_bound_together() -> None:
         ("[module].[ext]", ""),
         ("[module]", ""),
         ("[module]/x", ""),
+        ("[module]-1.0.tgz", "tgz"),
+        ("[module].x/y.tar.gz", "tar.gz"),
     ],
 )
 def test_the_extension_that_a_pattern_says(text: str, suffix: str) -> None:
@@ -82,6 +84,7 @@ def test_the_extension_that_a_pattern_says(text: str, suffix: str) -> None:
         ("a([x<a>]b)c([x<a>][y<b>])", 13, "[x] is in another optional part as well"),
         ("a([x<a>]([y<b>]))c([x<a>]([y<b>]))", 27, "[y] is in another optional part as well"),
         ("a([orgPath]/)b[org]([org])", 2, "has no token of its own"),
+        ("([org]-[x<a>]/)[orgPath]/[module]", 16, "[orgPath] is spelled [org] before"),
         ("[module][baseRev]", 1, "nothing says where [module] ends"),
         ("[module]([classifier]).[ext]", 1, "nothing says where [module] ends"),
         ("[module](.[classifier])[ext]", 11, "nothing says where [classifier] ends"),

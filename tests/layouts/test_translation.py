@@ -8,8 +8,9 @@ import pytest
 
 from casfs.errors import LayoutError
 from casfs.layouts.builtin import DEFINITIONS, builtin
+from casfs.layouts.coordinates import Coordinates
 from casfs.layouts.layout import Definition, Layout
-from casfs.layouts.translation import build_for, translate
+from casfs.layouts.translation import MAX_HYPHENS, build_for, translate
 from tests.layouts.test_builtin import PATHS, REAL
 
 UNIQUE = "20200101.120000-1"
@@ -154,6 +155,21 @@ def test_revisions_that_are_no_part_of_the_version_need_a_place() -> None:
     mine = Layout(Definition(name="mine", artifact=directory + "/[remainder<.+>]"))
     with pytest.raises(LayoutError, match=re.escape("no place for [folderItegRev] '0'")):
         build_for(recipe, mine)
+
+
+def test_a_revision_of_many_hyphens_is_not_tried_at_each() -> None:
+    revision = "1" + "-1" * 100
+    tried = []
+
+    class Counted(Layout):
+        def build(self, coordinates: Coordinates) -> bytes:
+            tried.append(coordinates)
+            return super().build(coordinates)
+
+    target = Counted(Definition(name="x", artifact="[org]/[module]-[baseRev<x>](-[fileItegRev]).[ext]"))
+    with pytest.raises(LayoutError):
+        translate(f"o/m/m-{revision}.jar".encode(), builtin("simple-default"), target)
+    assert len(tried) <= MAX_HYPHENS + 2
 
 
 def test_a_layout_without_descriptors_of_that_form() -> None:
