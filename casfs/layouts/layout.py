@@ -67,7 +67,7 @@ class Layout:
         self.descriptor = (
             self._matcher("descriptor", definition.descriptor) if definition.descriptor else None
         )
-        self._finds_extension = _ends_with_extension(self.artifact.pattern)
+        self._finds_extension = _ends_with_extension(self.artifact.pattern.items)
 
     def __repr__(self) -> str:
         return f"Layout({self.name!r})"
@@ -278,7 +278,9 @@ def prepare(definition: Definition) -> Layout:
     return _prepared(encoded)
 
 
-def _ends_with_extension(pattern: Pattern) -> bool:
+def _ends_with_extension(items: tuple[Item, ...]) -> bool:
     """The extension is the end of the path and any text: then a usual one is tried first."""
-    last = pattern.items[-1]
+    last = items[-1]
+    if isinstance(last, Part):
+        return _ends_with_extension(last.items)
     return isinstance(last, Token) and last.name == "ext" and last.expression is None

@@ -5,6 +5,12 @@
     ( ... )             an optional part, there as a whole or not at all
     everything else     itself
 
+A token is never empty, and stays within one component of the path; but for [orgPath], which is whole ones,
+and for an expression that names the slash. Of the texts that lead to a match a token takes the shortest;
+[module], [ext] and tokens with an expression the longest, unless the expression has a lazy repetition.
+Optional parts are there if they can be. An [ext] at the end is first taken to be a usual one, after the last
+dot or known as a compound (tar.gz), so that 1.0.Final.jar is the revision 1.0.Final.
+
 A part is there exactly when the tokens that belong to it alone have values. That is what makes a pattern
 reversible: from the tokens of a path the same path is built again. The rules below refuse what would not be.
 """

@@ -47,18 +47,18 @@ class Reference:
         self._names[token.key] = token.name
         known = self._groups.setdefault(token.key, [])
         if certain:
-            return self._again(known)
+            return _again(known[:-1], f"(?P={known[-1]})")
         group = f"g{sum(map(len, self._groups.values()))}"
-        first = f"(?P<{group}>{_expression(token)})"
-        text = f"(?({known[0]}){self._again(known[:1])}|{first})" if known else first
+        text = _again(known, f"(?P<{group}>{_expression(token)})")
         known.append(group)
         return text
 
-    def _again(self, groups: list[str]) -> str:
-        text = f"(?P={groups[-1]})"
-        for group in reversed(groups[:-1]):
-            text = f"(?({group})(?P={group})|{text})"
-        return text
+
+def _again(groups: list[str], otherwise: str) -> str:
+    """The text of the first group that has one."""
+    for group in reversed(groups):
+        otherwise = f"(?({group})(?P={group})|{otherwise})"
+    return otherwise
 
 
 def _expression(token: Token) -> str:

@@ -212,6 +212,15 @@ def test_a_usual_extension_is_tried_first() -> None:
         found = SIMPLE.parse(f"o/m/{name}".encode())
         assert found is not None
         assert (found.base_revision, found.extension) == (revision, extension)
+    optional = layout("[org]/[module]-[baseRev](.[ext])")
+    for name, revision, extension in (
+        ("m-1.Final.jar", "1.Final", "jar"),
+        ("m-1", "1", ""),
+        ("m-1.0", "1.0", ""),
+    ):
+        found = optional.parse(f"o/{name}".encode())
+        assert found is not None
+        assert (found.base_revision, found.extension) == (revision, extension)
 
 
 def test_the_whole_revision() -> None:
