@@ -39,6 +39,11 @@ def assert_ascending(order: Order, versions: list[str]) -> None:
         "9.4.48.v20220622 9.4.49.v20220914",
         "31.0-android 31.0-jre 31.1-android",
         "99999999999999999998 99999999999999999999",
+        "1-alpha-1-SNAPSHOT 1-alpha-1 1-alpha-123 1-beta-2 1-beta123 1-m2 1-m11 1-rc 1-rc2 1-SNAPSHOT 1",
+        "1 1-sp 1-sp2 1-sp123 1-abc 1-def 1-pom-1 1-1-snapshot 1-1 1-2 1-123 1.0.1",
+        "2.0 2.0.a 2-1 2.0.2 2.0.123 2.1.0 2.1-a 2.1b 2.1-c 2.1-1 2.1.0.1 2.2 2.123",
+        "11.a2 11.a11 11.b2 11.b11 11.m2 11.m11 11 11.a 11b 11c 11m",
+        "4.0.0.Beta3 4.0.0-RC1 4.0.0.Final 20190126.230843 20191230",
     ],
 )
 def test_mavens_order(text: str) -> None:
