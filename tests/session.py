@@ -7,8 +7,8 @@ from pathlib import Path
 
 from casfs.filestore.durable import Durable
 from casfs.fs.scheduler import InlineScheduler, run_inline
+from casfs.repositories.filesystem import file_system
 from casfs.store import Store
-from casfs.trash.filesystem import file_system
 from tests.faults import FaultyDurable
 from tests.images import copy_store
 from tests.kernel import Kernel

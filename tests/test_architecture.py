@@ -21,6 +21,7 @@ FLOORS = (
     ("store",),
     ("fs",),
     ("trash",),
+    ("repositories",),
     ("maintenance",),
     ("fuse", "control"),
     ("service",),

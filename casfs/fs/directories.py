@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from casfs.errors import FsError
 from casfs.fs.changes import Changes
@@ -17,9 +18,24 @@ from casfs.fs.inodes import Inode, InodeTable
 from casfs.fs.nodes import Nodes
 from casfs.fs.places import Places
 from casfs.namespace.namespace import Namespace
+from casfs.types import ROOT_INO
 
 ABSENT_LIMIT = 1000
 """Names that are remembered for not being there."""
+
+
+class NameFollower(Protocol):
+    """Who keeps rows that follow from names. Called inside the transaction in which they change."""
+
+    def named(self, directory: int, name: bytes) -> None:
+        """A name was given, was taken away, or stands for another inode."""
+
+    def moved(self, directory: int) -> None:
+        """A directory, with what is below it, has another place."""
+
+    def emptied(self, directory: int) -> None:
+        """Names of a directory that has none itself are gone."""
+
 
 NewName = tuple[int, int, bytes, int, int]
 """(directory, cookie, name, inode number, type): a row of `dentry`."""
@@ -29,7 +45,8 @@ class Directories:
     """Owned by the thread that runs the file system.
 
     `unlinked`: inodes without a name that the kernel still knows; `linkable`: those of them that never had
-    one, and may get one. `_absent`: names looked up in vain that were not given since.
+    one, and may get one. `_absent`: names looked up in vain that were not given since. `follower`: None while
+    nothing follows from names.
     """
 
     def __init__(
@@ -49,6 +66,7 @@ class Directories:
         self._places = places
         self._nodes = nodes
         self._absent: set[tuple[int, bytes]] = set()
+        self.follower: NameFollower | None = None
         self.unlinked: set[int] = set()
         self.linkable: set[int] = set()
 
@@ -79,6 +97,8 @@ class Directories:
         directory.mtime = directory.ctime = inode.ctime
         self._inodes.mark(directory)
         self._group.count()
+        if self.follower is not None:
+            self.follower.named(directory.ino, name)
         if self._changes.collecting:
             self._changes.name(directory.ino, name)
 
@@ -123,6 +143,8 @@ class Directories:
         self._inodes.mark(inode)
         self.touch(directory)
         self._group.count()
+        if self.follower is not None:
+            self.follower.named(directory.ino, name)
         if self._changes.collecting:
             self._named(directory, name, inode)
 
@@ -142,6 +164,8 @@ class Directories:
         self._lose_name(inode)
         self.touch(directory)
         self._group.count()
+        if self.follower is not None:
+            self.follower.named(directory.ino, name)
         if self._changes.collecting:
             self._named(directory, name, inode)
 
@@ -209,6 +233,8 @@ class Directories:
             self._lose_name(target)
         self._inodes.changed(source)
         self._touch_both(origin, to)
+        if self.follower is not None:
+            self._follow_both(origin, name, to, new_name, source)
         if self._changes.collecting:
             self._named(origin, name, source)
             self._named(to, new_name, source if target is None else target)
@@ -227,6 +253,8 @@ class Directories:
         self._inodes.changed(target)
         self._inodes.changed(source)
         self._touch_both(origin, to)
+        if self.follower is not None:
+            self._follow_both(origin, name, to, new_name, source, target)
         if self._changes.collecting:
             self._named(origin, name, source)
             self._named(to, new_name, target)
@@ -237,6 +265,8 @@ class Directories:
         self._lose_name(before)
         self._inodes.mark(inode)
         self._group.count()
+        if self.follower is not None:
+            self.follower.named(directory.ino, name)
         if self._changes.collecting:
             self._named(directory, name, before)
 
@@ -262,6 +292,9 @@ class Directories:
         inode.nlink = 0
         self.unlinked.add(inode.ino)
         self._inodes.changed(inode)
+        if self.follower is not None:
+            for directory, name in names:
+                self.follower.named(directory.ino, name)
         if self._changes.collecting:
             for directory, name in names:
                 self._named(directory, name, inode)
@@ -280,6 +313,8 @@ class Directories:
             self._inodes.changed(child)
             if not child.nlink:
                 gone.append(ino)
+        if self.follower is not None:
+            self.follower.emptied(directory.ino)
         self._group.operations += len(children)
         return len(children) == limit, gone
 
@@ -295,6 +330,16 @@ class Directories:
         if to is not origin:
             self.touch(to)
         self._group.count()
+
+    def _follow_both(self, origin: Inode, name: bytes, to: Inode, new_name: bytes, *moved: Inode) -> None:
+        assert self.follower is not None
+        self.follower.named(origin.ino, name)
+        self.follower.named(to.ino, new_name)
+        if origin.ino == to.ino == ROOT_INO:
+            return  # what is below lies in the same repository, at the same path
+        for inode in moved:
+            if inode.is_directory:
+                self.follower.moved(inode.ino)
 
     def _named(self, directory: Inode, name: bytes, inode: Inode) -> None:
         """An inode has got, or lost, a name."""

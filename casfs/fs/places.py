@@ -26,15 +26,20 @@ Level = tuple[bytes, int, int, int, dict[bytes, bytes]]
 
 
 class Place:
-    """A place as long as nothing on the way changes. `path` ends with a slash, and is empty for the root;
-    `repository` is the name of the directory in the root, b"" for the root itself."""
+    """A place as long as nothing on the way changes. `path` ends with a slash, and is empty for the root.
 
-    __slots__ = ("chain", "path", "repository")
+    `repository` is the name of the directory in the root, b"" for the root itself, and `top` is its inode
+    number, 0 for the root and for what has no name; `within` is the path below it.
+    """
 
-    def __init__(self, chain: tuple[Level, ...]) -> None:
+    __slots__ = ("chain", "path", "repository", "top", "within")
+
+    def __init__(self, chain: tuple[Level, ...], top: int) -> None:
         self.chain = chain
         self.path = b"".join(level[0] + b"/" for level in chain)
         self.repository = chain[0][0] if chain else b""
+        self.top = top
+        self.within = self.path[len(self.repository) + 1 :]
 
 
 class Places:
@@ -56,7 +61,7 @@ class Places:
 
     def _find(self, ino: int) -> Place | None:
         chain: list[Level] = []
-        length = access = 0
+        length = access = top = 0
         above = ino
         while above != ROOT_INO:
             names = self._dentries.names_of(above)
@@ -69,8 +74,8 @@ class Places:
             access += sum(map(len, level[4].values()))
             if len(chain) > DEEPEST or length > LONGEST or access > ACCESS_LIMIT:
                 return None
-            above = names[0][0]
-        return Place(tuple(reversed(chain)))
+            above, top = names[0][0], above
+        return Place(tuple(reversed(chain)), top if above == ROOT_INO else 0)
 
     def _remember(self, ino: int, place: Place | None) -> Place | None:
         size = 0

@@ -170,6 +170,8 @@ class Tree:
         directory = self._directory(parent, name)
         self._directories.take_absent(parent, name)
         self._directories.add(directory, name, inode)
+        if inode.is_directory and self._directories.follower is not None:
+            self._directories.follower.moved(inode.ino)
         self._inodes.mark(inode)
 
     def replace(self, parent: int, name: bytes, inode: Inode, there: Inode) -> None:

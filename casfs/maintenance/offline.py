@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import InlineScheduler, run_inline
+from casfs.repositories.filesystem import file_system, follower_of
 from casfs.store import Store
-from casfs.trash.filesystem import file_system
 from casfs.trash.undelete import expire
 
 
@@ -21,6 +21,7 @@ def opened(path: str) -> Iterator[FileSystem]:
         fs = file_system(store, InlineScheduler())
         run_inline(fs.start())
         yield fs
+        run_inline(follower_of(fs).drain())
         run_inline(fs.stop())
     finally:
         store.close()

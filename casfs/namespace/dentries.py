@@ -68,6 +68,13 @@ class Dentries(Table):
         ).fetchall()
         return rows
 
+    def entry(self, parent: int, name: bytes) -> tuple[int, int, int] | None:
+        """(cookie, inode number, type) of a name; None where there is none."""
+        row: tuple[int, int, int] | None = self._execute(
+            "SELECT cookie, ino, type FROM dentry WHERE parent = ? AND name = ?", (parent, name)
+        ).fetchone()
+        return row
+
     def insert(self, parent: int, cookie: int, name: bytes, ino: int, type_: int) -> bool:
         """Add a name; False, and nothing is changed, when the directory has it already."""
         self._execute(

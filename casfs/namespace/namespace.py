@@ -9,12 +9,14 @@ from typing import Any
 import apsw
 
 from casfs.errors import FormatError
+from casfs.namespace.artifacts import Artifacts
 from casfs.namespace.blobs import Blobs
 from casfs.namespace.connection import connect, translate
 from casfs.namespace.damage import Damage
 from casfs.namespace.dentries import Dentries
 from casfs.namespace.inodes import Inodes
 from casfs.namespace.redo import Redo
+from casfs.namespace.repositories import RepositoryRows
 from casfs.namespace.schema import SCHEMA_VERSION, check_schema, check_small_tables, check_version, migrate
 from casfs.namespace.table import Table
 from casfs.namespace.trash import TrashRows
@@ -76,6 +78,8 @@ class Namespace(Table):
         self.xattrs = Xattrs(self._connection)
         self.damage = Damage(self._connection)
         self.trash = TrashRows(self._connection)
+        self.repositories = RepositoryRows(self._connection)
+        self.artifacts = Artifacts(self._connection)
 
     def _open_log(self) -> None:
         migrate(self._connection, self.path)

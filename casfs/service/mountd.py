@@ -22,6 +22,7 @@ from casfs.fuse.caches import KernelCaches, MountKernel
 from casfs.fuse.options import MountOptions
 from casfs.fuse.scheduler import TrioScheduler
 from casfs.fuse.session import Session
+from casfs.repositories.filesystem import file_system, follower_of
 from casfs.service import background
 from casfs.service.collector import Collector
 from casfs.service.logfile import LogFile
@@ -36,7 +37,6 @@ from casfs.service.unmounting import HELD_SECONDS, detach, holders, is_dead, rea
 from casfs.service.waiting import within
 from casfs.store import Store, control_path, read_config
 from casfs.text import log_to
-from casfs.trash.filesystem import file_system
 
 log = logging.getLogger(__name__)
 
@@ -164,6 +164,7 @@ async def _serve(
             nursery.start_soon(session.seal_resting)
             nursery.start_soon(caches.run)
             nursery.start_soon(trash.run)
+            nursery.start_soon(follower_of(fs).run)
             if not options.read_only:
                 nursery.start_soon(pressure.run)
                 nursery.start_soon(collector.run)

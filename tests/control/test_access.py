@@ -22,6 +22,7 @@ from casfs.errors import FsError, NotMounted, StoreLocked, UsageError
 from casfs.maintenance.collect.mounted import Collected
 from casfs.namespace.collecting import Amount, Record
 from casfs.store import control_path
+from casfs.trash.filesystem import trash_of
 from tests.session import Session
 
 ALWAYS = (0, (1 << 63) - 1)
@@ -55,7 +56,7 @@ def daemon(store: Path, *answers: bytes) -> Iterator[list[protocol.Request]]:
 @pytest.fixture
 def store(session: Session) -> Path:
     """A store that nobody uses, with a file that goes to the trash when it is removed, and one there."""
-    session.fs.policy.minimal_age_ns = 0
+    trash_of(session.fs).minimal_age_ns = 0
     session.kernel.mkdir("top")
     session.kernel.write_file("top/file", b"content")
     session.kernel.write_file("removed", b"gone")
@@ -74,7 +75,7 @@ def test_without_a_daemon_it_is_done_in_the_store(store: Path, session: Session)
     session.start()
     assert session.kernel.read_file("copy/file") == session.kernel.read_file("moved") == b"content"
     assert session.kernel.read_file("removed") == b"gone"
-    assert [(rule.days, rule.exclude) for rule in session.fs.policy.rules] == [(3, ("*.tmp",))]
+    assert [(rule.days, rule.exclude) for rule in trash_of(session.fs).rules] == [(3, ("*.tmp",))]
     session.kernel.unlink("moved")
     session.stop()
     gone = access.perform(EmptyTrash(0.0))

@@ -17,8 +17,8 @@ from casfs.fs.content.content import Handle
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.inodes import Inode
 from casfs.fuse.scheduler import TrioScheduler
+from casfs.repositories.filesystem import file_system
 from casfs.store import Store, database_path
-from casfs.trash.filesystem import file_system
 from casfs.types import ROOT_INO
 from tests.faults import FaultyDurable
 

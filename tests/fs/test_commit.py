@@ -14,8 +14,8 @@ from casfs.errors import FsError
 from casfs.fs.commit import GroupCommit
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import run_inline
+from casfs.repositories.filesystem import file_system
 from casfs.store import Store, create_store
-from casfs.trash.filesystem import file_system
 from tests.faults import FaultyDurable
 from tests.full_log import FullLog
 from tests.images import copy_store

@@ -21,8 +21,8 @@ from casfs.fs.attributes import Changes
 from casfs.fs.content.content import Handle
 from casfs.fs.tree import RENAME_EXCHANGE
 from casfs.fuse.scheduler import TrioScheduler
+from casfs.repositories.filesystem import file_system
 from casfs.store import Store, create_store
-from casfs.trash.filesystem import file_system
 from casfs.types import ROOT_INO
 from tests.faults import FaultyDurable
 from tests.fs.mount import Mount, Run, mounted

@@ -16,6 +16,7 @@ from casfs.fs.scheduler import run_inline
 from casfs.fs.tree import RENAME_EXCHANGE
 from casfs.fuse.verbs import Verbs
 from casfs.namespace.trash import RuleRow
+from casfs.trash.filesystem import trash_of
 from casfs.trash.policy import DAY_NS
 from casfs.trash.undelete import change_rule, expire, undelete
 from casfs.types import ROOT_INO
@@ -28,7 +29,7 @@ from tests.session import Session, no_room
 @pytest.fixture
 def kernel(session: Session) -> Kernel:
     """A store in which nothing is too young for the trash."""
-    session.fs.policy.minimal_age_ns = 0
+    trash_of(session.fs).minimal_age_ns = 0
     return session.kernel
 
 
@@ -115,7 +116,7 @@ def test_what_was_not_sealed_or_is_empty_or_young_does_not_go_there(session: Ses
     kernel.unlink("empty")
     kernel.symlink("x", "link")
     kernel.unlink("link")
-    session.fs.policy.minimal_age_ns = 60 * 10**9
+    trash_of(session.fs).minimal_age_ns = 60 * 10**9
     put(kernel, "young", b"y")
     kernel.unlink("young")
     assert in_trash(kernel) == []
@@ -166,7 +167,7 @@ def test_a_truncated_file_is_in_the_trash(kernel: Kernel, how: str) -> None:
 
 def test_content_that_was_just_written_is_young_for_a_truncation(session: Session, kernel: Kernel) -> None:
     put(kernel, "log", b"one")
-    session.fs.policy.minimal_age_ns = 60 * 10**9
+    trash_of(session.fs).minimal_age_ns = 60 * 10**9
     kernel.inode("log").btime -= 3600 * 10**9
     put(kernel, "log", b"two")
     assert in_trash(kernel) == []
@@ -279,7 +280,7 @@ def test_its_own_directories_allow_what_the_root_allows(session: Session, kernel
     assert lists == [lists[0]] * 4
     assert kernel.inode(bin_path("repo")).mode == 0o40750
     kernel = session.reopen()
-    session.fs.policy.minimal_age_ns = 0
+    trash_of(session.fs).minimal_age_ns = 0
     assert allowed() == {(mode, 0, 0)}
     put(kernel, "more", b"2")
     kernel.unlink("more")
@@ -346,11 +347,11 @@ def test_a_crash_leaves_the_file_where_it_was_or_in_the_trash(
 
 
 def test_a_name_of_before_keeps_the_trash_off(session: Session) -> None:
-    session.fs.policy.off = "not yet"
+    trash_of(session.fs).off = "not yet"
     session.kernel.mkdir(".casfs")
     kernel = session.reopen()
-    assert "of its own" in session.fs.policy.off
-    session.fs.policy.minimal_age_ns = 0
+    assert "of its own" in trash_of(session.fs).off
+    trash_of(session.fs).minimal_age_ns = 0
     put(kernel, "a", b"content")
     kernel.unlink("a")
     assert in_trash(kernel) == []
@@ -359,7 +360,7 @@ def test_a_name_of_before_keeps_the_trash_off(session: Session) -> None:
     kernel.unlink(".casfs/mine")
     kernel.rmdir(".casfs")
     kernel = session.reopen()
-    assert session.fs.policy.off == ""
+    assert trash_of(session.fs).off == ""
 
 
 def test_many_removals_in_one_group(kernel: Kernel) -> None:
@@ -467,7 +468,7 @@ def test_what_is_old_leaves_the_trash_and_its_empty_directories_go(session: Sess
     kernel.names(bin_path("short"))
     kernel.names(bin_path("short/sub"))
     assert run_inline(expire(kernel.fs, now + 1 * DAY_NS)).files == 0
-    with kernel.fs.changes.unseen(kernel.fs.policy.holds) as unseen:
+    with kernel.fs.changes.unseen(trash_of(kernel.fs).holds) as unseen:
         changed = run_inline(expire(kernel.fs, now + 3 * DAY_NS))
     assert (changed.files, changed.size) == (1, 5)
     assert [name for _, name in unseen.names] == [b"file", b"sub", b"short"]
@@ -593,7 +594,7 @@ def test_a_pattern_may_have_any_character_but_a_line_break(
 ) -> None:
     run_inline(change_rule(kernel.fs, b"", None, [pattern]))
     kernel = session.reopen()
-    assert [rule.exclude for rule in kernel.fs.policy.rules] == [(pattern,)]
+    assert [rule.exclude for rule in trash_of(kernel.fs).rules] == [(pattern,)]
 
 
 def test_a_file_where_a_directory_was_keeps_only_what_was_below_it(kernel: Kernel) -> None:

@@ -26,10 +26,10 @@ from pathlib import Path
 import casfs as package
 from casfs.cli.main import main as casfs
 from casfs.fs.scheduler import InlineScheduler, run_inline
+from casfs.repositories.filesystem import file_system
 from casfs.service.mounts import list_mounts
 from casfs.store import Store, create_store
 from casfs.syscalls import open_beneath
-from casfs.trash.filesystem import file_system
 from tests.fuzz.damages import Attacker
 from tests.maintenance.stores import fill
 

@@ -14,8 +14,8 @@ from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import InlineScheduler, run_inline
 from casfs.maintenance.offline import opened
 from casfs.maintenance.usage import Usage, UsageRow, summarize
+from casfs.repositories.filesystem import file_system
 from casfs.store import Store, create_store
-from casfs.trash.filesystem import file_system
 from tests.maintenance.stores import ONE, ORPHAN, TWO, Damaged, make_directory, make_file
 
 

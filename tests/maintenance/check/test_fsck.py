@@ -17,8 +17,8 @@ from casfs.maintenance.check.files import BlobScan
 from casfs.maintenance.check.fsck import Problem, check
 from casfs.maintenance.check.problems import Severity
 from casfs.namespace.checks import Checks
+from casfs.repositories.filesystem import file_system
 from casfs.store import Store
-from casfs.trash.filesystem import file_system
 from tests.maintenance.defects import DEFECTS, Defect
 from tests.maintenance.stores import ONE, ORPHAN, TWO, Damaged, make_file
 

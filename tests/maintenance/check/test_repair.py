@@ -19,8 +19,8 @@ from casfs.filestore.filestore import FileStore
 from casfs.fs.scheduler import InlineScheduler, run_inline
 from casfs.maintenance.check.fsck import check, repair
 from casfs.maintenance.offline import opened
+from casfs.repositories.filesystem import file_system
 from casfs.store import Store
-from casfs.trash.filesystem import file_system
 from tests.images import copy_store
 from tests.invariants import assert_clean
 from tests.maintenance.cut_off import CutOff, cut_at

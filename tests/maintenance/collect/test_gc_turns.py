@@ -14,6 +14,7 @@ from casfs.maintenance.collect import batch, gc, pins
 from casfs.maintenance.collect.gc import Limits
 from casfs.namespace.namespace import Namespace
 from casfs.store import Store, collector_lock, store_lock
+from casfs.trash.filesystem import trash_of
 from tests.maintenance.collect.test_gc import HOUR, Stubborn, collect, content, make, remove
 from tests.session import Session
 
@@ -221,7 +222,7 @@ def test_the_trash_of_an_unmounted_store_is_emptied_step_by_step(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the steps a mount gets the store; a stop is heeded there."""
-    session.kernel.fs.policy.minimal_age_ns = 0
+    trash_of(session.kernel.fs).minimal_age_ns = 0
     make(session, 5)
     session.kernel.sync()
     remove(session, 5)

@@ -21,8 +21,8 @@ from casfs.maintenance.progress import unwatched
 from casfs.maintenance.scrub import heal as healing
 from casfs.maintenance.scrub.heal import HealReport, heal
 from casfs.maintenance.scrub.scrub import scrub
+from casfs.repositories.filesystem import file_system
 from casfs.store import Store, create_store
-from casfs.trash.filesystem import file_system
 from tests.invariants import assert_clean
 from tests.maintenance.cut_off import CutOff, cut_at
 from tests.maintenance.stores import ONE, ORPHAN, TWO, Damaged, make_file

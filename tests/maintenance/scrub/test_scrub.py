@@ -24,8 +24,8 @@ from casfs.maintenance.progress import unwatched
 from casfs.maintenance.scrub import scrub as scrubbing
 from casfs.maintenance.scrub import verify
 from casfs.maintenance.scrub.scrub import ScrubReport, scrub, scrub_lock, scrub_slice
+from casfs.repositories.filesystem import file_system
 from casfs.store import Store
-from casfs.trash.filesystem import file_system
 from tests.invariants import assert_clean
 from tests.maintenance.stores import ONE, ORPHAN, TWO, Damaged, make_file
 
