@@ -311,7 +311,7 @@ def test_who_makes_the_name_of_the_trash_first_is_refused(kernel: Kernel) -> Non
 
 
 def test_rules_say_what_goes_there(kernel: Kernel) -> None:
-    trash = kernel.fs.policy
+    trash = trash_of(kernel.fs)
     for top in ("on", "off"):
         kernel.mkdir(top)
         for name in ("a", "b.o", "build"):
@@ -532,7 +532,7 @@ def test_rows_that_could_not_be_written_are_written_once_by_the_next_commit(
 
         monkeypatch.setattr(group, method, once)
 
-    trash = kernel.fs.policy
+    trash = trash_of(kernel.fs)
     failing(trash._dentries, "insert", halfway=False)
     failing(trash._rows, "set_directory", halfway=False)
     failing(trash._dentries, "insert_new", halfway=True)
