@@ -36,6 +36,7 @@ class Rows:
             self.blobs = {row["id"]: row for row in connection.execute("SELECT * FROM blob")}
             self.inodes = {row["ino"]: row for row in connection.execute("SELECT * FROM inode")}
             self.dentries = connection.execute("SELECT * FROM dentry").fetchall()
+            self.derived = connection.execute("SELECT * FROM derived").fetchall()
             self.xattrs = connection.execute("SELECT * FROM xattr").fetchall()
             self.trash = {row["ino"]: row for row in connection.execute("SELECT * FROM trash")}
         self.hidden = [
@@ -90,8 +91,11 @@ def _blobs(rows: Rows) -> Iterator[str]:
 
 
 def _inodes(rows: Rows, *, unlinked: bool) -> Iterator[str]:
-    names = Counter(dentry["ino"] for dentry in rows.dentries)
-    directories = Counter(dentry["parent"] for dentry in rows.dentries if dentry["type"] == DIRECTORY)
+    kept = [name for name in rows.derived if name["type"] == DIRECTORY]
+    names = Counter(dentry["ino"] for dentry in [*rows.dentries, *kept])
+    directories = Counter(
+        dentry["parent"] for dentry in [*rows.dentries, *kept] if dentry["type"] == DIRECTORY
+    )
     for ino, inode in rows.inodes.items():
         what = f"inode {ino}"
         if ino >= rows.meta["next_ino"]:

@@ -42,6 +42,7 @@ class Listing:
         self._inodes = core.inodes
         self._nodes = core.nodes
         self._kinds = core.nodes.kinds
+        self._derived = core.nodes.derived
 
     def list(self, ino: int, after: int) -> Iterator[tuple[int, bytes, Inode]]:
         """(cookie, name, inode) of the entries behind the cookie `after`; 0 begins with "." and "..".
@@ -55,8 +56,9 @@ class Listing:
         glimpse = self._inodes.glimpse
         after = max(after, 2)
         hidden = self._nodes.hidden.get(ino, 0)
+        names = self._derived.get(ino) or self._dentries
         while True:
-            rows = self._dentries.list_inodes(ino, after, LIST_CHUNK)
+            rows = names.list_inodes(ino, after, LIST_CHUNK)
             if ino in self._kinds:
                 self._kinds[ino].given(row[2] for row in rows)
             for row in rows:
@@ -70,7 +72,8 @@ class Listing:
     def names(self, ino: int, after: int, limit: int) -> Rows:
         """As `list`, but (cookie, name, inode number, type), up to `limit` rows besides "." and ".."."""
         hidden = self._nodes.hidden.get(ino, 0)
-        listed = self._dentries.children(ino, max(after, 2), limit + bool(hidden))
+        names = self._derived.get(ino) or self._dentries
+        listed = names.children(ino, max(after, 2), limit + bool(hidden))
         if hidden:
             listed = [row for row in listed if row[2] != hidden][:limit]
         return [*self._dots(ino, after), *listed]
@@ -79,7 +82,8 @@ class Listing:
         """As `names`, but those besides "." and ".." are rows of `Dentries.list_attributes`: an inode in
         memory is newer, and one that is only there has NULL for attributes."""
         hidden = self._nodes.hidden.get(ino, 0)
-        listed = self._dentries.list_attributes(ino, max(after, 2), limit + bool(hidden))
+        names = self._derived.get(ino) or self._dentries
+        listed = names.list_attributes(ino, max(after, 2), limit + bool(hidden))
         if hidden:
             listed = [row for row in listed if row[2] != hidden][:limit]
         if ino in self._kinds:
@@ -94,7 +98,10 @@ class Listing:
 
     def dot(self, ino: int, name: bytes) -> Inode:
         """What "." or ".." is in a directory."""
+        names = self._derived.get(ino)
         above = None if name == b"." else self._dentries.parent_of(ino)
+        if above is None and names is not None and name == b"..":
+            above = names.parent_of(ino)
         return self._inodes.get(ino if above is None else above)
 
     # What verbs look at first

@@ -6,8 +6,10 @@ each such kind is a `Kind`, which says what is different, and no verb asks for m
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from casfs.fs.inodes import Inode
 
 
 class Kind(Protocol):
@@ -23,20 +25,99 @@ class Kind(Protocol):
         """The kernel gets to know inodes of such a directory, by a lookup or a listing."""
 
 
+class Made(Protocol):
+    """The verbs that make something, of ordinary directories (fs/tree.py)."""
+
+    async def make(
+        self,
+        parent: int,
+        name: bytes | None,
+        mode: int,
+        uid: int,
+        gid: int,
+        *,
+        rdev: int = 0,
+        target: bytes | None = None,
+        umask: int = 0,
+        made: Callable[[Inode], object] | None = None,
+    ) -> Inode: ...
+
+    async def link(self, ino: int, parent: int, name: bytes) -> Inode: ...
+    async def unlink(self, parent: int, name: bytes, uid: int = 0) -> Inode: ...
+    async def rmdir(self, parent: int, name: bytes) -> Inode: ...
+    async def rename(
+        self,
+        parent: int,
+        name: bytes,
+        new_parent: int,
+        new_name: bytes,
+        flags: int,
+        uid: int = 0,
+        gid: int = 0,
+    ) -> None: ...
+
+
+class DerivedDirectory(Protocol):
+    """A directory whose names are no dentries: somebody else keeps them, and they follow from dentries. What
+    is done in it is done to those, by the verbs that are given.
+
+    `catch_up`: have the names follow; False when that has to be waited for, by `caught_up`. Those that look
+    do it before.
+    """
+
+    def catch_up(self) -> bool: ...
+    async def caught_up(self) -> None: ...
+    def find(self, directory: int, name: bytes) -> int | None: ...
+    def parent_of(self, directory: int) -> int | None: ...
+    def children(self, directory: int, after: int, limit: int) -> list[tuple[int, bytes, int, int]]: ...
+    def list_inodes(self, directory: int, after: int, limit: int) -> list[tuple[Any, ...]]: ...
+    def list_attributes(self, directory: int, after: int, limit: int) -> list[tuple[Any, ...]]: ...
+    async def make(
+        self,
+        verbs: Made,
+        directory: int,
+        name: bytes | None,
+        mode: int,
+        uid: int,
+        gid: int,
+        rdev: int,
+        target: bytes | None,
+        umask: int,
+        made: Callable[[Inode], object] | None,
+    ) -> Inode: ...
+    async def link(self, verbs: Made, ino: int, directory: int, name: bytes) -> Inode: ...
+    async def unlink(self, verbs: Made, directory: int, name: bytes, uid: int) -> Inode: ...
+    async def rmdir(self, verbs: Made, directory: int, name: bytes) -> Inode: ...
+    async def rename(
+        self,
+        verbs: Made,
+        directory: int,
+        name: bytes,
+        new_directory: int,
+        new_name: bytes,
+        flags: int,
+        uid: int,
+        gid: int,
+    ) -> None: ...
+
+
 class Nodes:
     """Directories that are none of the stored kind. Owned by the thread that runs the file system.
 
     `kinds`: inodes of other kinds that the kernel may hold, directories and what is in them. `hidden`:
     directory -> the inode in it that is not listed. `reserved`: (directory, name) that only the file system
-    gives.
+    gives. `derived`: those that the kernel may hold of directories whose names are no dentries.
     """
 
     def __init__(self) -> None:
         self.kinds: dict[int, Kind] = {}
         self.hidden: dict[int, int] = {}
         self.reserved: set[tuple[int, bytes]] = set()
+        self.derived: dict[int, DerivedDirectory] = {}
 
     def may_appear(self, directory: int, name: bytes) -> bool:
         """May a name that is not there come without a request for it?"""
         kind = self.kinds.get(directory)
-        return kind.names_appear if kind is not None else (directory, name) in self.reserved
+        if kind is not None:
+            return kind.names_appear
+        return (directory, name) in self.reserved or directory in self.derived

@@ -52,6 +52,7 @@ class Tree:
         self._dentries = core.store.namespace.dentries
         self._inodes = core.inodes
         self._kinds = core.nodes.kinds
+        self._derived = core.nodes.derived
         self._directories = core.directories
         self._listing = listing
         self._filestore = core.store.filestore
@@ -80,6 +81,9 @@ class Tree:
             return self._listing.dot(parent, name)
         if len(name) > NAME_LIMIT:
             raise FsError(errno.ENAMETOOLONG)
+        if parent in self._derived:
+            ino = self._derived[parent].find(parent, name)
+            return None if ino is None else self._inodes.get(ino)
         if parent not in self._kinds:
             self._directories.note_absent(parent, name)
         return None
@@ -106,6 +110,9 @@ class Tree:
 
         Raises FsError EEXIST, ENAMETOOLONG, ENOENT (the directory was removed), EINVAL, ENOSPC.
         """
+        if parent in self._derived:
+            through = self._derived[parent]
+            return await through.make(self, parent, name, mode, uid, gid, rdev, target, umask, made)
         group = self._group
         if not group.active:
             await group.begin()
@@ -191,6 +198,8 @@ class Tree:
         The first name of a file that has none: its content is durable by then, so that a crash does not
         leave the name of a file that is empty. The kernel refuses it for O_EXCL (I_LINKABLE, fs/namei.c).
         """
+        if parent in self._derived:
+            return await self._derived[parent].link(self, ino, parent, name)
         inode = self._inodes.get(ino)
         if ino in self._linkable:
             await self._settling.persist_unnamed(inode)
@@ -218,6 +227,8 @@ class Tree:
     async def unlink(self, parent: int, name: bytes, uid: int = 0) -> Inode:
         """unlink(2) by user `uid`. The inode lives on until its last handle is gone. Raises FsError ENOENT,
         EISDIR."""
+        if parent in self._derived:
+            return await self._derived[parent].unlink(self, parent, name, uid)
         if not self._settling.keeps_order:
             await self._settling.begin_in_order()
         inode = self._listing.existing(parent, name)
@@ -240,6 +251,8 @@ class Tree:
 
     async def rmdir(self, parent: int, name: bytes) -> Inode:
         """rmdir(2). Raises FsError ENOENT, ENOTDIR, ENOTEMPTY."""
+        if parent in self._derived:
+            return await self._derived[parent].rmdir(self, parent, name)
         await self._group.begin()
         inode = self._listing.existing(parent, name)
         self._listing.check_empty(inode)
@@ -298,6 +311,9 @@ class Tree:
         What was closed has its content by then. Raises FsError ENOENT, EEXIST, EISDIR, ENOTDIR, ENOTEMPTY,
         EINVAL (into itself), ENAMETOOLONG, EPERM (into the trash), and as sealing does.
         """
+        if parent in self._derived or new_parent in self._derived:
+            through = self._derived.get(parent) or self._derived[new_parent]
+            return await through.rename(self, parent, name, new_parent, new_name, flags, uid, gid)
         leaves_whiteout = bool(flags & RENAME_WHITEOUT)
         flags &= ~RENAME_WHITEOUT
         if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE) or (
@@ -334,7 +350,7 @@ class Tree:
         if target is None and flags & RENAME_EXCHANGE:
             raise FsError(errno.ENOENT)
         if target is source:
-            return
+            return None
         if parent != new_parent:
             self._listing.check_loop(source, new_parent)
             if target is not None and flags & RENAME_EXCHANGE:

@@ -24,7 +24,7 @@ TYPES = "(1, 2, 4, 6, 8, 10, 12)"
 """mode >> 12 of a fifo, character device, directory, block device, regular file, symbolic link, socket."""
 
 # directory: every directory. edge: every name of one, and every name that says it is one of an inode that is
-# missing. headless: directories nobody names. reached: directories below the root, below a headless one, and
+# missing, and that of a derived directory. headless: directories nobody names. reached: directories below the root, below a headless one, and
 # below something that is no directory, which is a fault of its own. unlinked: below a headless one that waits
 # for its removal. casfs_directory: the one row is /.casfs, if there is one that is not somebody's own.
 _TREE = """
@@ -41,6 +41,7 @@ INSERT INTO edge SELECT d.parent, d.ino
     FROM directory AS i CROSS JOIN dentry AS d INDEXED BY dentry_ino ON d.ino = i.ino;
 INSERT INTO edge SELECT d.parent, d.ino FROM dentry AS d
     WHERE d.type = 4 AND NOT EXISTS (SELECT 1 FROM inode AS i WHERE i.ino = d.ino);
+INSERT INTO edge SELECT parent, ino FROM derived WHERE type = 4;
 CREATE INDEX temp.edge_parent ON edge (parent, ino);
 CREATE INDEX temp.edge_ino ON edge (ino, parent);
 CREATE TEMP TABLE headless (ino INTEGER PRIMARY KEY, nlink INTEGER);

@@ -14,6 +14,7 @@ from casfs.namespace.blobs import Blobs
 from casfs.namespace.connection import connect, translate
 from casfs.namespace.damage import Damage
 from casfs.namespace.dentries import Dentries
+from casfs.namespace.derived import Derived
 from casfs.namespace.inodes import Inodes
 from casfs.namespace.redo import Redo
 from casfs.namespace.repositories import RepositoryRows
@@ -80,6 +81,7 @@ class Namespace(Table):
         self.trash = TrashRows(self._connection)
         self.repositories = RepositoryRows(self._connection)
         self.artifacts = Artifacts(self._connection)
+        self.derived = Derived(self._connection)
 
     def _open_log(self) -> None:
         migrate(self._connection, self.path)

@@ -189,3 +189,31 @@ CREATE TABLE follow (
     ino    INTEGER PRIMARY KEY,
     cookie INTEGER NOT NULL         -- of the last name that was followed
 ) WITHOUT ROWID, STRICT;
+
+-- Names that casfs keeps, in the directories of views and virtual repositories: each is derived from a name
+-- that a program made, and stands for the same inode. They are counted in no nlink.
+CREATE TABLE derived (
+    parent        INTEGER NOT NULL,   -- inode number of the repository's directory, or of a derived one
+    name          BLOB NOT NULL,      -- empty: no name, but what holds a directory that has none
+    rank          INTEGER NOT NULL,   -- of those who want the name the lowest has it; -1: a directory
+    cookie        INTEGER NOT NULL,   -- that of the source's dentry; a directory's own
+    ino           INTEGER NOT NULL,   -- of the source, or of the derived directory; 0 where there is no name
+    type          INTEGER NOT NULL,   -- as in dentry; 4: a derived directory; 0 where there is no name
+    hidden        INTEGER NOT NULL,   -- 1: another one has the name, or there is none
+    tree          INTEGER NOT NULL,   -- repository that shows it
+    source_parent INTEGER NOT NULL,   -- dentry (parent, name) of the source; a directory has none: 0 and empty
+    source_name   BLOB NOT NULL,
+    PRIMARY KEY (parent, name, rank, cookie)
+) WITHOUT ROWID, STRICT;
+CREATE INDEX derived_cookie ON derived (parent, cookie, ino, type) WHERE hidden = 0;
+CREATE INDEX derived_source ON derived (source_parent, source_name) WHERE source_parent <> 0;
+CREATE INDEX derived_directory ON derived (ino) WHERE type = 4;
+CREATE INDEX derived_tree ON derived (tree, type);
+
+-- Names that were made through a view, at paths that its layout does not know: it shows them at the same path.
+CREATE TABLE kept (
+    parent INTEGER NOT NULL,        -- dentry (parent, name) in the source
+    name   BLOB NOT NULL,
+    tree   INTEGER NOT NULL,
+    PRIMARY KEY (parent, name, tree)
+) WITHOUT ROWID, STRICT;

@@ -6,9 +6,11 @@ from casfs.fs.core import Core
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.kernel import Kernel
 from casfs.fs.scheduler import Scheduler
+from casfs.repositories.derived import DerivedNames
 from casfs.repositories.following import Follower
 from casfs.repositories.policy import RepositoryPolicy
 from casfs.repositories.registry import Registry
+from casfs.repositories.through import Through
 from casfs.store import Store
 from casfs.trash.policy import Trash
 
@@ -17,8 +19,10 @@ def file_system(store: Store, scheduler: Scheduler, kernel: Kernel | None = None
     """Its parts put together; `start` it before its use. `kernel`: of the mount, if there is one."""
     core = Core(store, scheduler, kernel)
     registry = Registry(core)
-    policy = RepositoryPolicy(core, registry, Trash(core), Follower(core, registry))
-    return FileSystem(core, policy)
+    derived = DerivedNames(core, registry)
+    follower = Follower(core, registry, derived)
+    registry.subscribe(Through(core, derived, follower).read)
+    return FileSystem(core, RepositoryPolicy(core, registry, Trash(core), follower))
 
 
 def policy_of(fs: FileSystem) -> RepositoryPolicy:

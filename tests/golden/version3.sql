@@ -63,6 +63,19 @@ INSERT INTO "dentry" VALUES(7,10,X'7472617368',8,4);
 INSERT INTO "dentry" VALUES(8,11,X'323032362D31312D3238',9,4);
 INSERT INTO "dentry" VALUES(9,12,X'746F70',10,4);
 INSERT INTO "dentry" VALUES(10,13,X'72656D6F766564',11,8);
+CREATE TABLE derived (
+    parent        INTEGER NOT NULL,   -- inode number of the repository's directory, or of a derived one
+    name          BLOB NOT NULL,      -- empty: no name, but what holds a directory that has none
+    rank          INTEGER NOT NULL,   -- of those who want the name the lowest has it; -1: a directory
+    cookie        INTEGER NOT NULL,   -- that of the source's dentry; a directory's own
+    ino           INTEGER NOT NULL,   -- of the source, or of the derived directory; 0 where there is no name
+    type          INTEGER NOT NULL,   -- as in dentry; 4: a derived directory; 0 where there is no name
+    hidden        INTEGER NOT NULL,   -- 1: another one has the name, or there is none
+    tree          INTEGER NOT NULL,   -- repository that shows it
+    source_parent INTEGER NOT NULL,   -- dentry (parent, name) of the source; a directory has none: 0 and empty
+    source_name   BLOB NOT NULL,
+    PRIMARY KEY (parent, name, rank, cookie)
+) WITHOUT ROWID, STRICT;
 CREATE TABLE follow (
     ino    INTEGER PRIMARY KEY,
     cookie INTEGER NOT NULL         -- of the last name that was followed
@@ -97,6 +110,12 @@ INSERT INTO "inode" VALUES(8,16877,3,0,0,0,0,0,NULL,NULL,NULL,179586279582411208
 INSERT INTO "inode" VALUES(9,16877,3,0,0,0,0,0,NULL,NULL,NULL,1795862795824133734,1795862795824146894,1795862795824146894,1795862795824133734);
 INSERT INTO "inode" VALUES(10,16877,2,0,0,0,0,0,NULL,NULL,NULL,1795862795824146894,1795862795824198992,1795862795824198992,1795862795824146894);
 INSERT INTO "inode" VALUES(11,33188,1,0,0,0,7,512,1,NULL,NULL,1795862795816344238,1795862795816384739,1795862795823838995,1795862795816344238);
+CREATE TABLE kept (
+    parent INTEGER NOT NULL,        -- dentry (parent, name) in the source
+    name   BLOB NOT NULL,
+    tree   INTEGER NOT NULL,
+    PRIMARY KEY (parent, name, tree)
+) WITHOUT ROWID, STRICT;
 CREATE TABLE layout (
     name       TEXT PRIMARY KEY NOT NULL,
     definition TEXT NOT NULL        -- TOML (layouts/files.py)
@@ -177,6 +196,10 @@ CREATE INDEX trash_age ON trash (deleted_ns);
 CREATE INDEX member_member ON member (member);
 CREATE INDEX artifact_module ON artifact (module, organisation);
 CREATE INDEX artifact_repository ON artifact (repository);
+CREATE INDEX derived_cookie ON derived (parent, cookie, ino, type) WHERE hidden = 0;
+CREATE INDEX derived_source ON derived (source_parent, source_name) WHERE source_parent <> 0;
+CREATE INDEX derived_directory ON derived (ino) WHERE type = 4;
+CREATE INDEX derived_tree ON derived (tree, type);
 DELETE FROM "sqlite_sequence";
 INSERT INTO "sqlite_sequence" VALUES('blob',2);
 INSERT INTO "sqlite_sequence" VALUES('pin',2);

@@ -2,37 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 import pytest
 
-from casfs.errors import FsError
 from casfs.fs.scheduler import run_inline
-from casfs.namespace.repositories import RepositoryRow
-from casfs.repositories.filesystem import follower_of, registry_of
+from casfs.repositories.filesystem import follower_of
+from tests.repositories.making import JAR, make_directories, make_repository
 from tests.session import Session
-
-LAYOUT = "maven-2-default"
-JAR = "org/acme/app/1.0/app-1.0.jar"
-
-
-def make_repository(session: Session, name: str, layout: str | None = LAYOUT) -> int:
-    """A local repository with a layout."""
-    make_directories(session, name)
-    ino = session.kernel.inode(name).ino
-    run_inline(session.fs.group.begin())
-    session.store.namespace.repositories.set(RepositoryRow(ino, "local", layout, None, "{}"))
-    registry_of(session.fs).read()
-    follower_of(session.fs).follow(ino)
-    return ino
-
-
-def make_directories(session: Session, path: str) -> None:
-    """As `mkdir -p`."""
-    parts = path.split("/")
-    for end in range(1, len(parts) + 1):
-        with suppress(FsError):  # it is there
-            session.kernel.mkdir("/".join(parts[:end]))
 
 
 def artifacts(session: Session) -> set[tuple[str, str, str]]:

@@ -1,0 +1,167 @@
+"""The table of derived names (schema.sql): names that casfs keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import apsw
+
+from casfs.namespace.inodes import InodeRow, checked
+from casfs.namespace.table import Table, typed
+
+DIRECTORY = 4
+"""`type` of a directory."""
+
+_LIST_INODES = f"""
+SELECT d.cookie, d.name, d.ino, {", ".join(f"i.{name}" for name in InodeRow._fields)}
+FROM derived AS d LEFT JOIN inode AS i ON i.ino = d.ino
+WHERE d.parent = ? AND d.cookie > ? AND d.hidden = 0 ORDER BY d.cookie LIMIT ?
+"""
+
+
+class DerivedRow(NamedTuple):
+    """A row as schema.sql documents it."""
+
+    parent: int
+    name: bytes
+    rank: int
+    cookie: int
+    ino: int
+    type: int
+    hidden: int
+    tree: int
+    source_parent: int
+    source_name: bytes
+
+
+class Derived(Table):
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._cursor = connection.cursor()
+        self._execute = self._cursor.execute
+
+    # Looking
+
+    def first(self, parent: int, name: bytes) -> DerivedRow | None:
+        """The row that has a name."""
+        rows = self._execute(
+            "SELECT * FROM derived WHERE parent = ? AND name = ? ORDER BY rank, cookie LIMIT 1",
+            (parent, name),
+        )
+        found = typed(rows, DerivedRow)
+        return found[0] if found else None
+
+    def children(self, parent: int, after: int, limit: int) -> list[tuple[int, bytes, int, int]]:
+        """As `Dentries.children`."""
+        rows: Any = self._execute(
+            """SELECT cookie, name, ino, type FROM derived WHERE parent = ? AND cookie > ? AND hidden = 0
+               ORDER BY cookie LIMIT ?""",
+            (parent, after, limit),
+        ).fetchall()
+        return list(rows)
+
+    def list_inodes(self, parent: int, after: int, limit: int) -> list[tuple[Any, ...]]:
+        """As `Dentries.list_inodes`."""
+        rows: Any = self._execute(_LIST_INODES, (parent, after, limit)).fetchall()
+        for row in rows:
+            if row[3] is not None:
+                checked(row[3:])
+        return list(rows)
+
+    def list_attributes(self, parent: int, after: int, limit: int) -> list[tuple[Any, ...]]:
+        """As `Dentries.list_attributes`, and a 0 at the end: the name must not be remembered."""
+        rows: list[tuple[Any, ...]] = self._execute(
+            """SELECT d.cookie, d.name, d.ino, i.mode, i.nlink, i.uid, i.gid, i.rdev, i.size, i.allocated,
+                   i.atime_ns, i.mtime_ns, i.ctime_ns, 0
+               FROM derived AS d LEFT JOIN inode AS i ON i.ino = d.ino
+               WHERE d.parent = ? AND d.cookie > ? AND d.hidden = 0 ORDER BY d.cookie LIMIT ?""",
+            (parent, after, limit),
+        ).fetchall()
+        return rows
+
+    def place_of(self, directory: int) -> DerivedRow | None:
+        """The row that names a derived directory."""
+        rows = self._execute("SELECT * FROM derived WHERE ino = ? AND type = 4 LIMIT 1", (directory,))
+        found = typed(rows, DerivedRow)
+        return found[0] if found else None
+
+    def of_source(self, parent: int, name: bytes) -> list[DerivedRow]:
+        """What is derived from a dentry."""
+        rows = self._execute(
+            "SELECT * FROM derived WHERE source_parent = ? AND source_name = ? AND source_parent <> 0",
+            (parent, name),
+        )
+        return typed(rows, DerivedRow)
+
+    def of_source_directory(self, parent: int) -> list[DerivedRow]:
+        """What is derived from any dentry of a directory."""
+        rows = self._execute(
+            "SELECT * FROM derived WHERE source_parent = ? AND source_parent <> 0", (parent,)
+        )
+        return typed(rows, DerivedRow)
+
+    def of_tree(self, tree: int, limit: int) -> list[DerivedRow]:
+        """Some rows of a tree, those of directories last."""
+        rows = self._execute(
+            "SELECT * FROM derived WHERE tree = ? ORDER BY type = 4, parent DESC LIMIT ?", (tree, limit)
+        )
+        return typed(rows, DerivedRow)
+
+    def is_empty(self, parent: int) -> bool:
+        """Has a directory no rows at all, hidden ones included?"""
+        return self._execute("SELECT 1 FROM derived WHERE parent = ? LIMIT 1", (parent,)).get is None
+
+    def has_names(self, parent: int) -> bool:
+        """Is anything shown in a directory?"""
+        found = self._execute("SELECT 1 FROM derived WHERE parent = ? AND hidden = 0 LIMIT 1", (parent,)).get
+        return found is not None
+
+    def holders(self, directory: int) -> list[DerivedRow]:
+        """The rows that hold a directory, whether anything is in it or not."""
+        rows = self._execute("SELECT * FROM derived WHERE parent = ? AND name = x''", (directory,))
+        return typed(rows, DerivedRow)
+
+    def counts(self, tree: int) -> tuple[int, int]:
+        """(files shown in a tree, those that another one hides)."""
+        row: tuple[int, int] = self._execute(
+            """SELECT coalesce(sum(hidden = 0), 0), coalesce(sum(hidden), 0) FROM derived
+               WHERE tree = ? AND type NOT IN (0, 4)""",
+            (tree,),
+        ).get
+        return row
+
+    # Changing
+
+    def insert(self, row: DerivedRow) -> None:
+        self._execute("INSERT OR REPLACE INTO derived VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+    def delete(self, row: DerivedRow) -> None:
+        self._execute(
+            "DELETE FROM derived WHERE parent = ? AND name = ? AND rank = ? AND cookie = ?",
+            (row.parent, row.name, row.rank, row.cookie),
+        )
+
+    def hide(self, row: DerivedRow, hidden: int) -> None:
+        self._execute(
+            "UPDATE derived SET hidden = ? WHERE parent = ? AND name = ? AND rank = ? AND cookie = ?",
+            (hidden, row.parent, row.name, row.rank, row.cookie),
+        )
+
+    # Names at paths that the layout of a view does not know
+
+    def keep(self, parent: int, name: bytes, tree: int) -> None:
+        self._execute("INSERT OR IGNORE INTO kept VALUES (?, ?, ?)", (parent, name, tree))
+
+    def kept(self, parent: int, name: bytes) -> set[int]:
+        """The trees that show it at its own path."""
+        rows: Any = self._execute(
+            "SELECT tree FROM kept WHERE parent = ? AND name = ?", (parent, name)
+        ).fetchall()
+        return {tree for (tree,) in rows}
+
+    def keep_no_more(self, names: Iterable[tuple[int, bytes]]) -> None:
+        self._cursor.executemany("DELETE FROM kept WHERE parent = ? AND name = ?", names)
+
+    def keep_none(self, tree: int) -> None:
+        """A tree is gone."""
+        self._execute("DELETE FROM kept WHERE tree = ?", (tree,))

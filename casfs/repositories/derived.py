@@ -1,0 +1,303 @@
+"""The names in views and virtual repositories: rows that follow from the names in the repositories they show.
+
+What a name has in each tree is made anew from what is there (`update`), so that nothing depends on what came
+first. A directory of a tree is there as long as something is in it, or something holds it: a directory of a
+repository that is shown as it is, or a program that has made it.
+
+Nobody reaches through a tree what he cannot reach at its source: what lies below a directory that allows less
+than the tree's own directory does is not shown.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+from collections.abc import Iterator
+
+from casfs.errors import FsError
+from casfs.fs.core import Core
+from casfs.fs.inodes import Inode
+from casfs.fs.places import Level, Place
+from casfs.namespace.derived import DIRECTORY, DerivedRow
+from casfs.repositories.registry import Registry
+from casfs.repositories.trees import Source, Tree, trees_of
+
+FILE = stat.S_IFREG >> 12
+
+PATHS = 10_000
+"""Directories of trees whose inode numbers are remembered."""
+
+ALL_READ = 0o555
+
+Entry = tuple[int, int, int]
+"""(cookie, inode number, type) of a dentry."""
+
+
+class DerivedNames:
+    """Owned by the thread that runs the file system.
+
+    `trees`: by the inode number of their directory. `_shown_by`: repository -> the trees that show it, as
+    what, and with which rank. `_paths`: (tree, path) -> the inode number of a directory, and `_keys` the
+    other way; what is in one is in the other. `_touched`: directories that may have nothing in them any more.
+    `_open`: (place, tree) -> does the place allow all that the tree does?
+    """
+
+    def __init__(self, core: Core, registry: Registry) -> None:
+        self._rows = core.store.namespace.derived
+        self._inodes = core.inodes
+        self._places = core.places
+        self._directories = core.directories
+        self._nodes = core.nodes
+        self._registry = registry
+        self._paths: dict[tuple[int, bytes], int] = {}
+        self._keys: dict[int, tuple[int, bytes]] = {}
+        self._touched: set[int] = set()
+        self._open: dict[tuple[Place, int], bool] = {}
+        self._version = -1
+        self.trees: dict[int, Tree] = {}
+        self._shown_by: dict[int, list[tuple[Tree, Source, int]]] = {}
+
+    def read(self) -> tuple[list[Tree], list[Tree]]:
+        """The repositories have changed: the trees that are new or other ones, and those that they were
+        before, or that are gone."""
+        before, self.trees = self.trees, trees_of(self._registry.repositories)
+        self._shown_by = {}
+        for tree in self.trees.values():
+            for rank, source in enumerate(tree.sources):
+                self._shown_by.setdefault(source.repository, []).append((tree, source, rank))
+        new = [tree for ino, tree in self.trees.items() if before.get(ino) != tree]
+        old = [tree for ino, tree in before.items() if self.trees.get(ino) != tree]
+        self.invalidate()
+        return new, old
+
+    def invalidate(self) -> None:
+        """A tree, or what it allows, is another one."""
+        self._open.clear()
+        self._forget_paths()
+
+    def _forget_paths(self) -> None:
+        self._paths.clear()
+        self._keys.clear()
+
+    # What is wanted
+
+    def update(self, directory: int, name: bytes, place: Place | None, entry: Entry | None) -> None:
+        """Bring what is derived from one name in line with what it stands for. Inside a transaction."""
+        wanted = {row.tree: row for row in self._wanted(directory, name, place, entry)} if entry else {}
+        for row in self._rows.of_source(directory, name):
+            other = wanted.get(row.tree)
+            if other is not None and other == row._replace(hidden=other.hidden):
+                del wanted[row.tree]
+            else:
+                self._remove(row)
+        for row in wanted.values():
+            self._add(row)
+
+    def _wanted(self, directory: int, name: bytes, place: Place | None, entry: Entry) -> Iterator[DerivedRow]:
+        if place is None:
+            return
+        cookie, ino, type_ = entry
+        path = place.within + name
+        kept: set[int] | None = None
+        for tree, source, rank in self._shown_by.get(place.top, ()):
+            if not self._is_open(place, tree):
+                continue
+            if type_ == DIRECTORY:
+                if not source.steps:
+                    holds = self._directory(tree, path)
+                    yield DerivedRow(holds, b"", rank, cookie, 0, 0, 1, tree.ino, directory, name)
+                continue
+            derived = source.derive(path) if type_ == FILE or not source.steps else None
+            if derived is None:
+                if kept is None:
+                    kept = self._rows.kept(directory, name)
+                if tree.ino not in kept:
+                    continue
+                derived = path
+            above, _, last = derived.rpartition(b"/")
+            parent = self._directory(tree, above)
+            yield DerivedRow(parent, last, rank, cookie, ino, type_, 0, tree.ino, directory, name)
+
+    def _is_open(self, place: Place, tree: Tree) -> bool:
+        """May everybody who may look into the tree look into that place?"""
+        if self._version != self._places.version:
+            self._version = self._places.version
+            self._open.clear()
+        key = place, tree.ino
+        found = self._open.get(key)
+        if found is None:
+            top = self._places.of(tree.ino)
+            base = top.chain[0] if top is not None and top.chain else None
+            found = self._open[key] = base is not None and all(
+                takes_nothing(level, base) for level in place.chain
+            )
+        return found
+
+    def may_show_otherwise(self, directory: int) -> bool:
+        """May what is below a directory be shown where it was not, or the other way, now that the directory
+        allows something else?"""
+        place = self._places.of(directory)
+        if place is None:
+            return True
+        trees = [tree for tree, _, _ in self._shown_by.get(place.top, ())]
+        shown = {row.tree for row in self._rows.of_source_directory(directory)}
+        return any(not self._is_open(place, tree) or tree.ino not in shown for tree in trees)
+
+    # Rows
+
+    def _add(self, row: DerivedRow) -> None:
+        """A candidate for a name, or what holds a directory."""
+        if row.name:
+            first = self._rows.first(row.parent, row.name)
+            hidden = first is not None and (first.rank, first.cookie) < (row.rank, row.cookie)
+            if first is not None and not hidden:
+                self._rows.hide(first, 1)
+            row = row._replace(hidden=int(hidden))
+            self._touch(row.parent)
+        self._rows.insert(row)
+
+    def _remove(self, row: DerivedRow) -> None:
+        self._rows.delete(row)
+        if row.name and not row.hidden:
+            following = self._rows.first(row.parent, row.name)
+            if following is not None:
+                self._rows.hide(following, 0)
+            self._touch(row.parent)
+        self._touched.add(row.parent)
+
+    def _touch(self, directory: int) -> None:
+        inode = self._find(directory)
+        if inode is not None:
+            self._directories.touch(inode)
+
+    def _find(self, ino: int) -> Inode | None:
+        """None for one that is gone, as a tree's own directory may be while its rows are removed."""
+        try:
+            return self._inodes.get(ino)
+        except FsError:
+            return None
+
+    def remove_sources(self, directory: int) -> None:
+        """Nothing is derived any more from names of that directory."""
+        for row in self._rows.of_source_directory(directory):
+            self._remove(row)
+
+    def wipe(self, tree: int, limit: int) -> bool:
+        """Remove rows of a tree that is gone, or will be made anew; False when there were no more."""
+        rows = self._rows.of_tree(tree, limit)
+        for row in rows:
+            if row.type == DIRECTORY:
+                self._remove_directory(row)
+            else:
+                self._rows.delete(row)
+        self._touch(tree)
+        return len(rows) == limit
+
+    # Directories of trees
+
+    def _directory(self, tree: Tree, path: bytes) -> int:
+        """The inode number of a directory of a tree, which is made if it is not there."""
+        if not path:
+            return tree.ino
+        key = tree.ino, path
+        found = self._paths.get(key)
+        if found is None:
+            above, _, name = path.rpartition(b"/")
+            parent = self._directory(tree, above)
+            row = self._rows.first(parent, name)
+            if row is not None and row.type == DIRECTORY:
+                found = row.ino
+                self._show_as(found, self._inodes.get(tree.ino))
+            else:
+                found = self._make(tree, parent, name)
+            self._remember(found, key)
+        return found
+
+    def _remember(self, ino: int, key: tuple[int, bytes]) -> None:
+        if len(self._paths) >= PATHS:
+            self._forget_paths()
+        self._paths[key] = ino
+        self._keys[ino] = key
+
+    def where(self, directory: int) -> tuple[Tree, bytes]:
+        """The tree that a directory is in, and its path there. Raises FsError ENOENT for one that is gone."""
+        if directory in self.trees:
+            return self.trees[directory], b""
+        key = self._keys.get(directory)
+        if key is None:
+            row = self._rows.place_of(directory)
+            if row is None:
+                raise FsError(errno.ENOENT)
+            tree, above = self.where(row.parent)
+            key = tree.ino, above + b"/" + row.name if above else row.name
+            self._remember(directory, key)
+        return self.trees[key[0]], key[1]
+
+    def _make(self, tree: Tree, parent: int, name: bytes) -> int:
+        top = self._inodes.get(tree.ino)
+        inode = self._inodes.create(stat.S_IFDIR | top.mode & 0o777, top.uid, top.gid)
+        inode.nlink = 2
+        cookie = self._inodes.next_cookie()
+        self._add(DerivedRow(parent, name, -1, cookie, inode.ino, DIRECTORY, 0, tree.ino, 0, b""))
+        self._inodes.get(parent).nlink += 1
+        return inode.ino
+
+    def _show_as(self, ino: int, top: Inode) -> None:
+        """A directory of a tree is shown as the tree's own one."""
+        inode = self._inodes.get(ino)
+        mode = stat.S_IFDIR | top.mode & 0o777
+        if (inode.mode, inode.uid, inode.gid) != (mode, top.uid, top.gid):
+            inode.mode, inode.uid, inode.gid = mode, top.uid, top.gid
+            self._inodes.changed(inode)
+
+    def hold(self, tree: Tree, path: bytes) -> int:
+        """A program makes a directory in a tree, or leaves it empty: it stays. Its inode number."""
+        ino = self._directory(tree, path)
+        self._rows.insert(DerivedRow(ino, b"", -1, 0, 0, 0, 1, tree.ino, 0, b""))
+        return ino
+
+    def hold_no_more(self, ino: int, tree: int) -> None:
+        self._rows.delete(DerivedRow(ino, b"", -1, 0, 0, 0, 1, tree, 0, b""))
+        self._touched.add(ino)
+
+    def prune(self) -> None:
+        """Remove the directories that nothing is in and nothing holds."""
+        while self._touched:
+            ino = self._touched.pop()
+            if ino in self.trees or not self._rows.is_empty(ino):
+                continue
+            row = self._rows.place_of(ino)
+            if row is not None:
+                self._remove_directory(row)
+                self._touched.add(row.parent)
+
+    def _remove_directory(self, row: DerivedRow) -> None:
+        self._rows.delete(row)
+        following = self._rows.first(row.parent, row.name)
+        if following is not None:
+            self._rows.hide(following, 0)
+        key = self._keys.pop(row.ino, None)
+        if key is not None:
+            del self._paths[key]
+        parent, inode = self._find(row.parent), self._find(row.ino)
+        if parent is not None:
+            parent.nlink -= 1
+            self._directories.touch(parent)
+        if inode is None:
+            return
+        inode.nlink = 0
+        if self._nodes.derived.pop(row.ino, None) is None:
+            self._inodes.remove(inode)
+        else:  # the kernel knows it
+            self._directories.unlinked.add(inode.ino)
+            self._inodes.changed(inode)
+
+
+def takes_nothing(level: Level, base: Level) -> bool:
+    """Does a directory let everybody look into it who may look into another one? It does where it lets
+    everybody, or just those."""
+    _, mode, uid, gid, access = level
+    if not access and mode & ALL_READ == ALL_READ:
+        return True
+    _, base_mode, base_uid, base_gid, base_access = base
+    return (mode & ALL_READ, uid, gid, access) == (base_mode & ALL_READ, base_uid, base_gid, base_access)

@@ -1,0 +1,364 @@
+"""Looking into views and virtual repositories, and what is done through them to the repositories they show.
+
+A name that is made in a tree is made in the repository that takes what is written, where its path leads there
+by the layouts. A path that they do not know stays as it is, and the tree shows it (`kept`), so that temporary
+names work, and with them cp(1), rsync(1) and tar(1). Directories on the way are made as the tree's own one.
+
+The kernel has checked permissions by the directory in the tree; those of the directory in the repository are
+checked here.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from casfs.errors import FsError
+from casfs.fs.core import Core
+from casfs.fs.inodes import Inode
+from casfs.fs.listing import NAME_LIMIT, is_name
+from casfs.fs.nodes import Made
+from casfs.fs.tree import RENAME_NOREPLACE
+from casfs.namespace.derived import DIRECTORY, DerivedRow
+from casfs.repositories.derived import DerivedNames
+from casfs.repositories.following import Follower
+from casfs.repositories.trees import Tree
+
+WRITE_AND_SEARCH = 3
+
+Directory = tuple[Inode, bytes, Inode]
+"""A directory that was made on the way: where, its name, itself."""
+
+
+class Placed(NamedTuple):
+    """Where something that is made in a tree belongs."""
+
+    parent: int
+    name: bytes
+    made: list[Directory]
+
+
+class Through:
+    """The directories of all trees (fs/nodes.py, DerivedDirectory). Owned by the thread that runs the file
+    system."""
+
+    def __init__(self, core: Core, derived: DerivedNames, follower: Follower) -> None:
+        self._core = core
+        self._group = core.group
+        self._inodes = core.inodes
+        self._directories = core.directories
+        self._dentries = core.store.namespace.dentries
+        self._rows = core.store.namespace.derived
+        self._places = core.places
+        self._derived = derived
+        self._follower = follower
+        self._given = core.nodes.derived
+        self.parent_of = self._parent_of
+        self.catch_up = follower.catch_up
+
+    def read(self) -> None:
+        """The repositories have changed."""
+        for ino in self._derived.trees:
+            self._given[ino] = self
+        for ino in [ino for ino in self._given if self._rows.place_of(ino) is None]:
+            if ino not in self._derived.trees:
+                del self._given[ino]
+
+    # Looking
+
+    async def caught_up(self) -> None:
+        """Wait until all names follow. Raises OSError."""
+        await self._follower.drain()
+
+    def find(self, directory: int, name: bytes) -> int | None:
+        self.catch_up()
+        row = self._rows.first(directory, name) if name else None
+        if row is None:
+            return None
+        if row.type == DIRECTORY:
+            self._given[row.ino] = self
+        return row.ino
+
+    def _parent_of(self, directory: int) -> int | None:
+        row = self._rows.place_of(directory)
+        return None if row is None else row.parent
+
+    def children(self, directory: int, after: int, limit: int) -> list[tuple[int, bytes, int, int]]:
+        self.catch_up()
+        return self._rows.children(directory, after, limit)
+
+    def list_inodes(self, directory: int, after: int, limit: int) -> list[tuple[Any, ...]]:
+        self.catch_up()
+        rows = self._rows.list_inodes(directory, after, limit)
+        self._give((row[2], row[4]) for row in rows)
+        return rows
+
+    def list_attributes(self, directory: int, after: int, limit: int) -> list[tuple[Any, ...]]:
+        self.catch_up()
+        rows = self._rows.list_attributes(directory, after, limit)
+        self._give((row[2], row[3]) for row in rows)
+        return rows
+
+    def _give(self, listed: Any) -> None:
+        """The kernel gets to know directories: (inode number, mode, None for one that has no row yet)."""
+        for ino, mode in listed:
+            if mode is None:
+                mode = self._inodes.get(ino).mode
+            if stat.S_ISDIR(mode):
+                self._given[ino] = self
+
+    def _row(self, directory: int, name: bytes) -> DerivedRow:
+        """What has a name. Raises FsError ENOENT, ENAMETOOLONG."""
+        if len(name) > NAME_LIMIT:
+            raise FsError(errno.ENAMETOOLONG)
+        self.catch_up()
+        row = self._rows.first(directory, name)
+        if row is None:
+            raise FsError(errno.ENOENT)
+        return row
+
+    # Where it is done
+
+    def _check(
+        self,
+        directory: Inode,
+        tree: Tree,
+        uid: int | None,
+        gid: int | None,
+        removed: Inode | None = None,
+    ) -> None:
+        """May a user change names in a directory of a repository, or remove that one? Of the groups that he
+        has besides, nothing is known here. Raises FsError EACCES, EPERM."""
+        top = self._inodes.get(tree.ino)
+        if uid != 0 and not self._may_write(directory, top, uid, gid):
+            raise FsError(errno.EACCES)
+        if removed is None or not directory.mode & stat.S_ISVTX:
+            return
+        if uid not in (0, removed.uid, directory.uid):
+            raise FsError(errno.EPERM)
+
+    def _may_write(self, directory: Inode, top: Inode, uid: int | None, gid: int | None) -> bool:
+        access = self._places.access(directory)
+        same = (directory.mode & 0o777, directory.uid, directory.gid) == (top.mode & 0o777, top.uid, top.gid)
+        if same and not access and not self._places.access(top):
+            return True  # who may not has not come as far as this
+        if uid is None or access:
+            return False
+        shift = 6 if uid == directory.uid else 3 if gid == directory.gid else 0
+        return directory.mode >> shift & WRITE_AND_SEARCH == WRITE_AND_SEARCH
+
+    def _source(self, row: DerivedRow, tree: Tree, uid: int | None, gid: int | None) -> tuple[int, bytes]:
+        """The dentry that a name is derived from, which is going to be removed."""
+        directory = self._inodes.get(row.source_parent)
+        self._check(directory, tree, uid, gid, self._inodes.get(row.ino))
+        return row.source_parent, row.source_name
+
+    async def _place(self, directory: int, name: bytes, uid: int | None, gid: int | None) -> Placed:
+        """Where a new name in a tree is to be made. Raises FsError EROFS, EACCES, ENOTDIR, EINVAL."""
+        if not is_name(name):
+            raise FsError(errno.ENAMETOOLONG if len(name) > NAME_LIMIT else errno.EINVAL)
+        await self._group.begin()
+        tree, above = self._derived.where(directory)
+        if tree.writes is None:
+            raise FsError(errno.EROFS)
+        source = tree.sources[tree.writes]
+        path = above + b"/" + name if above else name
+        origin = source.origin(path)
+        keeps = origin is None
+        *parents, last = (path if origin is None else origin).split(b"/")
+        made: list[Directory] = []
+        place = self._inodes.get(source.repository)
+        try:
+            for part in parents:
+                place = self._enter(place, part, tree, uid, gid, made)
+            self._check(place, tree, uid, gid)
+            if keeps:
+                self._rows.keep(place.ino, last, tree.ino)
+        except BaseException:
+            self._undo(made)
+            raise
+        return Placed(place.ino, last, made)
+
+    def _enter(
+        self,
+        place: Inode,
+        name: bytes,
+        tree: Tree,
+        uid: int | None,
+        gid: int | None,
+        made: list[Directory],
+    ) -> Inode:
+        found = self._dentries.find(place.ino, name)
+        if found is not None:
+            inode = self._inodes.get(found)
+            if not inode.is_directory:
+                raise FsError(errno.ENOTDIR)
+            return inode
+        self._check(place, tree, uid, gid)
+        top = self._inodes.get(tree.ino)
+        self._core.store.filestore.space.claim_rows(1024)
+        inode = self._inodes.create(stat.S_IFDIR | top.mode & 0o777, top.uid, top.gid)
+        inode.nlink = 2
+        try:
+            self._directories.take_absent(place.ino, name)
+            self._directories.add(place, name, inode)
+        except BaseException:
+            self._inodes.remove(inode)
+            raise
+        made.append((place, name, inode))
+        return inode
+
+    def _undo(self, made: list[Directory]) -> None:
+        """Remove the directories that were made for something that could not be made."""
+        for place, name, inode in reversed(made):
+            if self._dentries.is_empty(inode.ino):
+                self._directories.remove(place, name, inode)
+
+    # Verbs
+
+    async def make(
+        self,
+        verbs: Made,
+        directory: int,
+        name: bytes | None,
+        mode: int,
+        uid: int,
+        gid: int,
+        rdev: int,
+        target: bytes | None,
+        umask: int,
+        made: Callable[[Inode], object] | None,
+    ) -> Inode:
+        """As Tree.make."""
+        if name is None:
+            raise FsError(errno.EOPNOTSUPP)
+        if self.find(directory, name) is not None:
+            raise FsError(errno.EEXIST)
+        if stat.S_ISDIR(mode) and (held := await self._hold(directory, name)) is not None:
+            return held
+        parent, last, new = await self._place(directory, name, uid, gid)
+        try:
+            inode = await verbs.make(
+                parent, last, mode, uid, gid, rdev=rdev, target=target, umask=umask, made=made or _nobody
+            )
+        except BaseException:
+            self._undo(new)
+            raise
+        if inode.is_directory:
+            self.catch_up()
+            return self._inodes.get(self._row(directory, name).ino)
+        return inode
+
+    async def _hold(self, directory: int, name: bytes) -> Inode | None:
+        """Make a directory of the tree alone; None when it is one of the repository as well."""
+        tree, above = self._derived.where(directory)
+        if tree.writes is None:
+            raise FsError(errno.EROFS)
+        if not tree.sources[tree.writes].steps:
+            return None
+        if not is_name(name):
+            raise FsError(errno.ENAMETOOLONG if len(name) > NAME_LIMIT else errno.EINVAL)
+        await self._group.begin()
+        self._core.store.filestore.space.claim_rows(1024)
+        self._group.count()
+        ino = self._derived.hold(tree, above + b"/" + name if above else name)
+        self._given[ino] = self
+        return self._inodes.get(ino)
+
+    async def link(self, verbs: Made, ino: int, directory: int, name: bytes) -> Inode:
+        """As Tree.link."""
+        if self.find(directory, name) is not None:
+            raise FsError(errno.EEXIST)
+        parent, last, new = await self._place(directory, name, None, None)
+        try:
+            return await verbs.link(ino, parent, last)
+        except BaseException:
+            self._undo(new)
+            raise
+
+    async def unlink(self, verbs: Made, directory: int, name: bytes, uid: int) -> Inode:
+        """As Tree.unlink."""
+        row = self._row(directory, name)
+        if row.type == DIRECTORY:
+            raise FsError(errno.EISDIR)
+        await self._group.begin()
+        tree, path = self._derived.where(directory)
+        source = self._source(row, tree, uid, None)
+        self._hold_emptied(tree, path, directory)
+        return await verbs.unlink(*source, uid)
+
+    def _hold_emptied(self, tree: Tree, path: bytes, directory: int) -> None:
+        """What is emptied through the tree stays until it is removed, as any directory does."""
+        if path and len(self._rows.children(directory, 2, 2)) < 2:
+            self._derived.hold(tree, path)
+            self._group.count()
+
+    async def rmdir(self, verbs: Made, directory: int, name: bytes) -> Inode:
+        """As Tree.rmdir. Raises FsError EROFS for a directory of a repository that is not written to."""
+        row = self._row(directory, name)
+        if row.type != DIRECTORY:
+            raise FsError(errno.ENOTDIR)
+        if self._rows.has_names(row.ino):
+            raise FsError(errno.ENOTEMPTY)
+        await self._group.begin()
+        inode = self._inodes.get(row.ino)
+        tree, _ = self._derived.where(directory)
+        holders = [holder for holder in self._rows.holders(row.ino) if holder.source_parent]
+        for holder in holders:
+            place = self._places.of(holder.source_parent)
+            if tree.writes is None or place is None or place.top != tree.sources[tree.writes].repository:
+                raise FsError(errno.EROFS)
+            self._check(self._inodes.get(holder.source_parent), tree, None, None)
+        for holder in holders:
+            await verbs.rmdir(holder.source_parent, holder.source_name)
+        await self._group.begin()
+        self._derived.hold_no_more(row.ino, tree.ino)
+        self._derived.prune()
+        self._group.count()
+        self.catch_up()
+        return inode
+
+    async def rename(
+        self,
+        verbs: Made,
+        directory: int,
+        name: bytes,
+        new_directory: int,
+        new_name: bytes,
+        flags: int,
+        uid: int,
+        gid: int,
+    ) -> None:
+        """As Tree.rename, of a file within trees. Raises FsError EXDEV for directories, and between a tree
+        and another directory: mv(1) copies then, which moves no bytes."""
+        if directory not in self._given or new_directory not in self._given:
+            raise FsError(errno.EXDEV)
+        if flags & ~RENAME_NOREPLACE:
+            raise FsError(errno.EINVAL)
+        row = self._row(directory, name)
+        if row.type == DIRECTORY:
+            raise FsError(errno.EXDEV)
+        there = self._rows.first(new_directory, new_name)
+        if there is not None and flags:
+            raise FsError(errno.EEXIST)
+        if there is not None and there.type == DIRECTORY:
+            raise FsError(errno.EISDIR)
+        await self._group.begin()
+        tree, path = self._derived.where(directory)
+        source = self._source(row, tree, uid, gid)
+        if there is not None:
+            target = Placed(*self._source(there, self._derived.where(new_directory)[0], uid, gid), [])
+        else:
+            target = await self._place(new_directory, new_name, uid, gid)
+        try:
+            await verbs.rename(*source, target.parent, target.name, flags, uid, gid)
+        except BaseException:
+            self._undo(target.made)
+            raise
+        self._hold_emptied(tree, path, directory)
+
+
+def _nobody(inode: Inode) -> None:
+    """The kernel is answered when it is done: what it is to remember is the name in the tree."""

@@ -1,0 +1,90 @@
+"""What views and virtual repositories are made of: pure rules from paths to paths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from casfs.errors import LayoutError
+from casfs.layouts.layout import Layout
+from casfs.layouts.translation import translate
+from casfs.repositories.registry import Repository, RepositoryKind
+
+
+class Source(NamedTuple):
+    """A local repository as a tree shows it. `steps`: from which layout to which one its paths go, in turn;
+    none: they stay as they are."""
+
+    repository: int
+    steps: tuple[tuple[Layout, Layout], ...] = ()
+
+    def derive(self, path: bytes) -> bytes | None:
+        """The path in the tree; None where a layout has none."""
+        try:
+            for source, target in self.steps:
+                path = translate(path, source, target)
+        except LayoutError:
+            return None
+        return path
+
+    def origin(self, path: bytes) -> bytes | None:
+        """The path in the repository whose path in the tree is this one; None where there is none."""
+        origin = path
+        try:
+            for source, target in reversed(self.steps):
+                origin = translate(origin, target, source)
+        except LayoutError:
+            return None
+        return origin if self.derive(origin) == path else None
+
+
+class Tree(NamedTuple):
+    """A view or a virtual repository. `sources`: the first one that wants a name has it. `writes`: which of
+    them takes what is written; None: none does."""
+
+    ino: int
+    sources: tuple[Source, ...]
+    writes: int | None
+
+
+def trees_of(repositories: Mapping[int, Repository]) -> dict[int, Tree]:
+    """Every tree, by the inode number of its directory."""
+    return {
+        ino: Tree(ino, *_flat(repositories, ino, frozenset()))
+        for ino, repository in repositories.items()
+        if repository.kind is not RepositoryKind.LOCAL
+    }
+
+
+def _flat(
+    repositories: Mapping[int, Repository], ino: int, above: frozenset[int]
+) -> tuple[tuple[Source, ...], int | None]:
+    """The local repositories that one is made of, and which of them takes what is written to it. A member
+    that contains it again, which only a damaged database has, is left out."""
+    repository = repositories.get(ino)
+    if repository is None or repository.kind is RepositoryKind.LOCAL:
+        return (Source(ino),), 0
+    if ino in above:
+        return (), None
+    members = [_flat(repositories, member, above | {ino}) for member in repository.members]
+    if repository.kind is RepositoryKind.VIRTUAL:
+        sources = tuple(dict.fromkeys(source for found, _ in members for source in found))
+        writes = None if repository.deploy is None else Source(repository.deploy)
+        return sources, sources.index(writes) if writes in sources else None
+    found, written = members[0] if members else ((), None)
+    shown = [_view(repositories, source, repository.layout) for source in found]
+    taker = None if written is None else shown[written]
+    sources = tuple(dict.fromkeys(source for source in shown if source is not None))
+    return sources, None if taker is None else sources.index(taker)
+
+
+def _view(repositories: Mapping[int, Repository], source: Source, layout: Layout | None) -> Source | None:
+    """A source in another layout; None where it has none itself."""
+    if source.steps:
+        before: Layout | None = source.steps[-1][1]
+    else:
+        repository = repositories.get(source.repository)
+        before = None if repository is None else repository.layout
+    if before is None or layout is None:
+        return None
+    return source if before is layout else Source(source.repository, (*source.steps, (before, layout)))

@@ -1,0 +1,179 @@
+"""Views and virtual repositories: what they show, and what is done through them."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+
+import pytest
+
+from casfs.errors import FsError
+from casfs.fs.scheduler import run_inline
+from casfs.namespace.repositories import RepositoryRow
+from casfs.repositories.filesystem import follower_of, registry_of
+from tests.kernel import Kernel
+from tests.repositories.making import JAR, make_directories, make_repository
+from tests.session import Session
+
+IVY_JAR = "org.acme/app/1.0/jars/app-1.0.jar"
+
+
+def make_tree(
+    session: Session,
+    name: str,
+    kind: str,
+    members: list[str],
+    layout: str | None = None,
+    deploy: str | None = None,
+) -> int:
+    """A view or a virtual repository."""
+    kernel = session.kernel
+    make_directories(session, name)
+    ino = kernel.inode(name).ino
+    run_inline(session.fs.group.begin())
+    row = RepositoryRow(ino, kind, layout, kernel.inode(deploy).ino if deploy else None, "{}")
+    session.store.namespace.repositories.set(row, [kernel.inode(member).ino for member in members])
+    registry_of(session.fs).read()
+    run_inline(follower_of(session.fs).drain())
+    return ino
+
+
+def files(kernel: Kernel, path: str) -> dict[str, bytes]:
+    """Path below -> content of all files."""
+    return dict(_files(kernel, path, ""))
+
+
+def _files(kernel: Kernel, top: str, below: str) -> Iterator[tuple[str, bytes]]:
+    for name in kernel.names(f"{top}/{below}"):
+        path = f"{below}/{name.decode()}".lstrip("/")
+        if kernel.inode(f"{top}/{path}").is_directory:
+            yield from _files(kernel, top, path)
+        else:
+            yield path, kernel.read_file(f"{top}/{path}")
+
+
+@pytest.fixture
+def libs(session: Session) -> Session:
+    """A Maven repository with one artifact and something else, and a view of it as Ivy has it."""
+    make_repository(session, "libs")
+    make_directories(session, "libs/org/acme/app/1.0")
+    session.kernel.write_file(f"libs/{JAR}", b"jar")
+    session.kernel.write_file("libs/notes", b"no artifact")
+    make_tree(session, "ivy", "view", ["libs"], "ivy-default")
+    return session
+
+
+def fails(number: int, call: object, *words: object) -> None:
+    with pytest.raises(OSError, match=r".") as raised:
+        call(*words)  # type: ignore[operator]
+    assert raised.value.errno == number
+
+
+def test_a_view_shows_what_parses_in_its_own_layout(libs: Session) -> None:
+    assert files(libs.kernel, "ivy") == {IVY_JAR: b"jar"}
+    assert libs.kernel.inode(f"ivy/{IVY_JAR}") is libs.kernel.inode(f"libs/{JAR}")
+    assert libs.reopen().inode(f"ivy/{IVY_JAR}").nlink == 1
+
+
+def test_a_view_is_current_at_once(libs: Session) -> None:
+    kernel = libs.kernel
+    kernel.rename(f"libs/{JAR}", "libs/org/acme/app/1.0/app-1.0-sources.jar")
+    assert list(files(kernel, "ivy")) == ["org.acme/app/1.0/jars/app-sources-1.0.jar"]
+    kernel.rename("libs/org/acme", "libs/org/other")
+    run_inline(follower_of(libs.fs).drain())
+    assert list(files(kernel, "ivy")) == ["org.other/app/1.0/jars/app-sources-1.0.jar"]
+    kernel.unlink("libs/org/other/app/1.0/app-1.0-sources.jar")
+    assert kernel.names("ivy") == []
+
+
+def test_what_is_made_through_a_view_is_made_in_the_repository(libs: Session) -> None:
+    kernel = libs.kernel
+    make_directories(libs, "ivy/org.acme/app/2.0/jars")
+    kernel.write_file("ivy/org.acme/app/2.0/jars/app-2.0.jar", b"two")
+    assert kernel.read_file("libs/org/acme/app/2.0/app-2.0.jar") == b"two"
+    assert files(kernel, "ivy")["org.acme/app/2.0/jars/app-2.0.jar"] == b"two"
+    kernel.unlink("ivy/org.acme/app/2.0/jars/app-2.0.jar")
+    fails(errno.ENOENT, kernel.inode, "libs/org/acme/app/2.0/app-2.0.jar")
+    for path in ("ivy/org.acme/app/2.0/jars", "ivy/org.acme/app/2.0"):
+        kernel.rmdir(path)
+    assert kernel.names("ivy/org.acme/app") == [b"1.0"]
+
+
+def test_a_temporary_name_in_a_view_is_seen_and_may_be_renamed(libs: Session) -> None:
+    kernel = libs.kernel
+    kernel.mkdir("ivy/org.acme/app/2.0")
+    kernel.mkdir("ivy/org.acme/app/2.0/jars")
+    kernel.write_file("ivy/org.acme/app/2.0/jars/.app-2.0.jar.Xy12", b"two")
+    assert b".app-2.0.jar.Xy12" in kernel.names("ivy/org.acme/app/2.0/jars")
+    kernel.rename("ivy/org.acme/app/2.0/jars/.app-2.0.jar.Xy12", "ivy/org.acme/app/2.0/jars/app-2.0.jar")
+    assert kernel.names("ivy/org.acme/app/2.0/jars") == [b"app-2.0.jar"]
+    assert kernel.read_file("libs/org/acme/app/2.0/app-2.0.jar") == b"two"
+
+
+def test_a_virtual_repository_shows_its_members_in_order(session: Session) -> None:
+    kernel = session.kernel
+    for name in ("first", "second"):
+        make_directories(session, f"{name}/d")
+        kernel.write_file(f"{name}/d/both", name.encode())
+        kernel.write_file(f"{name}/d/{name}", b"own")
+    kernel.mkdir("second/empty")
+    make_tree(session, "all", "virtual", ["first", "second"], deploy="second")
+    assert files(kernel, "all") == {"d/both": b"first", "d/first": b"own", "d/second": b"own"}
+    assert kernel.names("all/empty") == []
+    kernel.unlink("first/d/both")
+    assert kernel.read_file("all/d/both") == b"second"
+    kernel.write_file("all/d/new", b"new")
+    kernel.mkdir("all/made")
+    assert kernel.read_file("second/d/new") == b"new"
+    assert kernel.inode("second/made").is_directory
+    kernel.rmdir("all/made")
+    fails(errno.ENOENT, kernel.inode, "second/made")
+    session.reopen()
+    assert set(files(session.kernel, "all")) == {"d/both", "d/first", "d/second", "d/new"}
+
+
+def test_a_virtual_repository_without_a_deployment_repository_is_read_only(session: Session) -> None:
+    kernel = session.kernel
+    make_directories(session, "first/d")
+    make_tree(session, "all", "virtual", ["first"])
+    fails(errno.EROFS, kernel.write_file, "all/d/file", b"")
+    fails(errno.EROFS, kernel.mkdir, "all/d/more")
+    fails(errno.EROFS, kernel.rmdir, "all/d")
+
+
+def test_what_lies_below_a_directory_that_is_closed_is_not_shown(libs: Session) -> None:
+    kernel = libs.kernel
+    kernel.chmod("libs/org/acme", 0o700)
+    run_inline(follower_of(libs.fs).drain())
+    assert files(kernel, "ivy") == {}
+    kernel.chmod("libs/org/acme", 0o755)
+    run_inline(follower_of(libs.fs).drain())
+    assert files(kernel, "ivy") == {IVY_JAR: b"jar"}
+
+
+def test_a_tree_that_is_gone_leaves_nothing(libs: Session) -> None:
+    ino = libs.kernel.inode("ivy").ino
+    run_inline(libs.fs.group.begin())
+    libs.store.namespace.repositories.remove(ino)
+    registry_of(libs.fs).read()
+    run_inline(follower_of(libs.fs).drain())
+    assert libs.kernel.names("ivy") == []
+    assert not libs.store.namespace.query("SELECT 1 FROM derived").fetchall()
+    libs.kernel.rmdir("ivy")
+
+
+def test_views_of_views_and_virtual_repositories(libs: Session) -> None:
+    kernel = libs.kernel
+    make_repository(libs, "more")
+    make_directories(libs, "more/org/more/lib/3.0")
+    kernel.write_file("more/org/more/lib/3.0/lib-3.0.jar", b"lib")
+    make_tree(libs, "all", "virtual", ["libs", "more"], deploy="more")
+    make_tree(libs, "gradle", "view", ["all"], "gradle-default")
+    make_tree(libs, "again", "view", ["gradle"], "ivy-default")
+    assert set(files(kernel, "again")) == {IVY_JAR, "org.more/lib/3.0/jars/lib-3.0.jar"}
+    kernel.mkdir("again/org.new")
+    make_directories(libs, "again/org.new/x/1/jars")
+    kernel.write_file("again/org.new/x/1/jars/x-1.jar", b"new")
+    assert kernel.read_file("more/org/new/x/1/x-1.jar") == b"new"
+    with pytest.raises(FsError):
+        kernel.inode("libs/org/new")
