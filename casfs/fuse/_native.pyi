@@ -16,6 +16,7 @@ def prepare(
     inode_type: type,
     inodes: dict[int, Any],
     unlinked: set[int],
+    derived: dict[int, Any],
     presentation: tuple[int, int, int],
     wake_fd: int,
     runnable: set[Any],

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import outcome
 import trio
@@ -23,11 +23,14 @@ from casfs.errors import FsError
 from casfs.fs.attributes import Changes
 from casfs.fs.content.content import Handle
 from casfs.fs.inodes import Inode
+from casfs.fs.listing import Rows
 from casfs.fuse.caches import MountKernel
 from casfs.fuse.operations import unexpected
 from casfs.fuse.scheduler import Result, TrioScheduler, Wait
 from casfs.fuse.verbs import Verbs
 from casfs.store import CONFIG
+
+Looked = TypeVar("Looked")
 
 LEASES = 4000
 """Handles that are kept open for the next who only reads; the accelerator has room for a few more."""
@@ -103,6 +106,7 @@ class Accelerated:
         self._kernel = kernel
         self._verbs = verbs
         self._scheduler = scheduler
+        self._derived = verbs.fs.nodes.derived
         self._waiting = 0
         self._none_waits = trio.Event()
         self._leases: dict[int, int] = {}
@@ -119,6 +123,7 @@ class Accelerated:
             Inode,
             verbs.fs.inodes.in_memory,
             verbs.tree.unlinked,
+            verbs.fs.nodes.derived,
             tuple(-1 if value is None else value for value in shown),
             scheduler.wake_fd,
             scheduler.runnable,
@@ -137,8 +142,11 @@ class Accelerated:
             name: getattr(self._verbs, name) for name in OPCODES if hasattr(self._verbs, name)
         }
         handlers |= {
+            "lookup": self._lookup,
+            "readdir": self._readdir,
+            "readdirplus": self._readdirplus,
             "forget": self._forget,
-            "getattr": self._verbs.inode,
+            "getattr": self._verbs.getattr,
             "getxattr": self._getxattr,
             "setattr": self._setattr,
             "open": self._open,
@@ -234,6 +242,25 @@ class Accelerated:
             self._native.finish(opcode, unique, result.unwrap(), None)
 
     # Requests whose fields or replies are not those of the verb
+
+    def _lookup(self, parent: int, name: bytes) -> Inode | Coroutine[Any, Any, Inode | None] | None:
+        if parent in self._derived and not self._derived[parent].catch_up():
+            return self._look_later(parent, partial(self._verbs.lookup, parent, name))
+        return self._verbs.lookup(parent, name)
+
+    def _readdir(self, ino: int, after: int, limit: int) -> Rows | Coroutine[Any, Any, Rows]:
+        if ino in self._derived and not self._derived[ino].catch_up():
+            return self._look_later(ino, partial(self._verbs.readdir, ino, after, limit))
+        return self._verbs.readdir(ino, after, limit)
+
+    def _readdirplus(self, ino: int, after: int, limit: int) -> Rows | Coroutine[Any, Any, Rows]:
+        if ino in self._derived and not self._derived[ino].catch_up():
+            return self._look_later(ino, partial(self._verbs.readdirplus, ino, after, limit))
+        return self._verbs.readdirplus(ino, after, limit)
+
+    async def _look_later(self, directory: int, look: Callable[[], Looked]) -> Looked:
+        await self._verbs.caught_up(directory)
+        return look()
 
     def _setattr(
         self,

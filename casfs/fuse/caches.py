@@ -78,6 +78,17 @@ class KernelCaches:
             finally:
                 await self._invalidate(unseen)
 
+    @asynccontextmanager
+    async def names_invalidated(self) -> AsyncIterator[None]:
+        """As `invalidated`, inside a request: who waits for its answer holds the inodes that have lost names,
+        so that those are only forgotten by him."""
+        with self._fs.changes.unseen() as unseen:
+            try:
+                yield
+            finally:
+                await trio.to_thread.run_sync(_invalidate_entries, list(unseen.names))
+                await self.invalidate({directory for directory, _ in unseen.names})
+
     async def _invalidate(self, unseen: Unseen) -> None:
         """An inode without a name goes when the kernel forgets it: which it is told to, or it would remember
         it until it needs the memory. One that it does not hold goes at once."""
@@ -93,6 +104,11 @@ class KernelCaches:
         """Drop attributes and pages of inodes: the pages of a directory are its names."""
         for ino in inos:
             await trio.to_thread.run_sync(_unless_unknown, pyfuse3.invalidate_inode, ino, False)
+
+
+def _invalidate_entries(names: Iterable[tuple[int, bytes]]) -> None:
+    for directory, name in names:
+        _invalidate_entry(directory, name, 0)
 
 
 def _invalidate_entry(directory: int, name: bytes, gone: int) -> bool:

@@ -78,6 +78,7 @@ class Operations(pyfuse3.Operations):
         self._tree = verbs.tree
         self._listing = verbs.fs.listing
         self._get = verbs.inode
+        self._derived = verbs.fs.nodes.derived
         self._present = presentation
         self._presents = presentation != AS_IT_IS
         self._entry = self._new_entry()
@@ -89,6 +90,16 @@ class Operations(pyfuse3.Operations):
     def _new_entry() -> pyfuse3.EntryAttributes:
         entry = pyfuse3.EntryAttributes()
         entry.attr_timeout = entry.entry_timeout = FOREVER
+        return entry
+
+    def _named(self, directory: int, inode: Inode) -> pyfuse3.EntryAttributes:
+        """As `_reply`, of a name in a directory: one that may change without a request for it is not to be
+        remembered, nor are the times of a directory with such names."""
+        entry = self._reply(inode)
+        fleeting = bool(self._derived) and directory in self._derived
+        entry.entry_timeout = 0.0 if fleeting else FOREVER
+        if fleeting and stat.S_ISDIR(inode.mode):
+            entry.attr_timeout = 0.0
         return entry
 
     def _reply(self, inode: Inode) -> pyfuse3.EntryAttributes:
@@ -122,32 +133,34 @@ class Operations(pyfuse3.Operations):
 
     @translated
     async def lookup(self, parent: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        if parent in self._derived:
+            await self._verbs.caught_up(parent)
         inode = self._verbs.lookup(parent, name)
-        return self._absent if inode is None else self._reply(inode)
+        return self._absent if inode is None else self._named(parent, inode)
 
     @translated
     async def mknod(
         self, parent: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        return self._reply(await self._verbs.mknod(parent, name, mode, rdev, 0, ctx.uid, ctx.gid))
+        return self._named(parent, await self._verbs.mknod(parent, name, mode, rdev, 0, ctx.uid, ctx.gid))
 
     @translated
     async def mkdir(
         self, parent: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        return self._reply(await self._verbs.mkdir(parent, name, mode, 0, ctx.uid, ctx.gid))
+        return self._named(parent, await self._verbs.mkdir(parent, name, mode, 0, ctx.uid, ctx.gid))
 
     @translated
     async def symlink(
         self, parent: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        return self._reply(await self._verbs.symlink(parent, name, target, ctx.uid, ctx.gid))
+        return self._named(parent, await self._verbs.symlink(parent, name, target, ctx.uid, ctx.gid))
 
     @translated
     async def link(
         self, ino: int, parent: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        return self._reply(await self._verbs.link(ino, parent, name))
+        return self._named(parent, await self._verbs.link(ino, parent, name))
 
     @translated
     async def unlink(self, parent: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
@@ -189,7 +202,10 @@ class Operations(pyfuse3.Operations):
 
     @translated
     async def getattr(self, ino: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        return self._reply(self._get(ino))
+        entry = self._reply(self._verbs.getattr(ino))
+        if ino in self._derived:
+            entry.attr_timeout = 0.0
+        return entry
 
     @translated
     async def setattr(
@@ -277,7 +293,7 @@ class Operations(pyfuse3.Operations):
         self, parent: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         handle = await self._verbs.create(parent, name, mode, 0, flags, ctx.uid, ctx.gid)
-        return self._opened(handle), self._reply(handle.inode)
+        return self._opened(handle), self._named(parent, handle.inode)
 
     @translated
     async def read(self, fh: int, off: int, size: int) -> bytes:
@@ -307,9 +323,11 @@ class Operations(pyfuse3.Operations):
 
     @translated
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        if fh in self._derived:
+            await self._verbs.caught_up(fh)
         reply = pyfuse3.readdir_reply
         for cookie, name, inode in self._listing.list(fh, start_id):
-            if not reply(token, pyfuse3.FileNameT(name), self._reply(inode), cookie):
+            if not reply(token, pyfuse3.FileNameT(name), self._named(fh, inode), cookie):
                 break
 
     @translated

@@ -43,7 +43,11 @@ class Session:
         self.caches = caches
         presentation = Presentation(options.uid, options.gid, options.umask)
         verbs = Verbs(
-            fs, durable_each=options.commit_interval == 0, relieve=relieve, presentation=presentation
+            fs,
+            durable_each=options.commit_interval == 0,
+            relieve=relieve,
+            invalidated=caches.names_invalidated,
+            presentation=presentation,
         )
         self._operations = Operations(verbs, options.free_step)
         self._committer = Committer(fs, options.commit_interval)

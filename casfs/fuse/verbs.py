@@ -9,8 +9,12 @@ import errno
 import functools
 import os
 import stat
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import outcome
+import trio
 
 from casfs.errors import FsError
 from casfs.fs.attributes import Changes
@@ -31,6 +35,12 @@ PATIENCE_SECONDS = 10.0
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 """What the disk, and a quota on it, say when there is no room."""
+
+
+@asynccontextmanager
+async def nothing_to_invalidate() -> AsyncIterator[None]:
+    """There is no kernel that remembers anything."""
+    yield
 
 
 def patient(method: Verb[P, R]) -> Verb[P, R]:
@@ -77,11 +87,30 @@ def mutating(method: Verb[P, R]) -> Verb[P, R]:
     return functools.wraps(method)(verb)  # type: ignore[return-value]
 
 
+def through_trees(*directories: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """For what names something in directories, which are arguments at those positions. In one whose names
+    follow from others the kernel does not know what is changed by it: it is told before it is answered."""
+
+    def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
+        def verb(self: Verbs, *args: Any) -> Any:
+            derived = self.fs.nodes.derived
+            if derived:
+                for position in directories:
+                    if args[position] in derived:
+                        return self.do_through(args[position], functools.partial(method, self, *args))
+            return method(self, *args)
+
+        return functools.wraps(method)(verb)
+
+    return decorate
+
+
 class Verbs:
     """Runs on the event loop's thread. Each raises OSError with the errno the program gets.
 
     `relieve` makes room on a full disk, if it can: what was refused for want of it may be tried again when it
-    says True. `presentation`: how files are shown, by which the kernel decides who may do what.
+    says True. `invalidated`: what is changed inside is not what the kernel has asked for. `presentation`: how
+    files are shown, by which the kernel decides who may do what.
     `_writing_back`: one at a time has mappings written back, since the writes that it waits for may need
     threads themselves.
     """
@@ -92,11 +121,13 @@ class Verbs:
         *,
         durable_each: bool,
         relieve: Callable[[], Awaitable[bool]],
+        invalidated: Callable[[], AbstractAsyncContextManager[None]] = nothing_to_invalidate,
         presentation: Presentation = AS_IT_IS,
     ) -> None:
         self.fs = fs
         self.presentation = presentation
         self._relieve = relieve
+        self._invalidated = invalidated
         self.tree = fs.tree
         self.files = fs.files
         self.ranges = fs.contents.ranges
@@ -119,6 +150,39 @@ class Verbs:
             raise FsError(errno.ENOENT)  # which the kernel does not remember
         return inode
 
+    def getattr(self, ino: int) -> Inode:
+        derived = self.fs.nodes.derived.get(ino)
+        if derived is not None:
+            derived.catch_up()
+        return self.inode(ino)
+
+    async def caught_up(self, directory: int) -> None:
+        """Have the names of a directory follow from those that they are derived from. Raises OSError."""
+        derived = self.fs.nodes.derived.get(directory)
+        if derived is not None and not derived.catch_up():
+            await derived.caught_up()
+
+    async def do_through(self, directory: int, method: Callable[[], Awaitable[R]]) -> R:
+        """In a task of its own, by which is known what it has changed; nothing is answered before its end."""
+        done = self.fs.scheduler.event()
+        result: outcome.Outcome[R] | None = None
+
+        async def run() -> R:
+            await self.caught_up(directory)
+            async with self._invalidated():
+                return await method()
+
+        async def task() -> None:
+            nonlocal result
+            result = await outcome.acapture(run)
+            done.set()
+
+        trio.lowlevel.spawn_system_task(task)
+        await done.wait()
+        assert result is not None
+        return result.unwrap()
+
+    @through_trees(0)
     @mutating
     @patient
     async def mknod(
@@ -127,29 +191,35 @@ class Verbs:
         mode &= ~self._foreign_group(parent, uid)
         return await self.tree.make(parent, name, mode, uid, gid, rdev=rdev, umask=umask)
 
+    @through_trees(0)
     @mutating
     @patient
     async def mkdir(self, parent: int, name: bytes, mode: int, umask: int, uid: int, gid: int) -> Inode:
         return await self.tree.make(parent, name, stat.S_IFDIR | mode & 0o7777, uid, gid, umask=umask)
 
+    @through_trees(0)
     @mutating
     @patient
     async def symlink(self, parent: int, name: bytes, target: bytes, uid: int, gid: int) -> Inode:
         return await self.tree.make(parent, name, stat.S_IFLNK | 0o777, uid, gid, target=target)
 
+    @through_trees(1)
     @mutating
     @patient
     async def link(self, ino: int, parent: int, name: bytes) -> Inode:
         return await self.tree.link(ino, parent, name)
 
+    @through_trees(0)
     @mutating
     async def unlink(self, parent: int, name: bytes, uid: int) -> None:
         await self.tree.unlink(parent, name, uid)
 
+    @through_trees(0)
     @mutating
     async def rmdir(self, parent: int, name: bytes, _uid: int) -> None:
         await self.tree.rmdir(parent, name)
 
+    @through_trees(0, 2)
     @mutating
     @patient
     async def rename(
@@ -173,6 +243,9 @@ class Verbs:
     @patient
     async def setattr(self, ino: int, changes: Changes, fh: int | None, uid: int) -> Inode:
         handle = None if fh is None else self.handles.get(fh)
+        derived = self.fs.nodes.derived.get(ino)
+        if derived is not None and derived.parent_of(ino) is not None:
+            changes.mode = changes.uid = changes.gid = None  # it is shown as the tree's own directory
         if changes.mode is not None and uid:
             inode = self.inode(ino)
             if not inode.is_directory:
@@ -244,6 +317,7 @@ class Verbs:
             raise
         return handle
 
+    @through_trees(0)
     def create(
         self,
         parent: int,

@@ -24,9 +24,10 @@ TYPES = "(1, 2, 4, 6, 8, 10, 12)"
 """mode >> 12 of a fifo, character device, directory, block device, regular file, symbolic link, socket."""
 
 # directory: every directory. edge: every name of one, and every name that says it is one of an inode that is
-# missing, and that of a derived directory. headless: directories nobody names. reached: directories below the root, below a headless one, and
-# below something that is no directory, which is a fault of its own. unlinked: below a headless one that waits
-# for its removal. casfs_directory: the one row is /.casfs, if there is one that is not somebody's own.
+# missing, and that of a derived directory. headless: directories nobody names. reached: directories below the
+# root, below a headless one, and below something that is no directory, which is a fault of its own. unlinked:
+# below a headless one that waits for its removal. casfs_directory: the one row is /.casfs, if there is one
+# that is not somebody's own.
 _TREE = """
 DROP TABLE IF EXISTS temp.directory;
 DROP TABLE IF EXISTS temp.edge;

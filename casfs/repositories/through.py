@@ -287,7 +287,29 @@ class Through:
         tree, path = self._derived.where(directory)
         source = self._source(row, tree, uid, None)
         self._hold_emptied(tree, path, directory)
-        return await verbs.unlink(*source, uid)
+        inode = await verbs.unlink(*source, uid)
+        await self._prune(verbs, source[0], tree)
+        return inode
+
+    async def _prune(self, verbs: Made, directory: int, tree: Tree) -> None:
+        """Where a tree has paths of its own its directories are not those of the repository: what has become
+        empty there goes."""
+        while True:
+            place = self._places.of(directory)
+            if place is None or not self._has_own_paths(tree, place.top) or directory == place.top:
+                return
+            if not self._dentries.is_empty(directory):
+                return
+            parent, name = self._dentries.names_of(directory)[0]
+            try:
+                await verbs.rmdir(parent, name)
+            except FsError:
+                return
+            directory = parent
+
+    @staticmethod
+    def _has_own_paths(tree: Tree, repository: int) -> bool:
+        return any(source.steps for source in tree.sources if source.repository == repository)
 
     def _hold_emptied(self, tree: Tree, path: bytes, directory: int) -> None:
         """What is emptied through the tree stays until it is removed, as any directory does."""
@@ -358,6 +380,7 @@ class Through:
             self._undo(target.made)
             raise
         self._hold_emptied(tree, path, directory)
+        await self._prune(verbs, source[0], tree)
 
 
 def _nobody(inode: Inode) -> None:

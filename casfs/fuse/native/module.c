@@ -9,25 +9,25 @@
 #include <unistd.h>
 
 PyDoc_STRVAR(prepare_doc,
-	"prepare(handlers, suspended, failed, inode_type, inodes, unlinked, presentation, wake_fd, runnable, "
+	"prepare(handlers, suspended, failed, inode_type, inodes, unlinked, derived, presentation, wake_fd, runnable, "
 	"stack_depth)\n--\n\n"
 	"Say how the session that pyfuse3 mounts next is to be served.\n\n"
 	"handlers: dict, FUSE opcode (linux/fuse.h) -> callable with the request's fields (dispatch.c).\n"
 	"suspended(coroutine, opcode, unique, wait): a handler has yielded `wait`; go on with it and call `finish`.\n"
 	"failed(exception, opcode, answered) -> errno: for what is no OSError, or EBADF, or comes after `reply_early`.\n"
-	"inodes, unlinked: the dict and the set of fs/inodes.py and fs/tree.py; they are looked into.\n"
+	"inodes, unlinked, derived: dicts and a set of fs/inodes.py, fs/tree.py, fs/nodes.py; they are looked into.\n"
 	"presentation: (uid, gid, umask), -1 for what is not given.\n"
 	"wake_fd, runnable: an eventfd, and the set of what could run now: `serve` does not sleep while there is some.\n"
 	"stack_depth: FUSE's max_stack_depth, 0 for no passthrough.");
 
 static PyObject *prepare(PyObject *self, PyObject *args)
 {
-	PyObject *handlers, *suspended, *failed, *type, *inodes, *unlinked, *runnable;
+	PyObject *handlers, *suspended, *failed, *type, *inodes, *unlinked, *derived, *runnable;
 	long long uid, gid, mask;
 	int wake_fd, depth;
 	(void)self;
-	if (!PyArg_ParseTuple(args, "O!OOOO!O!(LLL)iO!i", &PyDict_Type, &handlers, &suspended, &failed, &type,
-			      &PyDict_Type, &inodes, &PySet_Type, &unlinked, &uid, &gid, &mask, &wake_fd, &PySet_Type,
+	if (!PyArg_ParseTuple(args, "O!OOOO!O!O!(LLL)iO!i", &PyDict_Type, &handlers, &suspended, &failed, &type,
+			      &PyDict_Type, &inodes, &PySet_Type, &unlinked, &PyDict_Type, &derived, &uid, &gid, &mask, &wake_fd, &PySet_Type,
 			      &runnable, &depth))
 		return NULL;
 	if (session.installed) {
@@ -51,6 +51,7 @@ static PyObject *prepare(PyObject *self, PyObject *args)
 	Py_XSETREF(python.failed, Py_NewRef(failed));
 	Py_XSETREF(python.inodes, Py_NewRef(inodes));
 	Py_XSETREF(python.unlinked, Py_NewRef(unlinked));
+	Py_XSETREF(python.derived, Py_NewRef(derived));
 	Py_XSETREF(python.runnable, Py_NewRef(runnable));
 	python.show_uid = uid;
 	python.show_gid = gid;

@@ -14,6 +14,9 @@ enum column { COOKIE, NAME, INO, TYPE, NAMED, MODE = TYPE };
 /* Columns of a row with attributes. */
 #define ATTRIBUTED (INO + F_ROW)
 
+/* And of one whose name the kernel must not remember. */
+#define FLEETING (ATTRIBUTED + 1)
+
 /* Rows are asked for as if each name were so long: longer ones leave rows over, shorter ones room. */
 #define TYPICAL_NAME 16
 
@@ -30,8 +33,9 @@ static int newer_inode(PyObject *row, PyObject **inode)
 static int fill_entry(struct fuse_entry_out *out, PyObject *row)
 {
 	PyObject *inode;
+	bool fleeting = PyTuple_GET_SIZE(row) == FLEETING;
 	int failed = newer_inode(row, &inode);
-	out->entry_valid = CASFS_FOREVER;
+	out->entry_valid = fleeting ? 0 : CASFS_FOREVER;
 	if (failed)
 		return -1;
 	if (inode) {
@@ -45,6 +49,8 @@ static int fill_entry(struct fuse_entry_out *out, PyObject *row)
 		out->attr_valid = CASFS_FOREVER;
 		failed = PyErr_Occurred() ? -1 : 0;
 	}
+	if (fleeting && S_ISDIR(out->attr.mode))
+		out->attr_valid = 0;
 	out->nodeid = out->attr.ino;
 	return failed;
 }
@@ -60,7 +66,7 @@ static Py_ssize_t encode(char *reply, size_t room, PyObject *rows, bool plus)
 	for (Py_ssize_t i = 0; i < PyList_GET_SIZE(rows); i++) {
 		PyObject *row = PyList_GET_ITEM(rows, i);
 		Py_ssize_t columns = PyTuple_Check(row) ? PyTuple_GET_SIZE(row) : 0;
-		if ((columns != NAMED && !(plus && columns == ATTRIBUTED)) ||
+		if ((columns != NAMED && !(plus && (columns == ATTRIBUTED || columns == FLEETING))) ||
 		    !PyBytes_Check(PyTuple_GET_ITEM(row, NAME))) {
 			PyErr_SetString(PyExc_TypeError, "a row of a listing is (cookie, name, ino, ...)");
 			return -1;
@@ -97,6 +103,13 @@ static Py_ssize_t encode(char *reply, size_t room, PyObject *rows, bool plus)
 	return (Py_ssize_t)used;
 }
 
+int casfs_encode_names(PyObject *rows, bool plus, size_t room, size_t *size)
+{
+	Py_ssize_t used = encode(session.buffer, room, rows, plus);
+	*size = used < 0 ? 0 : (size_t)used;
+	return used < 0 ? -1 : 0;
+}
+
 void casfs_readdir(const struct fuse_in_header *in)
 {
 	const struct fuse_read_in *arg = (const void *)(in + 1);
@@ -108,6 +121,10 @@ void casfs_readdir(const struct fuse_in_header *in)
 	PyObject *rows = PyObject_CallFunction(
 		python.handlers[opcode], "KKn", (unsigned long long)in->nodeid, (unsigned long long)arg->offset,
 		(Py_ssize_t)(room / typical + 1));
+	if (rows && PyCoro_CheckExact(rows)) {
+		casfs_start(opcode, unique, rows);
+		return;
+	}
 	Py_ssize_t size = rows ? encode(session.buffer, room, rows, plus) : -1;
 	Py_XDECREF(rows);
 	if (size < 0)

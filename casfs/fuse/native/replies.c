@@ -1,10 +1,14 @@
 #include "serve.h"
 
 #include "leases.h"
+#include "readdir.h"
 
 #include <errno.h>
 #include <string.h>
 #include <sys/uio.h>
+
+/* Bytes that every READDIR asks for, at the least: what a listing that had to wait is answered with. */
+#define LEAST_LISTING 4096
 
 /* Replies */
 
@@ -95,6 +99,8 @@ void casfs_answer(uint32_t opcode, uint64_t unique, PyObject *result)
 	} out;
 	const void *data = &out;
 	size_t size = 0;
+	bool fleeting = opcode & CASFS_FLEETING;
+	opcode &= ~CASFS_FLEETING;
 	Py_buffer view = {.obj = NULL};
 	int failed = result == NULL;
 
@@ -105,13 +111,15 @@ void casfs_answer(uint32_t opcode, uint64_t unique, PyObject *result)
 		case FUSE_MKDIR:
 		case FUSE_SYMLINK:
 		case FUSE_LINK:
-			failed = casfs_fill_entry(&out.entry, result);
+			failed = casfs_fill_entry(&out.entry, result, fleeting);
 			size = sizeof out.entry;
 			break;
 		case FUSE_GETATTR:
 		case FUSE_SETATTR:
 			memset(&out.attr, 0, sizeof out.attr);
 			failed = casfs_fill_attr(&out.attr.attr, &out.attr.attr_valid, result);
+			if (fleeting)
+				out.attr.attr_valid = 0;
 			size = sizeof out.attr;
 			break;
 		case FUSE_OPEN:
@@ -121,7 +129,7 @@ void casfs_answer(uint32_t opcode, uint64_t unique, PyObject *result)
 		case FUSE_CREATE:
 		case CASFS_TMPFILE:
 			failed = fill_open(&out.create.open, result, 1) < 0 ||
-				 casfs_fill_entry(&out.create.entry, PyTuple_GET_ITEM(result, 0)) < 0;
+				 casfs_fill_entry(&out.create.entry, PyTuple_GET_ITEM(result, 0), fleeting) < 0;
 			size = sizeof out.create;
 			break;
 		case FUSE_READ:
@@ -142,6 +150,11 @@ void casfs_answer(uint32_t opcode, uint64_t unique, PyObject *result)
 			out.copied.bytes_copied = PyLong_AsUnsignedLongLong(result);
 			failed = PyErr_Occurred() != NULL;
 			size = sizeof out.copied;
+			break;
+		case FUSE_READDIR:
+		case FUSE_READDIRPLUS:
+			failed = casfs_encode_names(result, opcode == FUSE_READDIRPLUS, LEAST_LISTING, &size);
+			data = session.buffer;
 			break;
 		case FUSE_LSEEK:
 			out.lseek.offset = PyLong_AsUnsignedLongLong(result);
@@ -213,5 +226,5 @@ void casfs_start(uint32_t opcode, uint64_t unique, PyObject *result)
 	else if (state == PYGEN_RETURN)
 		Py_DECREF(value);
 	else
-		take_error(opcode, true);
+		take_error(opcode & ~CASFS_FLEETING, true);
 }

@@ -19,6 +19,10 @@ enum casfs_state {
 
 #define CASFS_OPCODES 64
 
+/* With an opcode: of a request in, or for, a directory whose names change without a request for it. The kernel must
+ * not remember its names and its times. */
+#define CASFS_FLEETING (1u << 16)
+
 /* Seconds the kernel may keep names and attributes: only this daemon changes them, and it tells. */
 #define CASFS_FOREVER (365ull * 86400)
 
@@ -37,6 +41,7 @@ struct casfs_python {
 	PyObject *inodes;                  /* dict: number -> Inode, what is in memory */
 	PyObject *buffer;                  /* bytes: what `session.buffer` lies in */
 	PyObject *unlinked;                /* set of inode numbers that wait for FORGET */
+	PyObject *derived;                 /* dict: directories whose names follow from others */
 	Py_ssize_t offsets[F_COUNT];       /* where an Inode has its slots */
 	int64_t show_uid, show_gid, show_mask; /* -o uid=, gid=, umask=; -1 for none */
 	PyObject *runnable;                /* set: not empty while there is something else to do */
@@ -65,13 +70,14 @@ int casfs_fill_attr(struct fuse_attr *attr, uint64_t *valid, PyObject *inode);
 /* The value an Inode has in a slot, borrowed. */
 PyObject *casfs_slot(PyObject *inode, enum casfs_field field);
 
-/* As casfs_fill_attr, for a name; None makes a negative entry. */
-int casfs_fill_entry(struct fuse_entry_out *out, PyObject *inode);
+/* As casfs_fill_attr, for a name, which the kernel must not remember when it is fleeting; None makes a negative
+ * entry. */
+int casfs_fill_entry(struct fuse_entry_out *out, PyObject *inode, bool fleeting);
 
 /* Send a reply to request `unique`: an errno, or 0 and data. 0, or the errno of the device. */
 int casfs_send_reply(uint64_t unique, int error, const void *data, size_t size);
 
-/* Answer request `unique` with what its handler gave, or with the error that is set when `result` is NULL.
+/* Answer request `unique`, whose opcode may have CASFS_FLEETING, with what its handler gave, or with the error that is set when `result` is NULL.
  * Steals `result`. */
 void casfs_answer(uint32_t opcode, uint64_t unique, PyObject *result);
 
