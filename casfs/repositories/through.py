@@ -38,6 +38,8 @@ class Placed(NamedTuple):
     parent: int
     name: bytes
     made: list[Directory]
+    kept_by: int = 0
+    """The tree that has to be told to show it, since no layout leads there; or 0."""
 
 
 class Through:
@@ -166,7 +168,6 @@ class Through:
         source = tree.sources[tree.writes]
         path = above + b"/" + name if above else name
         origin = source.origin(path)
-        keeps = origin is None
         *parents, last = (path if origin is None else origin).split(b"/")
         made: list[Directory] = []
         place = self._inodes.get(source.repository)
@@ -174,12 +175,16 @@ class Through:
             for part in parents:
                 place = self._enter(place, part, tree, uid, gid, made)
             self._check(place, tree, uid, gid)
-            if keeps:
-                self._rows.keep(place.ino, last, tree.ino)
         except BaseException:
             self._undo(made)
             raise
-        return Placed(place.ino, last, made)
+        return Placed(place.ino, last, made, tree.ino if origin is None else 0)
+
+    def _keep(self, placed: Placed) -> None:
+        """It was made there, just now, in the group that is open."""
+        if placed.kept_by:
+            self._rows.keep(placed.parent, placed.name, placed.kept_by)
+            self._follower.named(placed.parent, placed.name)
 
     def _enter(
         self,
@@ -238,14 +243,14 @@ class Through:
             raise FsError(errno.EEXIST)
         if stat.S_ISDIR(mode) and (held := await self._hold(directory, name)) is not None:
             return held
-        parent, last, new = await self._place(directory, name, uid, gid)
+        placed = await self._place(directory, name, uid, gid)
+        where = placed.parent, placed.name, mode, uid, gid
         try:
-            inode = await verbs.make(
-                parent, last, mode, uid, gid, rdev=rdev, target=target, umask=umask, made=made or _nobody
-            )
+            inode = await verbs.make(*where, rdev=rdev, target=target, umask=umask, made=made or _nobody)
         except BaseException:
-            self._undo(new)
+            self._undo(placed.made)
             raise
+        self._keep(placed)
         if inode.is_directory:
             self.catch_up()
             return self._inodes.get(self._row(directory, name).ino)
@@ -271,12 +276,14 @@ class Through:
         """As Tree.link."""
         if self.find(directory, name) is not None:
             raise FsError(errno.EEXIST)
-        parent, last, new = await self._place(directory, name, None, None)
+        placed = await self._place(directory, name, None, None)
         try:
-            return await verbs.link(ino, parent, last)
+            inode = await verbs.link(ino, placed.parent, placed.name)
         except BaseException:
-            self._undo(new)
+            self._undo(placed.made)
             raise
+        self._keep(placed)
+        return inode
 
     async def unlink(self, verbs: Made, directory: int, name: bytes, uid: int) -> Inode:
         """As Tree.unlink."""
@@ -379,6 +386,7 @@ class Through:
         except BaseException:
             self._undo(target.made)
             raise
+        self._keep(target)
         self._hold_emptied(tree, path, directory)
         await self._prune(verbs, source[0], tree)
 
