@@ -8,6 +8,7 @@ from typing import NamedTuple
 import apsw
 
 from casfs.namespace.table import Table, typed
+from casfs.types import DIGEST_SIZE
 
 
 class BlobRow(NamedTuple):
@@ -35,6 +36,8 @@ class Blobs(Table):
     def digest(self, blob_id: int) -> bytes | None:
         """The digest of a blob, or None for an id no row has."""
         digest: bytes | None = self._execute("SELECT blake3 FROM blob WHERE id = ?", (blob_id,)).get
+        if digest is not None and (type(digest) is not bytes or len(digest) != DIGEST_SIZE):
+            raise ValueError(f"blob {blob_id} has a digest that is none")
         return digest
 
     def insert(self, digest: bytes, size: int, now_ns: int) -> int:

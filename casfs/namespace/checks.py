@@ -23,11 +23,10 @@ INTEGRITY_LINES = 20
 TYPES = "(1, 2, 4, 6, 8, 10, 12)"
 """mode >> 12 of a fifo, character device, directory, block device, regular file, symbolic link, socket."""
 
-# directory: every directory. edge: every name of one, and every name that says it is one of an inode that is
-# missing, and that of a derived directory. headless: directories nobody names. reached: directories below the
-# root, below a headless one, and below something that is no directory, which is a fault of its own. unlinked:
-# below a headless one that waits for its removal. casfs_directory: the one row is /.casfs, if there is one
-# that is not somebody's own.
+# directory: every directory. edge: every name of one, derived ones too, and every name that says it is one of an
+# inode that is missing. headless: directories nobody names. reached: those below the root, a headless one, and
+# something that is no directory, which is a fault of its own. unlinked: below a headless one that waits for its
+# removal. casfs_directory: the one row is /.casfs, if there is one that is not somebody's own.
 _TREE = """
 DROP TABLE IF EXISTS temp.directory;
 DROP TABLE IF EXISTS temp.edge;
@@ -444,10 +443,10 @@ class Checks(Table):
 
     def damage(self) -> dict[int, tuple[bytes, int, str]]:
         """The blobs that are known to be damaged: id -> (digest, when that was found, reason)."""
-        rows = self._rows(
+        sql = (
             "SELECT b.id, b.blake3, d.found_ns, d.reason FROM damage AS d JOIN blob AS b ON b.id = d.blob_id"
         )
-        return {blob_id: (digest, found_ns, reason) for blob_id, digest, found_ns, reason in rows}
+        return {row[0]: (row[1], row[2], row[3]) for row in self._rows(sql) if isinstance(row[1], bytes)}
 
     def stray_damage(self) -> Iterator[int]:
         """Ids of blobs that are known to be damaged, and are in no row any more."""

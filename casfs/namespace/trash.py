@@ -139,6 +139,8 @@ class TrashRows(Table):
     def minimal_age(self) -> int | None:
         """Nanoseconds that a file has to be there to be kept; None when nobody has said."""
         age: int | None = self._execute("SELECT value FROM meta WHERE key = 'trash_minimal_age_ns'").get
+        if age is not None and type(age) is not int:
+            raise TypeError("trash_minimal_age_ns is no number")
         return age
 
     def set_minimal_age(self, age_ns: int) -> None:

@@ -194,6 +194,26 @@ def test_an_attribute_that_is_a_number(place: Place) -> None:
     casfs("umount", place.mountpoint)
 
 
+@pytest.mark.parametrize("digest", ["7", "'text'", "x'07'"])
+def test_a_digest_that_is_none(place: Place, digest: str) -> None:
+    """To read the file was an unexpected error."""
+    blob = "SELECT sql FROM sqlite_schema WHERE name = 'blob'"
+    with closing(sqlite3.connect(place.store / "casfs.db", isolation_level=None)) as database:
+        ((strict,),) = database.execute(blob).fetchall()
+    loose = strict.removesuffix("STRICT")
+    change = "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = {} WHERE name = 'blob'"
+    place.sql(change.format("'" + loose.replace("'", "''") + "'"))
+    place.sql(f"UPDATE blob SET blake3 = {digest}; INSERT INTO damage SELECT id, 1, 'bad' FROM blob")
+    place.sql(change.format("'" + strict.replace("'", "''") + "'"))
+    casfs("mount", place.store, place.mountpoint)
+    with pytest.raises(OSError, match="Input/output"):
+        (place.mountpoint / "file").read_bytes()
+    log = (place.store / "run" / "mount.log").read_text()
+    assert "Traceback" not in log
+    casfs("umount", place.mountpoint)
+    place.run("fsck", "--repair", place.store)
+
+
 def test_healing_from_a_hostile_tree(place: Place, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()
