@@ -23,9 +23,9 @@ INTEGRITY_LINES = 20
 TYPES = "(1, 2, 4, 6, 8, 10, 12)"
 """mode >> 12 of a fifo, character device, directory, block device, regular file, symbolic link, socket."""
 
-# directory: every directory. edge: every name of one, derived ones too, and every name that says it is one of an
-# inode that is missing. headless: directories nobody names. reached: those below the root, a headless one, and
-# something that is no directory, which is a fault of its own. unlinked: below a headless one that waits for its
+# directory: every directory. edge: every name of one, derived ones too, and those that are of a directory by
+# their type and of no inode. headless: directories nobody names. reached: those below the root, a headless one,
+# and something that is no directory, a fault of its own. unlinked: below a headless one that waits for its
 # removal. casfs_directory: the one row is /.casfs, if there is one that is not somebody's own.
 _TREE = """
 DROP TABLE IF EXISTS temp.directory;
@@ -443,10 +443,8 @@ class Checks(Table):
 
     def damage(self) -> dict[int, tuple[bytes, int, str]]:
         """The blobs that are known to be damaged: id -> (digest, when that was found, reason)."""
-        sql = (
-            "SELECT b.id, b.blake3, d.found_ns, d.reason FROM damage AS d JOIN blob AS b ON b.id = d.blob_id"
-        )
-        return {row[0]: (row[1], row[2], row[3]) for row in self._rows(sql) if isinstance(row[1], bytes)}
+        rows = self._rows("SELECT id, blake3, found_ns, reason FROM damage JOIN blob ON id = blob_id")
+        return {row[0]: (row[1], row[2], row[3]) for row in rows if isinstance(row[1], bytes)}
 
     def stray_damage(self) -> Iterator[int]:
         """Ids of blobs that are known to be damaged, and are in no row any more."""
