@@ -27,6 +27,9 @@ ABSENT_LIMIT = 1000
 class NameFollower(Protocol):
     """Who keeps rows that follow from names. Called inside the transaction in which they change."""
 
+    def added(self, directory: int, name: bytes, entry: tuple[int, int, int]) -> None:
+        """A name was given that was not there: (cookie, inode number, type)."""
+
     def named(self, directory: int, name: bytes) -> None:
         """A name was given, was taken away, or stands for another inode."""
 
@@ -98,7 +101,7 @@ class Directories:
         self._inodes.mark(directory)
         self._group.count()
         if self.follower is not None:
-            self.follower.named(directory.ino, name)
+            self.follower.added(directory.ino, name, (cookie, inode.ino, inode.mode >> 12))
         if self._changes.collecting:
             self._changes.name(directory.ino, name)
 
@@ -117,6 +120,8 @@ class Directories:
     def take_back(self, directory: Inode, name: bytes, inode: Inode) -> None:
         """What `add` has done: the inode cannot be had after all."""
         self._dentries.delete(directory.ino, name)
+        if self.follower is not None:
+            self.follower.named(directory.ino, name)
         if inode.is_directory:
             directory.nlink -= 1
 

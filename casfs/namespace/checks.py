@@ -24,9 +24,9 @@ TYPES = "(1, 2, 4, 6, 8, 10, 12)"
 """mode >> 12 of a fifo, character device, directory, block device, regular file, symbolic link, socket."""
 
 # directory: every directory. edge: every name of one, derived ones too, and those that are of a directory by
-# their type and of no inode. headless: directories nobody names. reached: those below the root, a headless one,
-# and something that is no directory, a fault of its own. unlinked: below a headless one that waits for its
-# removal. casfs_directory: the one row is /.casfs, if there is one that is not somebody's own.
+# their type and of no inode. headless: directories nobody names. reached: those below the root, a headless
+# one, and something that is no directory, a fault of its own. unlinked: below a headless one that waits for
+# its removal. casfs_directory: the one row is /.casfs, if there is one that is not somebody's own.
 _TREE = """
 DROP TABLE IF EXISTS temp.directory;
 DROP TABLE IF EXISTS temp.edge;

@@ -135,16 +135,40 @@ class Derived(Table):
     def insert(self, row: DerivedRow) -> None:
         self._execute("INSERT OR REPLACE INTO derived VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
+    def add(self, row: DerivedRow) -> None:
+        """A row that wants a name, which it has when it comes before all others."""
+        first: Any = self._execute(
+            "SELECT rank, cookie FROM derived WHERE parent = ? AND name = ? ORDER BY rank, cookie LIMIT 1",
+            (row.parent, row.name),
+        ).fetchone()
+        if first is not None and first < (row.rank, row.cookie):
+            row = row._replace(hidden=1)
+        elif first is not None:
+            self._hide(1, row.parent, row.name, *first)
+        self.insert(row)
+
+    def remove(self, row: DerivedRow) -> None:
+        """Take a row away; of those who want the name the next one has it."""
+        self.delete(row)
+        if row.hidden:
+            return
+        following: Any = self._execute(
+            "SELECT rank, cookie FROM derived WHERE parent = ? AND name = ? ORDER BY rank, cookie LIMIT 1",
+            (row.parent, row.name),
+        ).fetchone()
+        if following is not None:
+            self._hide(0, row.parent, row.name, *following)
+
     def delete(self, row: DerivedRow) -> None:
         self._execute(
             "DELETE FROM derived WHERE parent = ? AND name = ? AND rank = ? AND cookie = ?",
             (row.parent, row.name, row.rank, row.cookie),
         )
 
-    def hide(self, row: DerivedRow, hidden: int) -> None:
+    def _hide(self, hidden: int, parent: int, name: bytes, rank: int, cookie: int) -> None:
         self._execute(
             "UPDATE derived SET hidden = ? WHERE parent = ? AND name = ? AND rank = ? AND cookie = ?",
-            (hidden, row.parent, row.name, row.rank, row.cookie),
+            (hidden, parent, name, rank, cookie),
         )
 
     # Names at paths that the layout of a view does not know

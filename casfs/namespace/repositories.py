@@ -70,6 +70,19 @@ class RepositoryRows(Table):
     def remove_layout(self, name: str) -> None:
         self._execute("DELETE FROM layout WHERE name = ?", (name,))
 
+    # Names that are to be followed
+
+    def note(self, names: Iterable[tuple[int, bytes]]) -> None:
+        self._cursor.executemany("INSERT OR IGNORE INTO noted VALUES (?, ?)", names)
+
+    def note_no_more(self, names: Iterable[tuple[int, bytes]]) -> None:
+        self._cursor.executemany("DELETE FROM noted WHERE parent = ? AND name = ?", names)
+
+    def noted(self) -> list[tuple[int, bytes]]:
+        """(directory, name)."""
+        rows: Any = self._execute("SELECT parent, name FROM noted").fetchall()
+        return list(rows)
+
     # Directories that are to be followed
 
     def to_follow(self) -> list[tuple[int, int]]:

@@ -190,6 +190,13 @@ CREATE TABLE follow (
     cookie INTEGER NOT NULL         -- of the last name that was followed
 ) WITHOUT ROWID, STRICT;
 
+-- Names, of dentries that are there or were, from which what follows is still to be written.
+CREATE TABLE noted (
+    parent INTEGER NOT NULL,
+    name   BLOB NOT NULL,
+    PRIMARY KEY (parent, name)
+) WITHOUT ROWID, STRICT;
+
 -- Names that casfs keeps, in the directories of views and virtual repositories: each is derived from a name
 -- that a program made, and stands for the same inode. They are counted in no nlink.
 CREATE TABLE derived (

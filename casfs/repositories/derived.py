@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import errno
 import stat
-from collections.abc import Iterator
 
 from casfs.errors import FsError
 from casfs.fs.core import Core
 from casfs.fs.inodes import Inode
 from casfs.fs.places import Level, Place
+from casfs.layouts.coordinates import Coordinates
 from casfs.namespace.derived import DIRECTORY, DerivedRow
 from casfs.repositories.registry import Registry
 from casfs.repositories.trees import Source, Tree, trees_of
@@ -38,7 +38,8 @@ class DerivedNames:
 
     `trees`: by the inode number of their directory. `_shown_by`: repository -> the trees that show it, as
     what, and with which rank. `_paths`: (tree, path) -> the inode number of a directory, and `_keys` the
-    other way; what is in one is in the other. `_touched`: directories that may have nothing in them any more.
+    other way; what is in one is in the other. `_emptied`: directories that may have nothing in them any more;
+    `_changed`: those with other names.
     `_open`: (place, tree) -> does the place allow all that the tree does?
     """
 
@@ -51,7 +52,8 @@ class DerivedNames:
         self._registry = registry
         self._paths: dict[tuple[int, bytes], int] = {}
         self._keys: dict[int, tuple[int, bytes]] = {}
-        self._touched: set[int] = set()
+        self._emptied: set[int] = set()
+        self._changed: set[int] = set()
         self._open: dict[tuple[Place, int], bool] = {}
         self._version = -1
         self.trees: dict[int, Tree] = {}
@@ -79,44 +81,64 @@ class DerivedNames:
         self._paths.clear()
         self._keys.clear()
 
+    @property
+    def shown(self) -> set[int]:
+        """The repositories that some tree shows."""
+        return set(self._shown_by)
+
     # What is wanted
 
-    def update(self, directory: int, name: bytes, place: Place | None, entry: Entry | None) -> None:
-        """Bring what is derived from one name in line with what it stands for. Inside a transaction."""
-        wanted = {row.tree: row for row in self._wanted(directory, name, place, entry)} if entry else {}
-        for row in self._rows.of_source(directory, name):
-            other = wanted.get(row.tree)
-            if other is not None and other == row._replace(hidden=other.hidden):
-                del wanted[row.tree]
-            else:
-                self._remove(row)
-        for row in wanted.values():
+    def update(
+        self,
+        directory: int,
+        name: bytes,
+        place: Place | None,
+        entry: Entry | None,
+        coordinates: Coordinates | None,
+        *,
+        is_new: bool,
+    ) -> None:
+        """Bring what is derived from one name in line with what it stands for. `coordinates`: what the layout
+        of its repository says of it. `is_new`: nothing was derived from it before. Inside a transaction, with
+        `finish` at the end of it."""
+        wanted: list[DerivedRow] = []
+        if entry is not None and place is not None and place.top in self._shown_by:
+            wanted = self._wanted(directory, name, place, entry, coordinates)
+        if not is_new:
+            there = {row.tree: row for row in wanted}
+            for row in self._rows.of_source(directory, name):
+                other = there.get(row.tree)
+                if other is not None and other == row._replace(hidden=other.hidden):
+                    wanted.remove(other)
+                else:
+                    self._remove(row)
+        for row in wanted:
             self._add(row)
 
-    def _wanted(self, directory: int, name: bytes, place: Place | None, entry: Entry) -> Iterator[DerivedRow]:
-        if place is None:
-            return
+    def _wanted(
+        self, directory: int, name: bytes, place: Place, entry: Entry, coordinates: Coordinates | None
+    ) -> list[DerivedRow]:
         cookie, ino, type_ = entry
         path = place.within + name
-        kept: set[int] | None = None
-        for tree, source, rank in self._shown_by.get(place.top, ()):
+        rows: list[DerivedRow] = []
+        for tree, source, rank in self._shown_by[place.top]:
             if not self._is_open(place, tree):
                 continue
             if type_ == DIRECTORY:
                 if not source.steps:
                     holds = self._directory(tree, path)
-                    yield DerivedRow(holds, b"", rank, cookie, 0, 0, 1, tree.ino, directory, name)
+                    rows.append(DerivedRow(holds, b"", rank, cookie, 0, 0, 1, tree.ino, directory, name))
                 continue
-            derived = source.derive(path) if type_ == FILE or not source.steps else None
-            if derived is None:
-                if kept is None:
-                    kept = self._rows.kept(directory, name)
-                if tree.ino not in kept:
-                    continue
-                derived = path
-            above, _, last = derived.rpartition(b"/")
-            parent = self._directory(tree, above)
-            yield DerivedRow(parent, last, rank, cookie, ino, type_, 0, tree.ino, directory, name)
+            derived: bytes | None = path
+            if source.steps:
+                derived = None if coordinates is None else source.derive(path, coordinates)
+                if derived is None and tree.ino in self._rows.kept(directory, name):
+                    derived = path
+            if derived is not None:
+                above, _, last = derived.rpartition(b"/")
+                parent = self._directory(tree, above)
+                rows.append(DerivedRow(parent, last, rank, cookie, ino, type_, 0, tree.ino, directory, name))
+        return rows
 
     def _is_open(self, place: Place, tree: Tree) -> bool:
         """May everybody who may look into the tree look into that place?"""
@@ -148,22 +170,24 @@ class DerivedNames:
     def _add(self, row: DerivedRow) -> None:
         """A candidate for a name, or what holds a directory."""
         if row.name:
-            first = self._rows.first(row.parent, row.name)
-            hidden = first is not None and (first.rank, first.cookie) < (row.rank, row.cookie)
-            if first is not None and not hidden:
-                self._rows.hide(first, 1)
-            row = row._replace(hidden=int(hidden))
-            self._touch(row.parent)
-        self._rows.insert(row)
+            self._rows.add(row)
+            self._changed.add(row.parent)
+        else:
+            self._rows.insert(row)
 
     def _remove(self, row: DerivedRow) -> None:
-        self._rows.delete(row)
-        if row.name and not row.hidden:
-            following = self._rows.first(row.parent, row.name)
-            if following is not None:
-                self._rows.hide(following, 0)
-            self._touch(row.parent)
-        self._touched.add(row.parent)
+        self._rows.remove(row)
+        self._emptied.add(row.parent)
+        if row.name:
+            self._changed.add(row.parent)
+
+    def finish(self) -> None:
+        """What is left to be done at the end of a step: directories with nothing in them go, and the times of
+        those whose names have changed move."""
+        self.prune()
+        for directory in self._changed:
+            self._touch(directory)
+        self._changed.clear()
 
     def _touch(self, directory: int) -> None:
         inode = self._find(directory)
@@ -239,7 +263,9 @@ class DerivedNames:
         inode.nlink = 2
         cookie = self._inodes.next_cookie()
         self._add(DerivedRow(parent, name, -1, cookie, inode.ino, DIRECTORY, 0, tree.ino, 0, b""))
-        self._inodes.get(parent).nlink += 1
+        above = self._inodes.get(parent)
+        above.nlink += 1
+        self._inodes.mark(above)
         return inode.ino
 
     def _show_as(self, ino: int, top: Inode) -> None:
@@ -254,28 +280,26 @@ class DerivedNames:
         """A program makes a directory in a tree, or leaves it empty: it stays. Its inode number."""
         ino = self._directory(tree, path)
         self._rows.insert(DerivedRow(ino, b"", -1, 0, 0, 0, 1, tree.ino, 0, b""))
+        self.finish()
         return ino
 
     def hold_no_more(self, ino: int, tree: int) -> None:
         self._rows.delete(DerivedRow(ino, b"", -1, 0, 0, 0, 1, tree, 0, b""))
-        self._touched.add(ino)
+        self._emptied.add(ino)
 
     def prune(self) -> None:
         """Remove the directories that nothing is in and nothing holds."""
-        while self._touched:
-            ino = self._touched.pop()
+        while self._emptied:
+            ino = self._emptied.pop()
             if ino in self.trees or not self._rows.is_empty(ino):
                 continue
             row = self._rows.place_of(ino)
             if row is not None:
                 self._remove_directory(row)
-                self._touched.add(row.parent)
+                self._emptied.add(row.parent)
 
     def _remove_directory(self, row: DerivedRow) -> None:
-        self._rows.delete(row)
-        following = self._rows.first(row.parent, row.name)
-        if following is not None:
-            self._rows.hide(following, 0)
+        self._rows.remove(row)
         key = self._keys.pop(row.ino, None)
         if key is not None:
             del self._paths[key]

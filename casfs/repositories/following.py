@@ -1,8 +1,9 @@
 """Rows that follow from names: what the path of a file says of it, and its names in views.
 
-Whoever changes a name does not wait for that. The name is noted in memory, and its rows are written in bulk
-in the same group, at the latest before its COMMIT. A row is made of what is there by then, whatever has
-happened to the name meanwhile, so that to follow a name twice, or one that was not changed, changes nothing.
+Whoever changes a name does not wait for that. The name is noted in memory, and its rows are written when
+nobody else has anything to do, or somebody is going to look at them. A row is made of what is there by then,
+whatever has happened to the name meanwhile, so that to follow a name twice, or one that was not changed,
+changes nothing. Names that are left at a COMMIT are committed with what was done to them, in the table `noted`.
 
 Where a directory is another one's, or has another layout, everything below it is followed, in steps: what is
 still to be done is in the table `follow`, committed together with the change.
@@ -11,6 +12,7 @@ still to be done is in the table `follow`, committed together with the change.
 from __future__ import annotations
 
 import logging
+import time
 from itertools import islice
 
 import msgspec
@@ -20,12 +22,22 @@ from casfs.layouts.coordinates import Coordinates
 from casfs.namespace.artifacts import ArtifactRow
 from casfs.namespace.derived import DIRECTORY
 from casfs.repositories.derived import FILE, DerivedNames, Entry
-from casfs.repositories.registry import Registry, Repository
+from casfs.repositories.registry import Registry
+from casfs.types import ROOT_INO
 
 log = logging.getLogger(__name__)
 
-STEP = 256
-"""Names that are followed before other requests are served: about 5 ms."""
+STEP = 64
+"""Names that are followed before other requests are served: up to 5 ms."""
+
+QUIET_SECONDS = 0.02
+"""So long nothing must have been changed before names are followed that nobody has asked for."""
+
+LAG_SECONDS = 5.0
+"""So long names wait for a quiet moment; then they are followed beside what others do."""
+
+LAG_LIMIT = 50_000
+"""So many; then who changes more waits for some of them."""
 
 Name = tuple[int, bytes]
 """(directory, name)."""
@@ -34,7 +46,9 @@ Name = tuple[int, bytes]
 class Follower:
     """Owned by the thread that runs the file system.
 
-    `_names`: what has happened to them is not in the rows yet. `_directories`: those of the table `follow`,
+    `_names`: what has happened to them is not in the rows yet; what one stands for that is new. Of them
+    `_saved` are in the table `noted`, and `_unsaved` have to be there at the next COMMIT. `_watched`:
+    repositories from whose names anything follows. `_directories`: those of the table `follow`,
     the last one first, with the cookie of the last name that was followed.
     """
 
@@ -49,7 +63,10 @@ class Follower:
         self._derived_rows = namespace.derived
         self._rows = namespace.repositories
         self._savepoint = namespace.savepoint
-        self._names: dict[Name, None] = {}
+        self._saved = set(self._rows.noted())
+        self._unsaved: dict[Name, None] = {}
+        self._names: dict[Name, Entry | None] = dict.fromkeys(self._saved)
+        self._watched: set[int] = set()
         self._moved: set[int] = set()
         self._more = core.scheduler.event()
         self._directories: dict[int, int] = dict(self._rows.to_follow())
@@ -68,16 +85,22 @@ class Follower:
 
     def _watch(self) -> None:
         """Names are only noted while there is something that follows from them."""
-        wanted = self._derived.trees or any(
-            repository.layout for repository in self._registry.repositories.values()
-        )
-        self._core.directories.follower = self if wanted or self._directories else None
+        repositories = self._registry.repositories.values()
+        self._watched = self._derived.shown | {found.ino for found in repositories if found.layout}
+        self._core.directories.follower = self if self._watched or self.is_behind else None
 
     # What happens to names: called inside the transaction of it
+
+    def added(self, directory: int, name: bytes, entry: Entry) -> None:
+        """A name was given that was not there."""
+        key = directory, name
+        self._names[key] = None if key in self._names else entry
+        self._unsaved[key] = None
 
     def named(self, directory: int, name: bytes) -> None:
         """A name was given, was taken away, or stands for another inode."""
         self._names[directory, name] = None
+        self._unsaved[directory, name] = None
 
     def moved(self, directory: int) -> None:
         """A directory has another place."""
@@ -87,7 +110,7 @@ class Follower:
         """Names of a directory that has none itself are gone."""
         self._artifacts.remove_below(directory)
         self._derived.remove_sources(directory)
-        self._derived.prune()
+        self._derived.finish()
 
     def access_changed(self, ino: int) -> None:
         """A directory has another mode, owner or access list. Inside the transaction of that."""
@@ -112,25 +135,46 @@ class Follower:
 
     @property
     def pending(self) -> int:
-        """Names that have to be followed before the next COMMIT."""
-        return len(self._names) + len(self._moved)
+        """Rows that have to be written before the next COMMIT, at the most."""
+        return len(self._unsaved) + len(self._moved)
 
     def flush(self, limit: int | None = None) -> None:
-        """Follow what was noted, up to `limit` names of it. Inside a transaction. Raises DatabaseError."""
-        if self._moved:
-            for directory in list(self._moved):
-                self.follow(directory)
-                self._moved.discard(directory)
-        if self._names:
-            names = list(islice(self._names, limit))
-            self._write([(*name, self._dentries.entry(*name)) for name in names])
+        """Have what is noted in rows, for the COMMIT. Inside a transaction. Raises DatabaseError."""
+        for directory in list(self._moved):
+            self.follow(directory)
+            self._moved.discard(directory)
+        if len(self._names) <= STEP:
+            self.follow_names()
+        elif len(self._names) > LAG_LIMIT:
+            self.follow_names(STEP)
+        if self._names or self._directories:
+            self._more.set()
+        if self._unsaved:
+            names = list(islice(self._unsaved, limit))
+            self._rows.note(names)
             for name in names:
-                del self._names[name]
+                self._saved.add(name)
+                del self._unsaved[name]
+
+    def follow_names(self, limit: int | None = None) -> None:
+        """Write the rows of up to `limit` names. Inside a transaction. Raises DatabaseError."""
+        if not self._names:
+            return
+        names = list(islice(self._names.items(), limit))
+        saved = [name for name, _ in names if name in self._saved]
+        with self._savepoint():
+            self._write(names, follows=not self._directories and not self._moved)
+            if saved:
+                self._rows.note_no_more(saved)
+        self._saved.difference_update(saved)
+        for name, _ in names:
+            del self._names[name]
+            self._unsaved.pop(name, None)
 
     @property
     def is_behind(self) -> bool:
-        """Is there a directory whose names are still to be followed?"""
-        return bool(self._directories)
+        """Is there anything that has not been followed?"""
+        return bool(self._names or self._directories or self._moved)
 
     def step(self, limit: int = STEP) -> None:
         """Follow some names of such a directory. Inside a transaction. Raises DatabaseError."""
@@ -148,7 +192,7 @@ class Follower:
             return
         names = self._dentries.children(directory, after, limit)
         below = [ino for _, _, ino, type_ in names if type_ == DIRECTORY]
-        self._write([(directory, name, (cookie, ino, type_)) for cookie, name, ino, type_ in names])
+        self._write([((directory, name), (cookie, ino, type_)) for cookie, name, ino, type_ in names])
         if len(names) < limit:
             self._has_followed(directory)
         else:
@@ -164,69 +208,102 @@ class Follower:
         self._watch()
 
     async def drain(self) -> None:
-        """Follow everything that is noted or behind, in steps. Raises OSError."""
-        while self.pending or self._directories:
-            await self._core.group.begin()
-            self.flush(STEP)
-            self.step()
-            if self._core.group.must_wait:
-                await self._core.group.durable()
+        """Follow everything, in steps. Raises OSError."""
+        while self.is_behind:
+            await self._step()
             await self._core.scheduler.pause()
 
+    async def _step(self) -> None:
+        """Names that were changed before directories: those may have left rows where they were."""
+        await self._core.group.begin()
+        self.flush(STEP)
+        if self._names:
+            self.follow_names(STEP)
+        else:
+            self.step()
+        if self._core.group.must_wait:
+            await self._core.group.durable()
+
     def catch_up(self) -> bool:
-        """Follow what is noted; False when there is more to be followed, in steps. What is noted is part of
-        the open transaction: there is nothing to wait for. Raises DatabaseError."""
-        if self._names or self._moved:
-            self.flush()
+        """Follow what is noted, if that takes a moment; False when there is more. Raises DatabaseError."""
+        if not self._names and not self._moved:
+            return not self._directories
+        if not self._core.group.active or len(self._names) > STEP:
+            return False
+        self.flush()
         return not self._directories
 
     async def run(self) -> None:
-        """Follow what is behind, whenever there is something. For one task, until it is cancelled."""
+        """Follow what is left, whenever nothing else is done. For one task, until it is cancelled."""
+        scheduler = self._core.scheduler
         while True:
+            if not self.is_behind:
+                self._more = scheduler.event()
+                await self._more.wait()
+            since = scheduler.now()
             try:
-                await self.drain()
+                while self.is_behind:
+                    before = self._changes()
+                    await scheduler.run(time.sleep, QUIET_SECONDS)
+                    if before == self._changes():
+                        await self._follow_while_quiet()
+                    elif scheduler.now() - since > LAG_SECONDS:
+                        await self._step()
             except OSError as error:  # the next commit says it too
-                log.warning("what follows from %d directories has to wait: %s", len(self._directories), error)
-            else:
-                self._more = self._core.scheduler.event()
-            await self._more.wait()
+                log.warning("what follows from names has to wait: %s", error)
+                await scheduler.run(time.sleep, LAG_SECONDS)
 
-    def _write(self, names: list[tuple[int, bytes, Entry | None]]) -> None:
-        """The rows of names: (directory, name, what it stands for)."""
+    def _changes(self) -> tuple[int, int]:
+        """Another one when anything has been changed."""
+        return self._core.group.number, self._core.group.operations
+
+    async def _follow_while_quiet(self) -> None:
+        before = self._changes()
+        while self.is_behind and before == self._changes():
+            await self._step()
+            before = self._changes()
+            await self._core.scheduler.pause()
+
+    def _write(self, names: list[tuple[Name, Entry | None]], *, follows: bool = False) -> None:
+        """The rows of names. With an entry it is a name that had no rows before, if all that is not noted
+        `follows`; or else a row may be left of it."""
         rows: list[ArtifactRow] = []
         without: list[Name] = []
-        for directory, name, entry in names:
-            row = self._artifact(directory, name) if entry and entry[2] == FILE else None
-            if row is None:
-                without.append((directory, name))
-            else:
-                rows.append(row)
+        gone: list[Name] = []
+        repositories = self._registry.repositories
         with self._savepoint():
+            for (directory, name), entry in names:
+                place = self._places.of(directory)
+                top = 0 if place is None else place.top
+                if follows and top not in self._watched and (top or directory == ROOT_INO):
+                    continue  # a directory that is gone, with no place, may have left rows
+                is_new = follows and entry is not None
+                if entry is None:
+                    entry = self._dentries.entry(directory, name)
+                    if entry is None:
+                        gone.append((directory, name))
+                repository = repositories.get(top)
+                coordinates = None
+                if place and entry and entry[2] == FILE and repository and repository.layout:
+                    coordinates = repository.layout.parse(place.within + name)
+                if coordinates is not None:
+                    rows.append(_row(directory, name, top, coordinates))
+                elif not is_new:
+                    without.append((directory, name))
+                if self._derived.trees:
+                    self._derived.update(directory, name, place, entry, coordinates, is_new=is_new)
             self._artifacts.remove_all(without)
             self._artifacts.set_all(rows)
             if self._derived.trees:
-                self._derived_rows.keep_no_more(
-                    [(parent, name) for parent, name, entry in names if not entry]
-                )
-                for directory, name, entry in names:
-                    self._derived.update(directory, name, self._places.of(directory), entry)
-                self._derived.prune()
-
-    def _artifact(self, directory: int, name: bytes) -> ArtifactRow | None:
-        """What the path of a file says of it."""
-        place = self._places.of(directory)
-        repository = place and self._registry.repositories.get(place.top)
-        if not place or not repository or repository.layout is None:
-            return None
-        coordinates = repository.layout.parse(place.within + name)
-        return None if coordinates is None else _row(directory, name, repository, coordinates)
+                self._derived_rows.keep_no_more(gone)
+                self._derived.finish()
 
 
-def _row(directory: int, name: bytes, repository: Repository, found: Coordinates) -> ArtifactRow:
+def _row(directory: int, name: bytes, repository: int, found: Coordinates) -> ArtifactRow:
     return ArtifactRow(
         directory,
         name,
-        repository.ino,
+        repository,
         found.org,
         found.module,
         found.revision,

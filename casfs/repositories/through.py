@@ -72,7 +72,8 @@ class Through:
 
     async def caught_up(self) -> None:
         """Wait until all names follow. Raises OSError."""
-        await self._follower.drain()
+        while not self.catch_up():
+            await self._follower.drain()
 
     def find(self, directory: int, name: bytes) -> int | None:
         self.catch_up()
@@ -111,11 +112,11 @@ class Through:
             if stat.S_ISDIR(mode):
                 self._given[ino] = self
 
-    def _row(self, directory: int, name: bytes) -> DerivedRow:
+    async def _row(self, directory: int, name: bytes) -> DerivedRow:
         """What has a name. Raises FsError ENOENT, ENAMETOOLONG."""
         if len(name) > NAME_LIMIT:
             raise FsError(errno.ENAMETOOLONG)
-        self.catch_up()
+        await self.caught_up()
         row = self._rows.first(directory, name)
         if row is None:
             raise FsError(errno.ENOENT)
@@ -239,6 +240,7 @@ class Through:
         """As Tree.make."""
         if name is None:
             raise FsError(errno.EOPNOTSUPP)
+        await self.caught_up()
         if self.find(directory, name) is not None:
             raise FsError(errno.EEXIST)
         if stat.S_ISDIR(mode) and (held := await self._hold(directory, name)) is not None:
@@ -252,8 +254,7 @@ class Through:
             raise
         self._keep(placed)
         if inode.is_directory:
-            self.catch_up()
-            return self._inodes.get(self._row(directory, name).ino)
+            return self._inodes.get((await self._row(directory, name)).ino)
         return inode
 
     async def _hold(self, directory: int, name: bytes) -> Inode | None:
@@ -274,6 +275,7 @@ class Through:
 
     async def link(self, verbs: Made, ino: int, directory: int, name: bytes) -> Inode:
         """As Tree.link."""
+        await self.caught_up()
         if self.find(directory, name) is not None:
             raise FsError(errno.EEXIST)
         placed = await self._place(directory, name, None, None)
@@ -287,7 +289,7 @@ class Through:
 
     async def unlink(self, verbs: Made, directory: int, name: bytes, uid: int) -> Inode:
         """As Tree.unlink."""
-        row = self._row(directory, name)
+        row = await self._row(directory, name)
         if row.type == DIRECTORY:
             raise FsError(errno.EISDIR)
         await self._group.begin()
@@ -326,7 +328,7 @@ class Through:
 
     async def rmdir(self, verbs: Made, directory: int, name: bytes) -> Inode:
         """As Tree.rmdir. Raises FsError EROFS for a directory of a repository that is not written to."""
-        row = self._row(directory, name)
+        row = await self._row(directory, name)
         if row.type != DIRECTORY:
             raise FsError(errno.ENOTDIR)
         if self._rows.has_names(row.ino):
@@ -344,9 +346,8 @@ class Through:
             await verbs.rmdir(holder.source_parent, holder.source_name)
         await self._group.begin()
         self._derived.hold_no_more(row.ino, tree.ino)
-        self._derived.prune()
+        self._derived.finish()
         self._group.count()
-        self.catch_up()
         return inode
 
     async def rename(
@@ -366,7 +367,7 @@ class Through:
             raise FsError(errno.EXDEV)
         if flags & ~RENAME_NOREPLACE:
             raise FsError(errno.EINVAL)
-        row = self._row(directory, name)
+        row = await self._row(directory, name)
         if row.type == DIRECTORY:
             raise FsError(errno.EXDEV)
         there = self._rows.first(new_directory, new_name)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from casfs.errors import LayoutError
+from casfs.layouts.coordinates import Coordinates
 from casfs.layouts.layout import Layout
-from casfs.layouts.translation import translate
+from casfs.layouts.translation import build_for, translate
 from casfs.repositories.registry import Repository, RepositoryKind
 
 
@@ -18,10 +19,14 @@ class Source(NamedTuple):
     repository: int
     steps: tuple[tuple[Layout, Layout], ...] = ()
 
-    def derive(self, path: bytes) -> bytes | None:
-        """The path in the tree; None where a layout has none."""
+    def derive(self, path: bytes, found: Coordinates | None = None) -> bytes | None:
+        """The path in the tree; None where a layout has none. `found`: what the repository's own layout says
+        of it, if that is known."""
+        steps = self.steps
         try:
-            for source, target in self.steps:
+            if found is not None and steps:
+                path, steps = build_for(found, steps[0][1]), steps[1:]
+            for source, target in steps:
                 path = translate(path, source, target)
         except LayoutError:
             return None

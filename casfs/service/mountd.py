@@ -180,7 +180,16 @@ async def _serve(
             session.close()
             notify("STOPPING=1")
             server.close()
+            await _follow_all(fs)
             await fs.stop()
+
+
+async def _follow_all(fs: FileSystem) -> None:
+    """Commands that read an unmounted store find everything. What fails is followed by the next mount."""
+    try:
+        await follower_of(fs).drain()
+    except OSError as error:
+        log.warning("what follows from names is left to the next mount: %s", error)
 
 
 def _allow_many_files() -> None:

@@ -139,6 +139,11 @@ INSERT INTO "meta" VALUES('next_cookie',15);
 INSERT INTO "meta" VALUES('next_ino',13);
 INSERT INTO "meta" VALUES('trash_minimal_age_ns',0);
 INSERT INTO "meta" VALUES('uuid','8c0fddad730343b9ba74688b5949b96e');
+CREATE TABLE noted (
+    parent INTEGER NOT NULL,
+    name   BLOB NOT NULL,
+    PRIMARY KEY (parent, name)
+) WITHOUT ROWID, STRICT;
 CREATE TABLE pin (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
     reason     TEXT NOT NULL,
