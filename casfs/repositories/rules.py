@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import msgspec
 
-from casfs.errors import FormatError
+from casfs.errors import FormatError, UsageError
+from casfs.repositories import patterns
+
+HIGHEST = (1 << 63) - 1
+"""Bytes that a file system can show in statfs(2) and a row can keep."""
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What may be done in a repository.
 
-    `include`, `exclude`: patterns of paths in it, as Ant's: `*` and `?` within a name, `**` for directories.
+    `include`, `exclude`: patterns of paths of files in it (patterns.py). A directory is refused where they
+    leave no path below it.
     `releases`, `snapshots`: are they handled? `max_unique_snapshots`: of one module and classifier, 0 = all.
     `read_only`: nothing is written. `immutable`: what is a release is neither overwritten nor removed.
     `quota_bytes`, `quota_files`: 0 = none; `soft_percent` of them from which the log warns, 0 = never.
+    What they count: quota.py.
     """
 
     include: tuple[str, ...] = ("**",)
@@ -26,6 +32,19 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     quota_bytes: int = 0
     quota_files: int = 0
     soft_percent: int = 0
+
+
+def check(rules: Rules) -> None:
+    """Raises UsageError for what no repository can have been meant to have."""
+    if not rules.include:
+        raise UsageError("include: without a pattern nothing could be written", "see read-only")
+    patterns.check("include", rules.include)
+    patterns.check("exclude", rules.exclude)
+    for name in ("max_unique_snapshots", "quota_bytes", "quota_files"):
+        if not 0 <= getattr(rules, name) <= HIGHEST:
+            raise UsageError(f"{name.replace('_', '-')}: a number from 0 to {HIGHEST}, 0 for none")
+    if not 0 <= rules.soft_percent <= 100:
+        raise UsageError("soft-percent: a number from 0 to 100, 0 for none")
 
 
 def decode(text: str) -> Rules:
