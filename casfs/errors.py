@@ -88,6 +88,12 @@ class LayoutError(UsageError):
         self.column = column
 
 
+class RepositoryError(CasfsError):
+    """A repository or a layout cannot become what it shall be, since others are as they are."""
+
+    errno = errno.EBUSY
+
+
 class PermissionDenied(CasfsError):
     """The caller may not do this, by the store's or the control socket's rules."""
 

@@ -26,9 +26,13 @@ LONGEST_DURATION = 36_500 * 86_400
 FASTEST = 1 << 50
 """Bytes per second: a PiB; what is more is a mistake."""
 
+LARGEST = 1 << 60
+"""Bytes: an EiB; what is more is a mistake."""
+
 FORMS = {
     "DURATION": "30s, 10m, 1h or 14d",
     "RATE": "500K, 20M or 1.5GiB, in a second",
+    "SIZE": "500K, 20M or 1.5GiB",
     "TIME": "2030-12-31T23:59:00Z (RFC 3339), 2030-12-31 (UTC), or a duration ago: 30s, 10m, 1h, 14d",
 }
 """How the values are written that several commands take. Help explains those that its arguments name so."""
@@ -38,7 +42,7 @@ _DAY, _TIME, _OFFSET = r"\d{4}-\d\d-\d\d", r"\d\d:\d\d:\d\d(?:\.\d+)?", r"(?:[Zz
 _RFC_3339 = re.compile(f"{_DAY}(?:[Tt ]{_TIME}{_OFFSET})?", re.ASCII)
 """Or its date alone."""
 
-_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGTkmgt])?(?:i?[Bb])?(?:/s)?")
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGTPkmgtp])?(?:i?[Bb])?")
 
 Run = Callable[[argparse.Namespace], int]
 """What a command does with its arguments; returns its exit code."""
@@ -191,8 +195,21 @@ def count(word: str) -> int:
 
 def byte_rate(word: str) -> float:
     """An argument's type: bytes per second as `50M`, `1.5GiB`, `20MiB/s`, in powers of 1024; more than 0."""
-    match = _RATE.fullmatch(word)
-    rate = 0.0 if match is None else float(match[1]) * 1024 ** "BKMGT".index((match[2] or "B").upper())
+    rate = _bytes(word.removesuffix("/s"))
     if not 0 < rate <= FASTEST:
         raise argparse.ArgumentTypeError(f"'{word}' is no rate: write 500K, 20M or 1.5GiB, per second")
     return rate
+
+
+def byte_size(word: str) -> int:
+    """An argument's type: bytes as `0`, `50M`, `1.5GiB`, in powers of 1024."""
+    size = _bytes(word)
+    if not 0 <= size <= LARGEST:
+        raise argparse.ArgumentTypeError(f"'{word}' is no size: write 500K, 20M or 1.5GiB")
+    return math.ceil(size)
+
+
+def _bytes(word: str) -> float:
+    """-1 for what is no amount."""
+    match = _SIZE.fullmatch(word)
+    return -1.0 if match is None else float(match[1]) * 1024 ** "BKMGTP".index((match[2] or "B").upper())

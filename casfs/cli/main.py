@@ -27,6 +27,7 @@ COMMANDS = (
     "heal",
     "gc",
     "pin",
+    "repo",
     "trash",
     "undelete",
     "help",

@@ -6,9 +6,11 @@ not sent while it has it; what an answer has besides is not looked at.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 from msgspec import Meta, Struct
+
+from casfs.repositories.rules import Settings
 
 Natural = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 """An id or an amount, as the database can keep it."""
@@ -17,6 +19,7 @@ Nanoseconds = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 """A time, as the database can keep it."""
 
 Days = Annotated[int, Meta(ge=0, le=36_500)]
+Kind = Literal["local", "virtual", "view"]
 Seconds = Annotated[int, Meta(ge=0, le=36_500 * 86_400)]
 Age = Annotated[float, Meta(ge=0, le=36_500 * 86_400)]
 """What `casfs trash` takes (cli/trash.py, cli/arguments.py): up to a hundred years; an age in seconds."""
@@ -149,3 +152,70 @@ class Undelete(Operation[Undeleted], frozen=True):
     path: str
     since_ns: Nanoseconds
     before_ns: Nanoseconds
+
+
+class CreateRepository(Operation[Done], frozen=True):
+    """A new repository. `members`: of a virtual one, in order, or the one source of a view."""
+
+    op = "repo_create"
+    name: str
+    kind: Kind
+    members: list[str] = []
+    deploy: str = ""
+    settings: Settings = Settings()
+
+
+class SetRepository(Operation[Done], frozen=True):
+    """As repositories/verbs.py does; None: as it was. `deploy`: "" for nowhere."""
+
+    op = "repo_set"
+    name: str
+    members: list[str] | None = None
+    deploy: str | None = None
+    settings: Settings = Settings()
+
+
+class SetPlainDirectories(Operation[Done], frozen=True):
+    """May programs make directories in the root?"""
+
+    op = "repo_plain"
+    yes: bool
+
+
+class RenameRepository(Operation[Done], frozen=True):
+    """As repositories/verbs.py does."""
+
+    op = "repo_rename"
+    name: str
+    new_name: str
+
+
+class RemoveRepositories(Operation[Done], frozen=True):
+    """As repositories/verbs.py does."""
+
+    op = "repo_rm"
+    names: list[str]
+    force: bool
+
+
+class AddLayouts(Operation[Done], frozen=True):
+    """`definitions`: TOML (layouts/files.py). `replace`: also those that are there."""
+
+    op = "layout_add"
+    definitions: str
+    replace: bool
+
+
+class SetLayout(Operation[Done], frozen=True):
+    """`changes`: keys of a definition, as in TOML."""
+
+    op = "layout_set"
+    name: str
+    changes: dict[str, Any]
+
+
+class RemoveLayout(Operation[Done], frozen=True):
+    """A layout that no repository has."""
+
+    op = "layout_rm"
+    name: str

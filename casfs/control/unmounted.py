@@ -1,4 +1,4 @@
-"""What `casfs cp`, `mv`, `undelete` and `trash` do on a store that is not mounted."""
+"""What `casfs cp`, `mv`, `undelete`, `trash`, `repo` and `layout` do on a store that is not mounted."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from casfs.control import repositories
 from casfs.control.messages import (
     Copy,
     Done,
@@ -68,4 +69,5 @@ _HANDLERS: dict[type[Operation[Any]], Callable[[FileSystem, Any], Coroutine[Any,
     EmptyTrash: _empty_trash,
     SetTrashRule: _set_trash_rule,
     Undelete: _undelete,
+    **repositories.HANDLERS,
 }

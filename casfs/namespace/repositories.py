@@ -59,6 +59,18 @@ class RepositoryRows(Table):
         self._execute("DELETE FROM repository WHERE ino = ?", (ino,))
         self._execute("DELETE FROM member WHERE repository = ?", (ino,))
 
+    # The whole store
+
+    def takes_plain_directories(self) -> bool:
+        """May programs make directories in the root?"""
+        value: str | None = self._execute("SELECT value FROM meta WHERE key = 'plain_directories'").get
+        return value != "no"
+
+    def take_plain_directories(self, yes: bool) -> None:
+        self._execute("DELETE FROM meta WHERE key = 'plain_directories'")
+        if not yes:
+            self._execute("INSERT INTO meta VALUES ('plain_directories', 'no')")
+
     # Layouts
 
     def layouts(self) -> list[LayoutRow]:

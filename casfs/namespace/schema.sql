@@ -21,6 +21,7 @@
 --   strays_since_ns  the last start after an end that was not clean, until a full run of the collector has looked
 --                at all files of before: some may have no row (I3); absent = none
 --   trash_minimal_age_ns  nanoseconds that a file has to be there to be kept in the trash; absent = 60 s
+--   plain_directories  'no': programs make no directories in the root, only casfs repo does; absent = they do
 --   casfs_directory  inode number of /.casfs, once there is one: it is not listed, and not counted in the
 --                root's nlink
 CREATE TABLE meta (

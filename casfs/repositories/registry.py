@@ -11,7 +11,7 @@ from casfs.fs.core import Core
 from casfs.layouts.builtin import DEFINITIONS, builtin
 from casfs.layouts.files import from_toml
 from casfs.layouts.layout import Layout, prepare
-from casfs.namespace.repositories import RepositoryRow
+from casfs.namespace.repositories import RepositoryRow, RepositoryRows
 from casfs.repositories import rules
 from casfs.repositories.rules import Rules
 
@@ -35,11 +35,21 @@ class Repository(msgspec.Struct, frozen=True):
     deploy: int | None = None
 
 
+def stored_layouts(rows: RepositoryRows) -> dict[str, Layout]:
+    """Those that are not built in, by name. Raises LayoutError for a damaged row."""
+    return {
+        definition.name: prepare(definition)
+        for row in rows.layouts()
+        for definition in from_toml(row.definition)
+    }
+
+
 class Registry:
     """Owned by the thread that runs the file system.
 
     `repositories`: by the inode number of their directory. A directory in the root that is not among them is
     a local one without a layout. `layouts`: those that are not built in, by name.
+    `takes_plain`: may programs make directories in the root?
     `changed` is called after each change of them.
     """
 
@@ -48,6 +58,7 @@ class Registry:
         self._places = core.places
         self.repositories: dict[int, Repository] = {}
         self.layouts: dict[str, Layout] = {}
+        self.takes_plain = True
         self._subscribers: list[Callable[[], object]] = []
         self._read()
 
@@ -63,11 +74,8 @@ class Registry:
             changed()
 
     def _read(self) -> None:
-        self.layouts = {
-            definition.name: prepare(definition)
-            for row in self._rows.layouts()
-            for definition in from_toml(row.definition)
-        }
+        self.layouts = stored_layouts(self._rows)
+        self.takes_plain = self._rows.takes_plain_directories()
         members: dict[int, list[int]] = {}
         for member in self._rows.members():
             members.setdefault(member.repository, []).append(member.member)

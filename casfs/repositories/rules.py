@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Annotated, Any
+
 import msgspec
+from msgspec import Meta
 
 from casfs.errors import FormatError, UsageError
 from casfs.repositories import patterns
+
+Days = Annotated[int, Meta(ge=0, le=36_500)]
 
 HIGHEST = (1 << 63) - 1
 """Bytes that a file system can show in statfs(2) and a row can keep."""
@@ -57,3 +63,28 @@ def decode(text: str) -> Rules:
 
 def encode(rules: Rules) -> str:
     return msgspec.json.encode(rules).decode()
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What a repository gets; None, and what is not in `rules`, stays as it is.
+
+    `layout`: a name, "" for none. `rules`: fields of `Rules`. `trash_days`: as in the trash's rule.
+    """
+
+    layout: str | None = None
+    rules: Mapping[str, Any] = {}
+    trash_days: Days | None = None
+
+
+def changed(rules: Rules, changes: Mapping[str, Any]) -> Rules:
+    """Raises UsageError for what no rules can be."""
+    try:
+        result = msgspec.convert({**_fields(rules), **changes}, Rules)
+    except (msgspec.ValidationError, OverflowError) as error:
+        raise UsageError(f"bad rules: {error}") from None
+    check(result)
+    return result
+
+
+def _fields(rules: Rules) -> dict[str, Any]:
+    return {name: getattr(rules, name) for name in Rules.__struct_fields__}

@@ -25,8 +25,10 @@ from casfs.fs.filesystem import FileSystem
 from casfs.fuse.session import Session
 from casfs.maintenance.collect import mounted as collect_mounted
 from casfs.namespace.collecting import Record
+from casfs.repositories.filesystem import follower_of
 from casfs.service.collector import Collector
 from casfs.service.pressure import Pressure
+from casfs.service.repositories import RepositoryService
 from casfs.service.trash import TrashService
 
 
@@ -49,6 +51,7 @@ class Requests:
         self._device = device
         self._session = session
         self._trash = trash
+        self._repositories = RepositoryService(fs, session.caches)
         self._pressure = pressure
         self._collector = collector
         self._since = time.time()
@@ -63,6 +66,7 @@ class Requests:
             Damaged: self.damaged,
             Collect: self.collect,
             **self._trash.handlers(),
+            **self._repositories.handlers(),
         }
 
     async def status(self, _: Status) -> dict[str, Any]:
@@ -89,6 +93,7 @@ class Requests:
         await self._fs.contents.settling.write_back()
         if asked.seal:
             await self._fs.contents.settling.seal_all_closed()
+        await follower_of(self._fs).drain()
         await self._fs.group.durable()
         self._fs.contents.settling.check_kept()
         return Done()

@@ -9,9 +9,11 @@ import pytest
 
 from casfs.control import protocol
 from casfs.control.messages import (
+    AddLayouts,
     Collect,
     Collected,
     Copy,
+    CreateRepository,
     Damaged,
     Done,
     Emptied,
@@ -20,6 +22,12 @@ from casfs.control.messages import (
     Identity,
     Move,
     Operation,
+    RemoveLayout,
+    RemoveRepositories,
+    RenameRepository,
+    SetLayout,
+    SetPlainDirectories,
+    SetRepository,
     SetTrashRule,
     Status,
     Sync,
@@ -27,6 +35,7 @@ from casfs.control.messages import (
     Undeleted,
 )
 from casfs.errors import UsageError
+from casfs.repositories.rules import Settings
 
 REQUESTS: list[tuple[Operation[Any], str, dict[str, Any]]] = [
     (Identify(), "identify", {}),
@@ -49,6 +58,29 @@ REQUESTS: list[tuple[Operation[Any], str, dict[str, Any]]] = [
         {"directory": "", "days": None, "exclude": ["*.tmp"], "minimal_age": None},
     ),
     (Undelete("/a", 0, 9), "undelete", {"path": "/a", "since_ns": 0, "before_ns": 9}),
+    (CreateRepository("a\udcff", "local"), "repo_create", {"name": "a\udcff", "kind": "local"}),
+    (
+        CreateRepository("all", "virtual", ["a"], "a", Settings(layout="", rules={"read_only": True})),
+        "repo_create",
+        {
+            "name": "all",
+            "kind": "virtual",
+            "members": ["a"],
+            "deploy": "a",
+            "settings": {"layout": "", "rules": {"read_only": True}},
+        },
+    ),
+    (
+        SetRepository("a", None, "", Settings(trash_days=3)),
+        "repo_set",
+        {"name": "a", "deploy": "", "settings": {"trash_days": 3}},
+    ),
+    (SetPlainDirectories(False), "repo_plain", {"yes": False}),
+    (RenameRepository("a", "b"), "repo_rename", {"name": "a", "new_name": "b"}),
+    (RemoveRepositories(["a"], True), "repo_rm", {"names": ["a"], "force": True}),
+    (AddLayouts("", False), "layout_add", {"definitions": "", "replace": False}),
+    (SetLayout("l", {"artifact": "x"}), "layout_set", {"name": "l", "changes": {"artifact": "x"}}),
+    (RemoveLayout("l"), "layout_rm", {"name": "l"}),
 ]
 
 RESULTS: list[tuple[Operation[Any], object, dict[str, Any]]] = [
@@ -108,6 +140,9 @@ def test_every_operation_has_a_name_and_is_above() -> None:
         (Damaged, {"blobs": [1 << 80]}, "bad arguments"),
         (SetTrashRule, {"directory": "", "days": 36_501, "exclude": None, "minimal_age": None}, "<= 36500"),
         (EmptyTrash, {"older_seconds": float("nan")}, "bad arguments"),
+        (CreateRepository, {"name": "a", "kind": "remote"}, "Invalid enum value 'remote'"),
+        (CreateRepository, {"name": "a", "kind": "local", "settings": {"days": 1}}, "unknown field `days`"),
+        (CreateRepository, {"name": "a", "kind": "local", "settings": {"trash_days": 1 << 20}}, "<= 36500"),
     ],
 )
 def test_what_is_asked_wrongly_is_refused(
