@@ -28,6 +28,7 @@ COMMANDS = (
     "gc",
     "pin",
     "repo",
+    "layout",
     "trash",
     "undelete",
     "help",
