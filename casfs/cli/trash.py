@@ -73,7 +73,7 @@ def _list(args: argparse.Namespace) -> int:
     from casfs.control.access import StoreAccess
     from casfs.control.messages import Sync
     from casfs.maintenance.trash import entries
-    from casfs.trash.policy import iso_time
+    from casfs.trash.attributes import iso_time
 
     store = store_of(args.store)
     StoreAccess(store).tell(Sync())

@@ -245,12 +245,21 @@ class Directories:
             self._named(to, new_name, source if target is None else target)
 
     def exchange(
-        self, origin: Inode, name: bytes, to: Inode, new_name: bytes, source: Inode, target: Inode
+        self,
+        origin: Inode,
+        name: bytes,
+        to: Inode,
+        new_name: bytes,
+        source: Inode,
+        target: Inode,
+        beside: Callable[[], object] | None = None,
     ) -> None:
-        """Two names stand for each other's inodes."""
+        """Two names stand for each other's inodes. `beside` as in `move`."""
         with self._savepoint():
             self._dentries.point(to.ino, new_name, source.ino, source.mode >> 12)
             self._dentries.point(origin.ino, name, target.ino, target.mode >> 12)
+            if beside is not None:
+                beside()
         for directory, goes, comes in ((origin, source, target), (to, target, source)):
             directory.nlink += comes.is_directory - goes.is_directory
         if source.is_directory or target.is_directory:

@@ -48,9 +48,14 @@ class Policy(Protocol):
     def truncates(self, inode: Inode, uid: int) -> None:
         """A file is about to be cut to nothing by user `uid`."""
 
-    def moves_out(self, inode: Inode, directory: int) -> Callable[[], object] | None:
-        """Something is about to be moved from that directory to another place: what rows have to change with
-        its name, if any."""
+    def check_directory(self, above: int) -> None:
+        """May a directory come to be in that one? Raises FsError EACCES."""
+
+    def moves(
+        self, inode: Inode, directory: int, name: bytes, to: int, new_name: bytes, other: Inode | None
+    ) -> Callable[[], object] | None:
+        """Something is about to get another name, or to change it for that of `other`: what rows have to
+        change with that, if any. It is called last."""
 
     @property
     def lags(self) -> bool:

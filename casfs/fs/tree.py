@@ -117,6 +117,8 @@ class Tree:
         if not group.active:
             await group.begin()
         directory = self._directory(parent, b"unnamed" if name is None else name)
+        if stat.S_ISDIR(mode):
+            self._policy.check_directory(parent)
         if target is not None and not 0 < len(target) <= TARGET_LIMIT:
             raise FsError(errno.ENAMETOOLONG if target else errno.ENOENT)
         self._filestore.space.claim_rows(ROW_BYTES + len(target or b""))
@@ -175,6 +177,8 @@ class Tree:
     def attach(self, parent: int, name: bytes, inode: Inode) -> None:
         """Give a copied inode its first name. Inside a transaction. Raises FsError as `make`."""
         directory = self._directory(parent, name)
+        if inode.is_directory:
+            self._policy.check_directory(parent)
         self._directories.take_absent(parent, name)
         self._directories.add(directory, name, inode)
         if inode.is_directory and self._directories.follower is not None:
@@ -352,8 +356,12 @@ class Tree:
         if target is source:
             return None
         if parent != new_parent:
+            if source.is_directory:
+                self._policy.check_directory(new_parent)
             self._listing.check_loop(source, new_parent)
             if target is not None and flags & RENAME_EXCHANGE:
+                if target.is_directory:
+                    self._policy.check_directory(parent)
                 self._listing.check_loop(target, parent)
         if target is not None and not flags:
             self._listing.check_replaceable(source, target)
@@ -369,9 +377,11 @@ class Tree:
             if leaves_whiteout:
                 self._leave_whiteout(origin, name, source, target, to, new_name, uid, gid)
             elif flags and target is not None:
-                self._directories.exchange(*move, target)
+                beside = self._policy.moves(source, parent, name, new_parent, new_name, target)
+                self._directories.exchange(*move, target, beside)
             else:
-                self._directories.move(*move, target, beside=self._policy.moves_out(source, parent))
+                beside = self._policy.moves(source, parent, name, new_parent, new_name, None)
+                self._directories.move(*move, target, beside)
         except BaseException:
             self._policy.forget_since(noted)
             raise

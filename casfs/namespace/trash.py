@@ -151,3 +151,6 @@ class TrashRows(Table):
             "INSERT OR REPLACE INTO trash_rule VALUES (?, ?, ?)",
             (rule.directory, rule.days, "\n".join(rule.exclude)),
         )
+
+    def remove_rule(self, directory: bytes) -> None:
+        self._execute("DELETE FROM trash_rule WHERE directory = ?", (directory,))

@@ -7,9 +7,14 @@ from collections.abc import Callable, Container
 from casfs.fs.core import Core
 from casfs.fs.inodes import Inode
 from casfs.fs.policy import Reason
+from casfs.repositories.attributes import NAMES, RepositoryAttributes
 from casfs.repositories.following import Follower
 from casfs.repositories.registry import Registry
+from casfs.trash import attributes as trash
 from casfs.trash.policy import Trash
+from casfs.types import ROOT_INO
+
+ATTRIBUTES = NAMES.union(trash.ATTRIBUTES)
 
 
 class RepositoryPolicy:
@@ -19,10 +24,11 @@ class RepositoryPolicy:
         self.registry = registry
         self.trash = trash
         self.follower = follower
+        self._own = RepositoryAttributes(core, registry)
 
     @property
     def attributes(self) -> Container[bytes]:
-        return self.trash.attributes
+        return ATTRIBUTES
 
     def check_add(self, directory: int, name: bytes) -> None:
         self.trash.check_add(directory, name)
@@ -45,8 +51,14 @@ class RepositoryPolicy:
     def truncates(self, inode: Inode, uid: int) -> None:
         self.trash.truncates(inode, uid)
 
-    def moves_out(self, inode: Inode, directory: int) -> Callable[[], object] | None:
-        return self.trash.moves_out(inode, directory)
+    def check_directory(self, above: int) -> None:
+        if above == ROOT_INO:
+            self.registry.check_plain_directory()
+
+    def moves(
+        self, inode: Inode, directory: int, name: bytes, to: int, new_name: bytes, other: Inode | None
+    ) -> Callable[[], object] | None:
+        return self.trash.moves(inode, directory, name, to, new_name, other)
 
     @property
     def lags(self) -> bool:
@@ -74,4 +86,4 @@ class RepositoryPolicy:
         self.follower.flush(limit)
 
     def attribute(self, ino: int, name: bytes) -> bytes | None:
-        return self.trash.attribute(ino, name)
+        return self._own.get(ino, name) if name in NAMES else self.trash.attribute(ino, name)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 from collections.abc import Callable
 from enum import StrEnum
 
 import msgspec
 
+from casfs.errors import FsError
 from casfs.fs.core import Core
 from casfs.layouts.builtin import DEFINITIONS, builtin
 from casfs.layouts.files import from_toml
@@ -14,6 +17,8 @@ from casfs.layouts.layout import Layout, prepare
 from casfs.namespace.repositories import RepositoryRow, RepositoryRows
 from casfs.repositories import rules
 from casfs.repositories.rules import Rules
+
+log = logging.getLogger(__name__)
 
 
 class RepositoryKind(StrEnum):
@@ -106,3 +111,9 @@ class Registry:
             return None
         place = self._places.of(directory)
         return None if place is None else self.repositories.get(place.top)
+
+    def check_plain_directory(self) -> None:
+        """May a program make a directory in the root? Raises FsError EACCES."""
+        if not self.takes_plain:
+            log.warning("a directory in the root is refused, EACCES: the store takes repositories only")
+            raise FsError(errno.EACCES, "the root takes no plain directories; see casfs repo create")

@@ -28,9 +28,11 @@ from casfs.fs.inodes import Inode
 from casfs.fs.places import Place
 from casfs.fs.policy import Reason
 from casfs.namespace.inodes import InodeRow
-from casfs.namespace.trash import RuleRow, TrashRow
+from casfs.namespace.trash import RuleRow
 from casfs.trash.access import RootAccess
+from casfs.trash.attributes import ATTRIBUTES
 from casfs.trash.removals import BLOB, Removals
+from casfs.trash.rules import DEFAULT_DAYS, rename_rules
 from casfs.types import ROOT_INO
 
 CASFS = b".casfs"
@@ -40,8 +42,6 @@ TRASH = b"trash"
 
 MINIMAL_AGE_NS = 60 * 10**9
 """What was there for less is a temporary file, and is not kept, if nothing else is set."""
-
-DEFAULT_DAYS = 14
 
 DAY_NS = 86400 * 10**9
 
@@ -430,9 +430,23 @@ class Trash:
         if self.holds(directory):
             raise FsError(errno.EPERM)
 
-    def moves_out(self, inode: Inode, directory: int) -> Callable[[], object] | None:
-        """As `Policy.moves_out`: whoever moves something out of the trash restores it."""
-        return partial(self._restored, inode) if self._kinds.get(directory) is self else None
+    def check_directory(self, above: int) -> None:
+        """`check_add` has said it."""
+
+    def moves(
+        self, inode: Inode, directory: int, name: bytes, to: int, new_name: bytes, other: Inode | None
+    ) -> Callable[[], object] | None:
+        """As `Policy.moves`: whoever moves something out of the trash restores it, and the rule of a
+        directory in the root goes with it."""
+        if self._kinds.get(directory) is self:
+            return partial(self._restored, inode)
+        if directory == to == ROOT_INO and len(self._rules) > 1:
+            return partial(self._rename_rules, inode, name, new_name, other)
+        return None
+
+    def _rename_rules(self, inode: Inode, name: bytes, new_name: bytes, other: Inode | None) -> None:
+        if rename_rules(self._rows, self._rules, inode, name, new_name, other):
+            self.read_rules()
 
     def _gone(self, inode: Inode) -> None:
         """A file was removed from the trash by a program."""
@@ -465,17 +479,3 @@ def _numbered(name: bytes, number: int) -> bytes:
         return name
     suffix = b"~%d" % number
     return name[: NAME_LIMIT - len(suffix)] + suffix
-
-
-def iso_time(ns: int) -> str:
-    """ISO 8601, UTC, in seconds."""
-    return datetime.fromtimestamp(ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-ATTRIBUTES: dict[bytes, Callable[[TrashRow], bytes]] = {
-    b"user.casfs.trash.deleted": lambda row: iso_time(row.deleted_ns).encode(),
-    b"user.casfs.trash.uid": lambda row: b"%d" % row.uid,
-    b"user.casfs.trash.path": lambda row: row.path,
-    b"user.casfs.trash.reason": lambda row: row.reason.encode(),
-}
-"""Read-only attributes of a file in the trash. Not listed: no tool shall copy them."""

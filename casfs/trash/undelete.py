@@ -15,8 +15,10 @@ from casfs.fs.listing import is_name
 from casfs.fs.tree import RENAME_NOREPLACE
 from casfs.namespace.trash import RuleRow, TrashRow
 from casfs.text import is_text
+from casfs.trash.attributes import iso_time
 from casfs.trash.filesystem import trash_of
-from casfs.trash.policy import DAY_NS, DEFAULT_DAYS, NAME_LIMIT, Trash, iso_time
+from casfs.trash.policy import DAY_NS, NAME_LIMIT, Trash
+from casfs.trash.rules import DEFAULT_DAYS
 from casfs.types import ROOT_INO
 
 LOOK = 4_000
