@@ -1,7 +1,8 @@
 """Show what a store holds and what deduplication saves.
 
-One row per top-level directory, one for the files in the root itself (/), and
-TOTAL: the files and their size, the distinct contents (blobs) they have and
+One row per top-level directory, which is a repository, with its kind, layout,
+artifacts and quota where there are any; one for the files in the root itself
+(/), and TOTAL: the files and their size, the distinct contents (blobs) they have and
 the size of those, and how much less that is. A file with several names counts
 for each of them; a blob that several directories share counts in each, in
 TOTAL once. Below: the trash and the blobs only it has (neither counts above),
@@ -16,12 +17,13 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from casfs.cli.arguments import Commands, add_command, add_json, add_store
-from casfs.cli.output import print_facts, print_json, print_table, size
+from casfs.cli.output import print_facts, print_json, print_table, quota, size
 from casfs.cli.places import store_of
 from casfs.cli.times import moment, span
 from casfs.text import printable
 
 if TYPE_CHECKING:
+    from casfs.maintenance.repositories import RepositoryFacts
     from casfs.maintenance.usage import Usage, UsageRow
     from casfs.namespace.collecting import Run
     from casfs.types import Room
@@ -43,9 +45,16 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(_as_json(usage) | {"last_collection": runs[0]._asdict() if runs else None})
         return 0
-    headers = ("directory", "files", "size", "blobs", "size", "saved")
+    headers: tuple[str, ...] = ("directory", "files", "size", "blobs", "size", "saved")
     rows = [_as_text(printable(row.name), row) for row in usage.rows]
-    print_table(headers, [*rows, _as_text("TOTAL", usage.total)], total=True)
+    rows.append(_as_text("TOTAL", usage.total))
+    if any(row.repository is not None and not row.repository.plain for row in usage.rows):
+        headers = (headers[0], "kind", "layout", "artifacts", *headers[1:], "quota")
+        facts = [_of_repository(row.repository) for row in (*usage.rows, usage.total)]
+        rows = [
+            (name, *fact[:3], *figures, fact[3]) for (name, *figures), fact in zip(rows, facts, strict=True)
+        ]
+    print_table(headers, rows, total=True)
     print()
     print_facts(
         {
@@ -83,17 +92,41 @@ def saved_percent(row: UsageRow) -> float:
 
 
 def _as_text(name: str, row: UsageRow) -> tuple[str, ...]:
+    if row.repository is not None and row.repository.kind != "local":
+        return (name, "-", "-", "-", "-", "-")
     counts = (str(row.files), size(row.bytes), str(row.blobs), size(row.blob_bytes))
     return (name, *counts, f"{saved_percent(row):.1f} %")
+
+
+def _of_repository(repository: RepositoryFacts | None) -> tuple[str, str, str, str]:
+    """Kind, layout, artifacts, quota."""
+    if repository is None:
+        return "", "", "", ""
+    return repository.kind, repository.layout or "-", str(repository.artifacts), quota(repository.rules)
 
 
 def _as_json(usage: Usage) -> dict[str, Any]:
     from dataclasses import asdict
 
     def with_saving(row: UsageRow) -> dict[str, Any]:
-        return asdict(row) | {"saved_percent": round(saved_percent(row), 2)}
+        facts = asdict(row)
+        del facts["repository"]
+        return facts | {"saved_percent": round(saved_percent(row), 2)} | repository_facts(row.repository)
 
     return asdict(usage) | {
         "rows": [with_saving(row) for row in usage.rows],
         "total": with_saving(usage.total),
+    }
+
+
+def repository_facts(repository: RepositoryFacts | None) -> dict[str, Any]:
+    """For a program."""
+    if repository is None:
+        return {}
+    return {
+        "kind": repository.kind,
+        "layout": repository.layout,
+        "artifacts": repository.artifacts,
+        "quota_bytes": repository.rules.quota_bytes,
+        "quota_files": repository.rules.quota_files,
     }

@@ -12,6 +12,7 @@ from casfs.text import printable
 
 if TYPE_CHECKING:
     from casfs.maintenance.progress import Progress
+    from casfs.repositories.rules import Rules
 
 
 def size(count: int) -> str:
@@ -24,6 +25,13 @@ def size(count: int) -> str:
         value, unit = value / 1024, unit + 1
     digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
     return f"{value:.{digits}f} {'BKMGTPEZ'[unit]}iB"
+
+
+def quota(rules: Rules) -> str:
+    """Of a repository, for a person."""
+    parts = [size(rules.quota_bytes)] if rules.quota_bytes else []
+    parts += [f"{rules.quota_files} files"] if rules.quota_files else []
+    return ", ".join(parts) or "-"
 
 
 def print_json(value: Any) -> None:

@@ -22,14 +22,14 @@ from casfs.cli.arguments import (
     byte_size,
     count,
 )
-from casfs.cli.output import print_facts, print_json, print_table, size
+from casfs.cli.output import print_facts, print_json, print_table, quota
 from casfs.cli.places import access_to, store_of
 from casfs.errors import ExitCode, UsageError
 from casfs.text import printable
 
 if TYPE_CHECKING:
     from casfs.maintenance.repositories import RepositoryFacts
-    from casfs.repositories.rules import Rules, Settings
+    from casfs.repositories.rules import Settings
 
 DAYS_LIMIT = 36_500
 
@@ -257,7 +257,9 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from casfs.maintenance.repositories import repositories, takes_plain_directories
+    from dataclasses import asdict
+
+    from casfs.maintenance.repositories import contents, repositories, takes_plain_directories
 
     store = _committed(args.store)
     found = repositories(store)
@@ -266,11 +268,16 @@ def _show(args: argparse.Namespace) -> int:
         names = [printable(each.name) for each in found]
         raise UsageError.unknown("repository", printable(args.name), names)
     facts = _as_json(repository)
+    held = asdict(contents(store, repository))
+    rules = facts.pop("rules")
+    facts |= held | {"rules": rules}
     if args.json:
         print_json(facts | {"plain_directories": takes_plain_directories(store)})
         return ExitCode.OK
-    rules = facts.pop("rules")
+    del facts["rules"]
+    none = ("hidden", "left_out") if repository.kind == "local" else tuple(held)[:2]
     shown = {key: _for_person(value) for key, value in facts.items() if value not in ((), None)}
+    shown = {("size_bytes" if key == "bytes" else key): shown[key] for key in shown if key not in none}
     print_facts(shown | {"rules": {key: _for_person(value) for key, value in rules.items()}})
     return ExitCode.OK
 
@@ -313,13 +320,6 @@ def _as_text(repository: RepositoryFacts) -> tuple[str, ...]:
         quota(repository.rules),
         shows or "-",
     )
-
-
-def quota(rules: Rules) -> str:
-    """For a person."""
-    parts = [size(rules.quota_bytes)] if rules.quota_bytes else []
-    parts += [f"{rules.quota_files} files"] if rules.quota_files else []
-    return ", ".join(parts) or "-"
 
 
 def _for_person(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """Show what is mounted and how it is doing.
 
 For each mount of a store: process id, store, mount point, format, counts,
-open handles, what waits to be committed, features. With PATH only the mount of
+open handles, what waits to be committed, features, repositories. With PATH only the mount of
 that store or around that path; exit code 6 if there is none, or its daemon is
 dead.
 
@@ -22,7 +22,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from casfs.cli.arguments import Commands, add_command, add_json, add_path
-from casfs.cli.output import print_facts, print_json
+from casfs.cli.df import repository_facts
+from casfs.cli.output import print_facts, print_json, size
 from casfs.errors import CasfsError, ExitCode, NotMounted
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     for index, mount in enumerate(facts if not args.json else []):
         if index:
             print()
-        print_facts(mount)
+        print_facts(_for_person(mount))
     dead = args.path is not None and not facts[0]["serving"]
     return ExitCode.NOT_MOUNTED if dead else ExitCode.OK
 
@@ -103,7 +104,40 @@ def _describe(mount: MountInfo) -> dict[str, Any]:
         answer = Client(mount.store, PATIENCE, limit=2 * PATIENCE, pid=pid).ask(Status())
     except (CasfsError, OSError) as error:
         return {"pid": pid, "serving": False, "error": str(error)}
-    return {"pid": pid, "serving": True} | answer
+    return {"pid": pid, "serving": True} | answer | _repositories(mount.store)
+
+
+def _repositories(store: str) -> dict[str, Any]:
+    """What they have, as the last commit left it; nothing where there are none, or they cannot be read."""
+    from casfs.maintenance.usage import summarize_repositories
+    from casfs.service.waiting import all_within
+
+    (found,) = all_within(PATIENCE, [partial(summarize_repositories, store)])
+    if isinstance(found, TimeoutError):
+        return {"repositories": f"not counted: it took longer than {PATIENCE:g} s"}
+    if isinstance(found, Exception) or not found:
+        return {}
+    rows = [
+        {"name": row.name, "files": row.files, "bytes": row.bytes} | repository_facts(row.repository)
+        for row in found
+    ]
+    return {"repositories": rows}
+
+
+def _repository_line(row: dict[str, Any]) -> str:
+    parts = [row["kind"], *filter(None, [row["layout"]]), f"{row['artifacts']} artifacts"]
+    if row["kind"] == "local":
+        parts += [f"{row['files']} files, {size(row['bytes'])}"]
+    limits = [size(row["quota_bytes"])] if row["quota_bytes"] else []
+    limits += [f"{row['quota_files']} files"] if row["quota_files"] else []
+    return ", ".join(parts) + (f" of {', '.join(limits)}" if limits else "")
+
+
+def _for_person(facts: dict[str, Any]) -> dict[str, Any]:
+    rows = facts.get("repositories")
+    if not isinstance(rows, list):
+        return facts
+    return facts | {"repositories": {os.fsdecode(row["name"]): _repository_line(row) for row in rows}}
 
 
 def _facts(mount: MountInfo, found: dict[str, Any] | Exception) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from casfs.layouts.builtin import DEFINITIONS
 from casfs.layouts.layout import Layout, prepare
 from casfs.namespace.namespace import Namespace
 from casfs.namespace.repositories import RepositoryRow
+from casfs.namespace.usage import below
 from casfs.repositories.registry import RepositoryKind, stored_layouts
 from casfs.repositories.rules import Rules, decode
 from casfs.store import Store
@@ -23,8 +24,10 @@ EVERYTHING = 1 << 62
 class RepositoryFacts:
     """A directory in the root. `members`: what a virtual one shows, in order, or the source of a view;
     `deploy`: where what is written to it goes. `trash_days`: by the trash's rule for it, or for all. `plain`:
-    it is a local one only because it is a directory."""
+    it is a local one only because it is a directory. `artifacts`: of one that holds none, what it shows.
+    """
 
+    ino: int
     name: bytes
     kind: str
     layout: str | None
@@ -39,10 +42,11 @@ class RepositoryFacts:
 def repositories(store: str) -> list[RepositoryFacts]:
     """By name. Raises as `Store` does."""
     with contextlib.closing(Store(store, readonly=True)) as opened:
-        return _repositories(opened.namespace)
+        return described(opened.namespace)
 
 
-def _repositories(namespace: Namespace) -> list[RepositoryFacts]:
+def described(namespace: Namespace) -> list[RepositoryFacts]:
+    """As `repositories`. Raises DatabaseError, FormatError."""
     rows = {row.ino: row for row in namespace.repositories.all()}
     members: dict[int, list[int]] = {}
     for member in namespace.repositories.members():
@@ -58,6 +62,7 @@ def _repositories(namespace: Namespace) -> list[RepositoryFacts]:
         row = rows.get(ino) or RepositoryRow(ino, RepositoryKind.LOCAL, None, None, "{}")
         found.append(
             RepositoryFacts(
+                ino,
                 name,
                 row.kind,
                 row.layout,
@@ -65,11 +70,55 @@ def _repositories(namespace: Namespace) -> list[RepositoryFacts]:
                 None if row.deploy is None else names.get(row.deploy),
                 decode(row.rules),
                 days.get(name, days[b""]),
-                namespace.artifacts.count(ino) if row.layout else 0,
+                namespace.artifacts.count(ino)
+                if row.kind == RepositoryKind.LOCAL
+                else namespace.derived.counts(ino)[0],
                 ino not in rows,
             )
         )
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What one repository has. `files`, `bytes`: names of files that it holds, and their sizes. Of one that
+    shows others, `hidden`: names that one before has, `left_out`: files that its layout has no path for, or
+    that lie in a directory which allows less than it does."""
+
+    files: int
+    bytes: int
+    hidden: int
+    left_out: int
+
+
+def contents(store: str, repository: RepositoryFacts) -> Contents:
+    """As of the last commit. Raises as `Store` does."""
+    with contextlib.closing(Store(store, readonly=True)) as opened:
+        namespace = opened.namespace
+        if repository.kind == RepositoryKind.LOCAL:
+            figures = below(namespace, [repository.ino])[repository.ino]
+            return Contents(figures.files, figures.bytes, 0, 0)
+        found = {each.name: each for each in described(namespace)}
+        sources = _held(found, repository)
+        files = sum(figures.files for figures in below(namespace, sources).values())
+        shown, hidden = namespace.derived.counts(repository.ino)
+        return Contents(0, 0, hidden, max(0, files - shown - hidden))
+
+
+def _held(found: dict[bytes, RepositoryFacts], repository: RepositoryFacts) -> set[int]:
+    """The local repositories that one shows in the end."""
+    sources: set[int] = set()
+    seen: set[bytes] = set()
+    waiting = [repository.name]
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in found:
+            continue
+        seen.add(name)
+        if found[name].kind == RepositoryKind.LOCAL:
+            sources.add(found[name].ino)
+        waiting += found[name].members
+    return sources
 
 
 def takes_plain_directories(store: str) -> bool:

@@ -6,7 +6,8 @@ import contextlib
 import os
 from dataclasses import dataclass
 
-from casfs.namespace.usage import usage
+from casfs.maintenance.repositories import RepositoryFacts, described
+from casfs.namespace.usage import below, usage
 from casfs.store import Store, database_path
 from casfs.types import Room
 
@@ -16,7 +17,8 @@ class UsageRow:
     """What the regular files below one directory hold.
 
     `files` counts names: a file with two hard links counts twice, in `bytes` (apparent sizes) too.
-    `blobs` and `blob_bytes` count each distinct content once in the row, whoever else has it.
+    `blobs` and `blob_bytes` count each distinct content once in the row, whoever else has it. A repository
+    that holds no files itself has none here. `repository`: None for what is no directory.
     """
 
     name: bytes
@@ -24,6 +26,7 @@ class UsageRow:
     bytes: int
     blobs: int
     blob_bytes: int
+    repository: RepositoryFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ def summarize(path: str) -> Usage:
     store = Store(path, readonly=True)
     try:
         directories, in_root, in_store, in_trash = usage(store.namespace)
+        repositories = {repository.name: repository for repository in described(store.namespace)}
         blobs, blob_bytes, orphans, orphan_bytes = in_store
         trash_files, trash_bytes, trash_blobs, trash_blob_bytes = in_trash
         database_bytes = _database_bytes(database_path(store.path))
@@ -64,7 +68,7 @@ def summarize(path: str) -> Usage:
         room = store.filestore.space.room()
     finally:
         store.close()
-    rows = [UsageRow(name, *figures) for name, figures in directories.items()]
+    rows = [UsageRow(name, *figures, repositories.get(name)) for name, figures in directories.items()]
     if in_root.files:
         rows.append(UsageRow(b"/", *in_root))
     files, shown = sum(row.files for row in rows), sum(row.bytes for row in rows)
@@ -73,6 +77,14 @@ def summarize(path: str) -> Usage:
     return Usage(
         tuple(rows), total, orphans, orphan_bytes, staged, staged_bytes, database_bytes, room, *trash
     )
+
+
+def summarize_repositories(path: str) -> list[UsageRow]:
+    """The rows of repositories that are more than plain directories, by name. Raises as `summarize`."""
+    with contextlib.closing(Store(path, readonly=True)) as store:
+        found = [repository for repository in described(store.namespace) if not repository.plain]
+        figures = below(store.namespace, (repository.ino for repository in found))
+        return [UsageRow(each.name, *figures[each.ino], each) for each in found]
 
 
 def _database_bytes(path: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import apsw
@@ -71,6 +72,16 @@ def usage(
         rows = {top.name: _below(namespace, top.ino) for top in tops if top.ino != trash}
         totals = namespace.blobs.totals(), namespace.trash.totals()
         return rows, _below(namespace, ROOT_INO), *totals
+    except apsw.Error as error:
+        raise translate(error) from error
+    except msgspec.MsgspecError as error:
+        raise DatabaseError(errno.EIO, f"database: the row of an inode is damaged: {error}") from error
+
+
+def below(namespace: Namespace, inos: Iterable[int]) -> dict[int, Figures]:
+    """The figures of directories, by inode number. Raises DatabaseError."""
+    try:
+        return {ino: _below(namespace, ino) for ino in inos}
     except apsw.Error as error:
         raise translate(error) from error
     except msgspec.MsgspecError as error:

@@ -95,6 +95,33 @@ def test_repositories_are_renamed_and_removed(casfs, store):
     ] == ["all"]
 
 
+def test_df_has_kind_layout_artifacts_and_quota_of_each(casfs, store):
+    casfs("repo", "create", store, "libs", "--layout", "ivy-default", "--quota", "1K", "--quota-files", "7")
+    casfs("repo", "create", store, "all", "--virtual", "libs")
+    assert casfs("df", store).out.splitlines()[:4] == [
+        "directory     kind       layout  artifacts  files  size  blobs  size  saved              quota",
+        "all        virtual            -          0      -     -      -     -      -                  -",
+        "libs         local  ivy-default          0      0   0 B      0   0 B  0.0 %  1.00 KiB, 7 files",
+        "TOTAL                                           0   0 B      0   0 B  0.0 %",
+    ]
+    rows = json.loads(casfs("df", store, "--json").out)["rows"]
+    assert [
+        (row["name"], row["kind"], row["layout"], row["quota_bytes"], row["quota_files"]) for row in rows
+    ] == [
+        ("all", "virtual", None, 0, 0),
+        ("libs", "local", "ivy-default", 1024, 7),
+    ]
+
+
+def test_what_a_view_shows_and_what_not_is_counted(casfs, store):
+    casfs("repo", "create", store, "libs", "--layout", "ivy-default", "--quota", "1K")
+    casfs("repo", "create", store, "view", "--view", "libs", "--layout", "maven-2-default")
+    out = casfs("repo", "show", store, "view").out
+    assert "kind: view\nlayout: maven-2-default\nartifacts: 0\nmembers: libs\n" in out
+    assert "hidden: 0\nleft out: 0\nrules:\n" in out
+    assert "files: 0\nsize: 0 B\nrules:\n" in casfs("repo", "show", store, "libs").out
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
@@ -139,7 +166,7 @@ def test_a_mistake_is_one_line(casfs, words, complaint):
         (["create", "x" * 256], "is no name of a repository"),
         (["create", "x", "--layout", "maven"], "unknown layout 'maven'; known: ansible-default, "),
         (["create", "x", "--virtual", "x"], "unknown repository 'x'"),
-        (["create", "x", "--include", "a\x1bb"], "a pattern has to be one line of printable UTF-8"),
+        (["create", "x", "--include", "a\x1bb"], "a pattern is one line of UTF-8"),
         (["create", "x\x1b[2J/"], "'x\\x1b[2J/' is no name of a repository"),
         (["rename", "x", "y"], "unknown repository 'x'"),
         (["rm", "x"], "unknown repository 'x'"),

@@ -13,8 +13,12 @@ from casfs.errors import StoreNotFound
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import InlineScheduler, run_inline
 from casfs.maintenance.offline import opened
-from casfs.maintenance.usage import Usage, UsageRow, summarize
+from casfs.maintenance.repositories import Contents, contents
+from casfs.maintenance.usage import Usage, UsageRow, summarize, summarize_repositories
+from casfs.repositories import verbs
 from casfs.repositories.filesystem import file_system
+from casfs.repositories.registry import RepositoryKind
+from casfs.repositories.rules import Settings
 from casfs.store import Store, create_store
 from tests.maintenance.stores import ONE, ORPHAN, TWO, Damaged, make_directory, make_file
 
@@ -153,3 +157,37 @@ def test_nothing_is_changed_and_nothing_is_locked(store: Damaged) -> None:
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreNotFound):
         summarize(str(tmp_path))
+
+
+def test_repositories_are_described_with_what_they_hold(store: Damaged) -> None:
+    settings = Settings(layout="simple-default", rules={"quota_bytes": 100})
+    with opened(str(store)) as fs:
+        run_inline(verbs.create(fs, b"libs", RepositoryKind.LOCAL, settings=settings))
+        module = make_directory(fs, make_directory(fs, store_ino(fs, b"libs"), b"acme"), b"app")
+        make_file(fs, module, b"app-1.0.jar", b"jar")
+        make_file(fs, module, b"notes", b"no artifact")
+        layout = Settings(layout="ivy-default")
+        run_inline(verbs.create(fs, b"view", RepositoryKind.VIEW, members=[b"libs"], settings=layout))
+        run_inline(verbs.create(fs, b"all", RepositoryKind.VIRTUAL, members=[b"libs"]))
+    assert [row.name for row in summarize_repositories(str(store))] == [b"all", b"libs", b"view"]
+    found = {row.name: row.repository for row in summarize(str(store)).rows}
+    said = {
+        name: (each.kind, each.layout, each.artifacts, each.plain) for name, each in found.items() if each
+    }
+    assert said == {
+        b"a": ("local", None, 0, True),
+        b"all": ("virtual", None, 2, False),
+        b"b": ("local", None, 0, True),
+        b"libs": ("local", "simple-default", 1, False),
+        b"view": ("view", "ivy-default", 1, False),
+    }
+    held = {each.name: contents(str(store), each) for each in found.values() if each}
+    assert held[b"libs"] == Contents(2, 14, 0, 0)
+    assert held[b"view"] == Contents(0, 0, 0, 1)
+    assert held[b"all"] == Contents(0, 0, 0, 0)
+
+
+def store_ino(fs: FileSystem, name: bytes) -> int:
+    ino = fs.store.namespace.dentries.find(1, name)
+    assert ino is not None
+    return ino
