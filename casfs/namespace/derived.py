@@ -101,10 +101,17 @@ class Derived(Table):
         return typed(rows, DerivedRow)
 
     def of_tree(self, tree: int, limit: int) -> list[DerivedRow]:
-        """Some rows of a tree, those of directories last."""
+        """Some rows of a tree, those of directories last, and of them the deepest first."""
         rows = self._execute(
-            "SELECT * FROM derived WHERE tree = ? ORDER BY type = 4, parent DESC LIMIT ?", (tree, limit)
-        )
+            """SELECT * FROM derived WHERE tree = ? AND type IN (0, 1, 2, 6, 8, 10, 12)
+               ORDER BY type LIMIT ?""",
+            (tree, limit),
+        ).fetchall()
+        if not rows:
+            rows = self._execute(
+                "SELECT * FROM derived WHERE tree = ? AND type = 4 ORDER BY parent DESC LIMIT ?",
+                (tree, limit),
+            ).fetchall()
         return typed(rows, DerivedRow)
 
     def is_empty(self, parent: int) -> bool:

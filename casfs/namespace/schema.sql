@@ -216,7 +216,7 @@ CREATE TABLE derived (
 CREATE INDEX derived_cookie ON derived (parent, cookie, ino, type) WHERE hidden = 0;
 CREATE INDEX derived_source ON derived (source_parent, source_name) WHERE source_parent <> 0;
 CREATE INDEX derived_directory ON derived (ino) WHERE type = 4;
-CREATE INDEX derived_tree ON derived (tree, type);
+CREATE INDEX derived_tree ON derived (tree, type, parent);
 
 -- Names that were made through a view, at paths that its layout does not know: it shows them at the same path.
 CREATE TABLE kept (

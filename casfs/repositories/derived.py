@@ -214,8 +214,9 @@ class DerivedNames:
                 self._remove_directory(row)
             else:
                 self._rows.delete(row)
-        self._touch(tree)
-        return len(rows) == limit
+        if rows:
+            self._touch(tree)
+        return bool(rows)
 
     # Directories of trees
 

@@ -3,7 +3,7 @@
 Whoever changes a name does not wait for that. The name is noted in memory, and its rows are written when
 nobody else has anything to do, or somebody is going to look at them. A row is made of what is there by then,
 whatever has happened to the name meanwhile, so that to follow a name twice, or one that was not changed,
-changes nothing. Names that are left at a COMMIT are committed with what was done to them, in the table `noted`.
+changes nothing. Names that are left at a COMMIT are committed with what was done to them, in `noted`.
 
 Where a directory is another one's, or has another layout, everything below it is followed, in steps: what is
 still to be done is in the table `follow`, committed together with the change.
@@ -18,6 +18,7 @@ from itertools import islice
 import msgspec
 
 from casfs.fs.core import Core
+from casfs.fs.scheduler import Mutex
 from casfs.layouts.coordinates import Coordinates
 from casfs.namespace.artifacts import ArtifactRow
 from casfs.namespace.derived import DIRECTORY
@@ -28,7 +29,11 @@ from casfs.types import ROOT_INO
 log = logging.getLogger(__name__)
 
 STEP = 64
-"""Names that are followed before other requests are served: up to 5 ms."""
+"""Names that are followed at a time, up to 5 ms, where somebody waits for them or for the COMMIT."""
+
+SMALL_STEP = 16
+STEP_SECONDS = 0.002
+"""Names at a time, and about how long, where others have to be served meanwhile."""
 
 QUIET_SECONDS = 0.02
 """So long nothing must have been changed before names are followed that nobody has asked for."""
@@ -63,6 +68,7 @@ class Follower:
         self._derived_rows = namespace.derived
         self._rows = namespace.repositories
         self._savepoint = namespace.savepoint
+        self._stepping = Mutex(core.scheduler)
         self._saved = set(self._rows.noted())
         self._unsaved: dict[Name, None] = {}
         self._names: dict[Name, Entry | None] = dict.fromkeys(self._saved)
@@ -211,18 +217,24 @@ class Follower:
         """Follow everything, in steps. Raises OSError."""
         while self.is_behind:
             await self._step()
-            await self._core.scheduler.pause()
 
-    async def _step(self) -> None:
-        """Names that were changed before directories: those may have left rows where they were."""
-        await self._core.group.begin()
-        self.flush(STEP)
-        if self._names:
-            self.follow_names(STEP)
-        else:
-            self.step()
-        if self._core.group.must_wait:
-            await self._core.group.durable()
+    async def _step(self) -> tuple[int, int]:
+        """One step, and let others run; of all who want one, one after the other. `_changes` before that."""
+        async with self._stepping:
+            group, scheduler = self._core.group, self._core.scheduler
+            if group.must_wait:
+                await group.durable()
+            await group.begin()
+            until = scheduler.now() + STEP_SECONDS
+            self.flush(STEP)
+            while self.is_behind and scheduler.now() < until:
+                if self._names:  # before directories: a name may have left rows where it was
+                    self.follow_names(SMALL_STEP)
+                else:
+                    self.step(SMALL_STEP)
+            changes = self._changes()
+            await scheduler.pause()
+            return changes
 
     def catch_up(self) -> bool:
         """Follow what is noted, if that takes a moment; False when there is more. Raises DatabaseError."""
@@ -258,11 +270,8 @@ class Follower:
         return self._core.group.number, self._core.group.operations
 
     async def _follow_while_quiet(self) -> None:
-        before = self._changes()
-        while self.is_behind and before == self._changes():
-            await self._step()
-            before = self._changes()
-            await self._core.scheduler.pause()
+        while self.is_behind and await self._step() == self._changes():
+            pass
 
     def _write(self, names: list[tuple[Name, Entry | None]], *, follows: bool = False) -> None:
         """The rows of names. With an entry it is a name that had no rows before, if all that is not noted

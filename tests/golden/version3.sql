@@ -204,7 +204,7 @@ CREATE INDEX artifact_repository ON artifact (repository);
 CREATE INDEX derived_cookie ON derived (parent, cookie, ino, type) WHERE hidden = 0;
 CREATE INDEX derived_source ON derived (source_parent, source_name) WHERE source_parent <> 0;
 CREATE INDEX derived_directory ON derived (ino) WHERE type = 4;
-CREATE INDEX derived_tree ON derived (tree, type);
+CREATE INDEX derived_tree ON derived (tree, type, parent);
 DELETE FROM "sqlite_sequence";
 INSERT INTO "sqlite_sequence" VALUES('blob',2);
 INSERT INTO "sqlite_sequence" VALUES('pin',2);
