@@ -19,6 +19,9 @@ import msgspec
 from casfs.errors import LayoutError
 from casfs.layouts.layout import Definition, prepare
 
+MOST_DOTS = 200
+"""In a line, at the most: the time that the parser takes for a key grows with the square of its parts."""
+
 _PLACE = re.compile(r" \(at line (\d+), column (\d+)\)$| \(at end of document\)$")
 _FIELD = re.compile(r"\$\.([a-z-]+)|unknown field `([^`]+)`")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
@@ -32,10 +35,15 @@ def to_toml(definitions: Iterable[Definition]) -> str:
 def from_toml(text: str) -> list[Definition]:
     """The layouts of a text, each one sound. Raises LayoutError, one line with the line and column of a wrong
     syntax, or the line of the table, the key and the column in the pattern of what cannot be meant."""
+    for number, row in enumerate(text.split("\n"), 1):
+        if row.count(".") > MOST_DOTS:
+            raise LayoutError(f"line {number}: more than {MOST_DOTS} dots")
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _syntax_error(text, str(error)) from None
+    except ValueError:  # of int(), which takes up to 4,300 digits
+        raise LayoutError("a number with too many digits") from None
     except RecursionError:
         raise LayoutError("values in values without end") from None
     for key, layouts in tables.items():

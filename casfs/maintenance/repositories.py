@@ -11,7 +11,8 @@ from casfs.layouts.layout import Layout, prepare
 from casfs.namespace.namespace import Namespace
 from casfs.namespace.repositories import RepositoryRow
 from casfs.namespace.usage import below
-from casfs.repositories.registry import RepositoryKind, stored_layouts
+from casfs.repositories.damaged import layouts_of
+from casfs.repositories.registry import RepositoryKind
 from casfs.repositories.rules import Rules, decode
 from casfs.store import Store
 from casfs.trash.policy import CASFS
@@ -132,6 +133,6 @@ def built_in_layouts() -> list[Layout]:
 
 
 def layouts(store: str) -> list[Layout]:
-    """Those of the store's own. Raises as `Store` does, and LayoutError for a damaged row."""
+    """Those of the store's own; not those that are damaged, which fsck tells of. Raises as `Store` does."""
     with contextlib.closing(Store(store, readonly=True)) as opened:
-        return list(stored_layouts(opened.namespace.repositories).values())
+        return list(layouts_of(opened.namespace.repositories.layouts())[0].values())

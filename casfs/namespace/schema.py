@@ -98,6 +98,14 @@ _SMALL = (
         OR typeof(error) NOT IN ('text', 'null')
         OR typeof(started_ns) <> 'integer' OR typeof(ended_ns) NOT IN ('integer', 'null')
         OR typeof(blobs + bytes + strays + failures) <> 'integer'""",
+    """SELECT 'repository' FROM repository WHERE typeof(ino) <> 'integer' OR typeof(kind) <> 'text'
+        OR typeof(layout) NOT IN ('text', 'null') OR typeof(deploy) NOT IN ('integer', 'null')
+        OR typeof(rules) <> 'text' OR octet_length(rules) > 1048576""",
+    """SELECT 'member' FROM member WHERE typeof(repository) <> 'integer' OR typeof(position) <> 'integer'
+        OR typeof(member) <> 'integer'""",
+    """SELECT 'layout' FROM layout WHERE typeof(name) <> 'text' OR typeof(definition) <> 'text'
+        OR octet_length(definition) > 65536""",
+    "SELECT 'follow' FROM follow WHERE typeof(ino) <> 'integer' OR typeof(cookie) <> 'integer'",
 )
 """What rows of the small tables cannot be, which a STRICT table would have refused."""
 

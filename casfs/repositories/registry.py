@@ -9,16 +9,19 @@ from enum import StrEnum
 
 import msgspec
 
-from casfs.errors import FsError
+from casfs.errors import CasfsError, FsError
 from casfs.fs.core import Core
 from casfs.layouts.builtin import DEFINITIONS, builtin
-from casfs.layouts.files import from_toml
-from casfs.layouts.layout import Layout, prepare
-from casfs.namespace.repositories import RepositoryRow, RepositoryRows
+from casfs.layouts.layout import Layout
+from casfs.namespace.repositories import RepositoryRow
 from casfs.repositories import rules
+from casfs.repositories.damaged import circles, layouts_of
 from casfs.repositories.rules import Rules
 
 log = logging.getLogger(__name__)
+
+TOLD = 1000
+"""Characters that are logged of what is damaged, at the most."""
 
 
 class RepositoryKind(StrEnum):
@@ -40,20 +43,12 @@ class Repository(msgspec.Struct, frozen=True):
     deploy: int | None = None
 
 
-def stored_layouts(rows: RepositoryRows) -> dict[str, Layout]:
-    """Those that are not built in, by name. Raises LayoutError for a damaged row."""
-    return {
-        definition.name: prepare(definition)
-        for row in rows.layouts()
-        for definition in from_toml(row.definition)
-    }
-
-
 class Registry:
     """Owned by the thread that runs the file system.
 
     `repositories`: by the inode number of their directory. A directory in the root that is not among them is
-    a local one without a layout. `layouts`: those that are not built in, by name.
+    a local one without a layout. `layouts`: those that are not built in, by name. `damaged`: why a repository
+    is not as its row says, which is not written to therefore.
     `takes_plain`: may programs make directories in the root?
     `changed` is called after each change of them.
     """
@@ -63,6 +58,7 @@ class Registry:
         self._places = core.places
         self.repositories: dict[int, Repository] = {}
         self.layouts: dict[str, Layout] = {}
+        self.damaged: dict[int, str] = {}
         self.takes_plain = True
         self._subscribers: list[Callable[[], object]] = []
         self._read()
@@ -79,16 +75,37 @@ class Registry:
             changed()
 
     def _read(self) -> None:
-        self.layouts = stored_layouts(self._rows)
+        self.layouts, bad_layouts = layouts_of(self._rows.layouts())
         self.takes_plain = self._rows.takes_plain_directories()
         members: dict[int, list[int]] = {}
         for member in self._rows.members():
             members.setdefault(member.repository, []).append(member.member)
-        self.repositories = {
-            row.ino: self._repository(row, members.get(row.ino, [])) for row in self._rows.all()
+        damaged = {
+            ino: "it shows itself, by way of its members" for circle in circles(members) for ino in circle
         }
+        self.repositories = {}
+        for row in self._rows.all():
+            try:
+                if row.ino not in damaged:
+                    self.repositories[row.ino] = self._repository(row, members.get(row.ino, []))
+                    continue
+            except (CasfsError, ValueError) as error:
+                damaged[row.ino] = error.message if isinstance(error, CasfsError) else str(error)
+            self.repositories[row.ino] = Repository(
+                row.ino, RepositoryKind.LOCAL, None, Rules(read_only=True)
+            )
+        self._tell(damaged, bad_layouts)
+
+    def _tell(self, damaged: dict[int, str], layouts: dict[str, str]) -> None:
+        if damaged != self.damaged or layouts:
+            what = [f"layout {name}: {why}" for name, why in layouts.items()]
+            what += [f"repository {ino} (inode number) is read-only: {why}" for ino, why in damaged.items()]
+            if what:
+                log.error("%d damaged; see casfs fsck; %s", len(what), "; ".join(what)[:TOLD])
+        self.damaged = damaged
 
     def _repository(self, row: RepositoryRow, members: list[int]) -> Repository:
+        """Raises CasfsError, ValueError (an unknown kind)."""
         return Repository(
             row.ino,
             RepositoryKind(row.kind),

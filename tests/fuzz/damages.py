@@ -52,10 +52,22 @@ TEXTS = (
         "x" * 5000,
     ),
     *("\ud7ff", "[" * 500, "9" * 400, "removed", "*"),
+    *(
+        "virtual",
+        "view",
+        "maven-2-default",
+        '{"exclude": ' + "[" * 100_000,
+        '{"quota_bytes": ' + "9" * 5000 + "}",
+    ),
+    *(
+        "[layout.own]\nartifact = '" + "(" * 5000 + "'\n",
+        "a = " + "[" * 100_000,
+        "[layout.own]\n" + "a." * 20_000,
+    ),
 )
 TABLES = (
     *("meta", "blob", "inode", "dentry", "xattr", "collection", "pin", "pinned", "damage", "trash"),
-    *("trash_rule", "sqlite_sequence"),
+    *("trash_rule", "repository", "member", "layout", "artifact", "follow", "sqlite_sequence"),
 )
 FOLDERS = ("staging", "run", "blobs", "quarantine", "blobs/0", "blobs/f")
 RUN = ("lock", "turnstile", "gc.lock", "gcd.lock", "scrub", "control", "mount.log", "mount.log.1", "spare0")

@@ -85,6 +85,8 @@ def test_any_text_is_quoted(text: str) -> None:
         ("[layout.a]\n[layout.a]", "line 2, column 10: "),
         ("a = '''", "line 1: "),
         ("x = " + "[" * 5000, "without end"),
+        ("x = " + "9" * 5000, "too many digits"),
+        ("\n" + "a." * 30_000 + "a = 1", "line 2: more than 200 dots"),
     ],
 )
 def test_errors_say_where(text: str, why: str) -> None:
