@@ -77,6 +77,7 @@ WITH RECURSIVE below (ino) AS (
 NUMBERED = {
     "inode": (
         *(("inode", "ino"), ("dentry", "ino"), ("dentry", "parent"), ("xattr", "ino"), ("trash", "ino")),
+        *(("repository", "ino"), ("repository", "deploy"), ("member", "repository"), ("member", "member")),
     ),
     "blob": (("blob", "id"), ("inode", "blob_id"), ("pinned", "blob_id"), ("damage", "blob_id")),
 }

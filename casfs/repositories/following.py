@@ -296,7 +296,7 @@ class Follower:
                 if place and entry and entry[2] == FILE and repository and repository.layout:
                     coordinates = repository.layout.parse(place.within + name)
                 if coordinates is not None:
-                    rows.append(_row(directory, name, top, coordinates))
+                    rows.append(artifact_row(directory, name, top, coordinates))
                 elif not is_new:
                     without.append((directory, name))
                 if self._derived.trees:
@@ -308,7 +308,8 @@ class Follower:
                 self._derived.finish()
 
 
-def _row(directory: int, name: bytes, repository: int, found: Coordinates) -> ArtifactRow:
+def artifact_row(directory: int, name: bytes, repository: int, found: Coordinates) -> ArtifactRow:
+    """The row of a name whose path says that."""
     return ArtifactRow(
         directory,
         name,

@@ -31,7 +31,7 @@ from casfs.service.mounts import list_mounts
 from casfs.store import Store, create_store
 from casfs.syscalls import open_beneath
 from tests.fuzz.damages import Attacker
-from tests.maintenance.stores import fill
+from tests.maintenance.stores import Damaged, add_repositories, fill
 
 SECONDS = 30.0
 """After so long a command hangs."""
@@ -122,6 +122,7 @@ class HostileStores:
         fill(fs)
         run_inline(fs.stop())
         store.close()
+        add_repositories(Damaged(self._golden))
         (self._golden / "staging" / "0123456789abcdef").write_bytes(b"left by a crash")
         self._run("pin", "add", str(self._golden), "a")
 

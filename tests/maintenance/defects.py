@@ -11,7 +11,10 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from tests.maintenance.stores import ONE, ORPHAN, TWO, Damaged
+from casfs.namespace.artifacts import ArtifactRow
+from tests.maintenance.stores import ONE, ORPHAN, TWO, Damaged, add_repositories
+
+ARTIFACT = ArtifactRow._fields
 
 ERROR, GARBAGE, NOTE = "error", "garbage", "note"
 
@@ -140,6 +143,28 @@ def _cut_off_copy(store: Damaged) -> None:
     store.sql("UPDATE inode SET nlink = 1 WHERE ino = ?", store.ino("/a/one"))
     store.add_links("/", -1)
     store.sql("DELETE FROM dentry WHERE parent = 1 AND name = ?", b"a")
+
+
+def _in_repositories(statement: str, *names: str) -> Callable[[Damaged], object]:
+    """A statement about the numbers of these directories, when there are repositories."""
+
+    def make(store: Damaged) -> None:
+        add_repositories(store)
+        store.sql(statement, *map(store.ino, names))
+
+    return make
+
+
+def _members(*members: tuple[str, str]) -> Callable[[Damaged], object]:
+    """Virtual repositories, and what each shows."""
+
+    def make(store: Damaged) -> None:
+        for position, (repository, member) in enumerate(members):
+            ino = store.ino(repository)
+            store.sql("INSERT OR IGNORE INTO repository VALUES (?, 'virtual', NULL, NULL, '{}')", ino)
+            store.sql("INSERT INTO member VALUES (?, ?, ?)", ino, position, store.ino(member))
+
+    return make
 
 
 def _blob_of(store: Damaged, content: bytes) -> int:
@@ -422,6 +447,112 @@ DEFECTS = (
         _untold_trash,
         (b"/.casfs/two",),
         moved={b"/a/deep/two": b"/.casfs/two"},
+    ),
+    Defect(
+        "repository below the root",
+        "stray-repository",
+        lambda store: store.sql(
+            "INSERT INTO repository VALUES (?, 'local', NULL, NULL, '{}')", store.ino("/a/deep")
+        ),
+        (b"/a/deep",),
+    ),
+    Defect(
+        "repository that is gone",
+        "stray-repository",
+        lambda store: store.sql("INSERT INTO repository VALUES (999, 'local', NULL, NULL, '{}')"),
+        (b"(inode 999)",),
+    ),
+    Defect(
+        "kind of a repository",
+        "bad-repository",
+        _in_repositories("UPDATE repository SET kind = 'other' WHERE ino = ?", "/a"),
+        (b"/a",),
+    ),
+    Defect(
+        "rules of a repository",
+        "bad-repository",
+        _in_repositories("UPDATE repository SET rules = '{\"a\": 1}' WHERE ino = ?", "/a"),
+        (b"/a",),
+    ),
+    Defect(
+        "rules that are deep",
+        "bad-repository",
+        lambda store: store.sql(
+            "INSERT INTO repository VALUES (?, 'local', NULL, NULL, ?)", store.ino("/a"), "[" * 100_000
+        ),
+        (b"/a",),
+    ),
+    Defect(
+        "definition of a layout",
+        "bad-layout",
+        _in_repositories("UPDATE layout SET definition = 'artifact = 3'"),
+    ),
+    Defect(
+        "definition of another layout",
+        "bad-layout",
+        _in_repositories("INSERT INTO layout SELECT 'other', definition FROM layout"),
+    ),
+    Defect("no layout", "lost-layout", _in_repositories("DELETE FROM layout"), (b"/a",)),
+    Defect("member that is gone", "stray-member", _members(("/a", "/b"), ("/a", "/a/deep")), (b"/a",)),
+    Defect(
+        "member of nothing",
+        "stray-member",
+        _in_repositories("INSERT INTO member VALUES (?, 0, ?)", "/a", "/b"),
+        (b"/a",),
+    ),
+    Defect(
+        "where nothing can be written",
+        "stray-member",
+        lambda store: store.sql(
+            "INSERT INTO repository VALUES (?, 'virtual', NULL, 999, '{}')", store.ino("/b")
+        ),
+        (b"/b",),
+    ),
+    Defect("repository in itself", "member-loop", _members(("/a", "/a")), (b"/a",)),
+    Defect("repositories in each other", "member-loop", _members(("/a", "/b"), ("/b", "/a")), (b"/a",)),
+    Defect(
+        "nothing to be followed",
+        "stray-follow",
+        lambda store: store.sql("INSERT INTO follow VALUES (999, 0)"),
+        severity=GARBAGE,
+    ),
+    Defect(
+        "artifact without a row",
+        "missing-artifact",
+        _in_repositories("DELETE FROM artifact"),
+        (b"/a/deep/two",),
+    ),
+    Defect(
+        "artifact of another module",
+        "wrong-artifact",
+        _in_repositories("UPDATE artifact SET module = 'other'"),
+        (b"/a/deep/two",),
+    ),
+    Defect(
+        "artifact of another repository",
+        "wrong-artifact",
+        _in_repositories("UPDATE artifact SET repository = ?", "/b"),
+        (b"/a/deep/two",),
+    ),
+    Defect(
+        "artifact that is gone",
+        "wrong-artifact",
+        _in_repositories(
+            "INSERT INTO artifact SELECT parent, x'61', " + ", ".join(ARTIFACT[2:]) + " FROM artifact"
+        ),
+        (b"/a/deep/a",),
+    ),
+    Defect(
+        "artifact that the layout has not",
+        "wrong-artifact",
+        _in_repositories("UPDATE layout SET definition = replace(definition, '<wo>', '<ow>')"),
+        (b"/a/deep/two",),
+    ),
+    Defect(
+        "artifact in no repository",
+        "wrong-artifact",
+        _in_repositories("DELETE FROM repository"),
+        (b"/a/deep/two",),
     ),
     Defect("stray staged file", "stray-staged", _write("staging/0123", b"torn"), severity=GARBAGE),
     Defect("too many references", "wrong-refs", lambda store: store.set_blob(ONE, "refs", 5), ONES),

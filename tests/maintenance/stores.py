@@ -140,3 +140,21 @@ def fill(fs: FileSystem) -> None:
     run_inline(fs.group.durable())
     removed = run_inline(fs.tree.unlink(1, b"gone"))
     run_inline(fs.tree.forget([removed.ino]))
+
+
+LAYOUT = "[layout.own]\nartifact = '[org]/[module<t>][baseRev<wo>]'\n"
+"""/a/deep/two is an artifact then, where /a has it."""
+
+
+def add_repositories(store: Damaged) -> None:
+    """/a has a layout of the store's own, /b has one that is built in."""
+    a, b, deep = store.ino("/a"), store.ino("/b"), store.ino("/a/deep")
+    store.sql("INSERT INTO layout VALUES ('own', ?)", LAYOUT)
+    store.sql("INSERT INTO repository VALUES (?, 'local', 'own', NULL, '{}')", a)
+    store.sql("INSERT INTO repository VALUES (?, 'local', 'maven-2-default', NULL, '{}')", b)
+    store.sql(
+        """INSERT INTO artifact VALUES
+           (?, CAST('two' AS BLOB), ?, 'deep', 't', 'wo', 'wo', '', 0, '', '', '', '', '{}')""",
+        deep,
+        a,
+    )

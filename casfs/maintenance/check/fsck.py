@@ -23,6 +23,7 @@ from casfs.maintenance.check.files import BlobScan, layout_faults, run_faults, s
 from casfs.maintenance.check.problems import PATHS, Findings, Kind, Problem, Report
 from casfs.maintenance.check.repair_files import FileRepair, repair_layout
 from casfs.maintenance.check.repair_rows import RowRepair
+from casfs.maintenance.check.repositories import check_repositories, mend_repositories
 from casfs.maintenance.check.rows import check_rows
 from casfs.maintenance.collect.batch import transaction
 from casfs.maintenance.progress import Progress, unwatched
@@ -110,6 +111,7 @@ def _check_database(
             if not damage:
                 progress("checking rows", 0, 1)
                 check_rows(checks, findings)
+                check_repositories(store.namespace, checks, findings)
         if not damage:
             _check_files(store, checks, findings, deep=deep, in_use=in_use, progress=progress)
     except DatabaseError as error:
@@ -239,5 +241,6 @@ def _mend(store: Store, corrupt: tuple[bytes, ...], progress: Progress) -> None:
         files = FileRepair(store.filestore, checks, rows)
         files.blobs(corrupt, progress)
         rows.count()
+        mend_repositories(store.namespace)
         files.sync()
     files.finish()

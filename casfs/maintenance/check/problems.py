@@ -67,6 +67,21 @@ class Kind(Enum):
         "counts as removed now, from where its path in the trash says",
     )
 
+    STRAY_REPOSITORY = (
+        "stray-repository",
+        _ERROR,
+        "",
+        "the row is removed: what is there is a plain directory",
+    )
+    BAD_REPOSITORY = ("bad-repository", _ERROR, "", "becomes a local one, or gets the usual rules")
+    BAD_LAYOUT = ("bad-layout", _ERROR, "", "removed; its repositories have no layout then")
+    LOST_LAYOUT = ("lost-layout", _ERROR, "", "the repository has none then")
+    STRAY_MEMBER = ("stray-member", _ERROR, "", "the row is removed")
+    MEMBER_LOOP = ("member-loop", _ERROR, "", "the last one of them does not show the first one any more")
+    STRAY_FOLLOW = ("stray-follow", _GARBAGE, "", "removed")
+    WRONG_ARTIFACT = ("wrong-artifact", _ERROR, "", "written anew")
+    MISSING_ARTIFACT = ("missing-artifact", _ERROR, "", "written anew")
+
     BAD_MODE = ("bad-mode", _ERROR, "", "the type is told from what belongs to the inode")
     STRAY_CONTENT = ("stray-content", _ERROR, "", "becomes a file in lost+found")
     LOST_TARGET = ("lost-target", _ERROR, "", "none: the symbolic link stays until it is removed")

@@ -25,7 +25,7 @@ from tests.images import copy_store
 from tests.invariants import assert_clean
 from tests.maintenance.cut_off import CutOff, cut_at
 from tests.maintenance.defects import DEFECTS, Defect
-from tests.maintenance.stores import ONE, TWO, Damaged, make_file
+from tests.maintenance.stores import ONE, TWO, Damaged, add_repositories, make_file
 
 
 def mend(store: Damaged, *, deep: bool = False) -> list[str]:
@@ -95,6 +95,24 @@ def test_a_sound_store_is_left_alone(store: Damaged) -> None:
         store.sql("SELECT * FROM blob"),
     )
     assert not (store.path / "quarantine").exists()
+
+
+@pytest.mark.parametrize("followed", [False, True])
+def test_rows_below_what_is_to_be_followed_are_not_judged(store: Damaged, followed: bool) -> None:
+    """They say what was, until the file system has come to them."""
+    add_repositories(store)
+    assert check(str(store)).problems == ()
+    rows = store.sql("SELECT * FROM artifact")
+    store.sql("DELETE FROM artifact")
+    if followed:
+        store.sql("INSERT INTO follow VALUES (?, 0)", store.ino("/a"))
+    assert [problem.kind for problem in check(str(store)).problems] == ["missing-artifact"] * (not followed)
+    if followed:
+        with opened(str(store)):
+            pass
+    else:
+        assert mend(store) == []
+    assert store.sql("SELECT * FROM artifact") == rows
 
 
 def test_an_intact_stray_gets_a_name_by_its_digest(store: Damaged) -> None:
