@@ -21,6 +21,7 @@ TOPICS = (
     "passthrough",
     "posix",
     "sealing",
+    "searching",
     "security",
     "testing",
     "trash",

@@ -32,7 +32,7 @@ def bash(casfs):
 
 
 def test_bash_completes_commands(bash):
-    assert bash("casfs", "f") == ["fsck"]
+    assert bash("casfs", "fs") == ["fsck"]
     assert set(COMMANDS) <= set(bash("casfs", ""))
 
 

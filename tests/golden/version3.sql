@@ -199,7 +199,7 @@ CREATE INDEX dentry_directory ON dentry (parent, ino) WHERE type = 4;
 CREATE INDEX pinned_pin ON pinned (pin_id);
 CREATE INDEX trash_age ON trash (deleted_ns);
 CREATE INDEX member_member ON member (member);
-CREATE INDEX artifact_module ON artifact (module, organisation);
+CREATE INDEX artifact_module ON artifact (organisation, module);
 CREATE INDEX artifact_repository ON artifact (repository);
 CREATE INDEX derived_cookie ON derived (parent, cookie, ino, type) WHERE hidden = 0;
 CREATE INDEX derived_source ON derived (source_parent, source_name) WHERE source_parent <> 0;

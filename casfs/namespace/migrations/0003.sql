@@ -42,7 +42,7 @@ CREATE TABLE artifact (
     tokens       TEXT NOT NULL,     -- JSON object of the layout's further tokens
     PRIMARY KEY (parent, name)
 ) WITHOUT ROWID, STRICT;
-CREATE INDEX artifact_module ON artifact (module, organisation);
+CREATE INDEX artifact_module ON artifact (organisation, module);
 CREATE INDEX artifact_repository ON artifact (repository);
 
 -- Directories below which the names are still to be followed: their repository, place or access is another

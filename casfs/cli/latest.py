@@ -1,0 +1,64 @@
+"""Show the newest release of a module.
+
+Prints the revision, and the paths of its files: from the root of the store, or
+of the mount, where STORE is one in it. Revisions are sorted as the layout of
+their repository has it: as Maven does, as semantic versions, or by PEP 440. A
+module without an organisation, as npm has them, is :MODULE or MODULE.
+
+Exit code 1 if there is none. More: casfs help searching
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import NamedTuple
+
+from casfs.cli.arguments import Commands, add_command, add_json, add_store
+from casfs.cli.output import print_json
+from casfs.text import printable
+
+
+class Module(NamedTuple):
+    """What ORG:MODULE says."""
+
+    organisation: str
+    name: str
+
+
+def add(commands: Commands) -> None:
+    parser = add_command(commands, "latest", run, __doc__)
+    add_store(parser)
+    parser.add_argument("module", metavar="ORG:MODULE", type=_module, help="organisation and module")
+    parser.add_argument("--repo", metavar="REPO", help="in this repository only")
+    parser.add_argument("--snapshot", action="store_true", help="snapshots and pre-releases too")
+    add_json(parser)
+
+
+def _module(word: str) -> Module:
+    organisation, _, name = word.rpartition(":")
+    if not name:
+        raise argparse.ArgumentTypeError(f"'{word}' names no module: write it as ORG:MODULE")
+    if any(character in word for character in "*?["):
+        raise argparse.ArgumentTypeError("one module is wanted, no pattern; 'casfs find' takes them")
+    return Module(organisation, name)
+
+
+def run(args: argparse.Namespace) -> int:
+    from casfs.cli.find import as_json
+    from casfs.cli.searches import search_of
+    from casfs.maintenance.search import latest
+    from casfs.namespace.searches import Wanted
+
+    module: Module = args.module
+    with search_of(args.store) as (search, prefix):
+        repository = None if args.repo is None else search.repository(os.fsencode(args.repo))
+        wanted = Wanted(repository, module.organisation, module.name)
+        found = latest(search, wanted, snapshots=args.snapshot)
+    if args.json:
+        print_json({"revision": found[0].row.revision, "artifacts": [as_json(each) for each in found]})
+        return 0
+    print(printable(found[0].row.revision))
+    for each in found:
+        print(printable(prefix + os.fsdecode(each.path)))
+    return 0

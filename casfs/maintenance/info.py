@@ -1,0 +1,139 @@
+"""What a store knows of one path, in use or not, as its last commit left it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+import msgspec
+
+from casfs.errors import CasfsError, FsError
+from casfs.layouts.builtin import builtin
+from casfs.layouts.coordinates import Coordinates
+from casfs.layouts.explanation import explain
+from casfs.namespace.inodes import InodeRow
+from casfs.namespace.namespace import Namespace
+from casfs.namespace.repositories import RepositoryRow
+from casfs.namespace.trash import RuleRow, TrashRow
+from casfs.repositories import rules
+from casfs.repositories.damaged import layouts_of
+from casfs.repositories.rules import Rules
+from casfs.types import ROOT_INO
+
+_KINDS = {
+    stat.S_IFREG: "regular file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "symbolic link",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "character device",
+    stat.S_IFBLK: "block device",
+}
+
+
+class Info(msgspec.Struct, frozen=True, kw_only=True):
+    """`digest`: hexadecimal; empty for what has none, or none yet (`is_sealed`). `names`: from the root.
+
+    `repository`: name of the directory in the root that it lies in, or is; empty for the root. `damaged`: why
+    that cannot be read. `coordinates`: what the path of a file says, or `reason`: why it says nothing.
+    `snapshot`: it is one by its path or its revision. `trash_rule`: for what is removed there; None for what
+    lies in the trash, which `trashed` tells of.
+    """
+
+    path: bytes
+    kind: str
+    size: int
+    digest: str
+    is_sealed: bool
+    names: tuple[bytes, ...]
+    repository: bytes
+    repository_kind: str
+    layout: str
+    rules: Rules
+    damaged: str
+    coordinates: Coordinates | None
+    snapshot: bool
+    reason: str
+    trash_rule: RuleRow | None
+    trashed: TrashRow | None
+
+
+def info(namespace: Namespace, path: bytes) -> Info:
+    """Of a path from the root; symbolic links are not followed. Raises FsError ENOENT, ENOTDIR, OSError."""
+    parts = [part for part in path.split(b"/") if part not in (b"", b".")]
+    ino, top = ROOT_INO, 0
+    row = _inode(namespace, ino, path)
+    for part in parts:
+        if not stat.S_ISDIR(row.mode):
+            raise _error(errno.ENOTDIR, path)
+        found = namespace.dentries.find(ino, part)
+        if found is None:
+            raise _error(errno.ENOENT, path)
+        ino, top = found, top or found
+        row = _inode(namespace, ino, path)
+    is_file = stat.S_ISREG(row.mode)
+    blob = None if row.blob_id is None else namespace.blobs.digest(row.blob_id)
+    is_repository = bool(parts) and (len(parts) > 1 or stat.S_ISDIR(row.mode))
+    in_trash = bool(parts) and top == namespace.trash.directory()
+    kind, layout, allowed, damaged = _repository(namespace, top)
+    coordinates, reason, snapshot = None, "", False
+    if is_file and is_repository and layout:
+        coordinates, reason, snapshot = _coordinates(namespace, layout, b"/".join(parts[1:]))
+    return Info(
+        path=b"/" + b"/".join(parts),
+        kind=_KINDS.get(stat.S_IFMT(row.mode), "unknown"),
+        size=row.size,
+        digest="" if blob is None else blob.hex(),
+        is_sealed=row.staged is None,
+        names=tuple(b"/" + name for name in sorted(namespace.dentries.paths_of(ino))),
+        repository=parts[0] if is_repository and not in_trash else b"",
+        repository_kind=kind,
+        layout=layout,
+        rules=allowed,
+        damaged=damaged,
+        coordinates=coordinates,
+        snapshot=snapshot,
+        reason=reason,
+        trash_rule=None if in_trash else _trash_rule(namespace, parts[0] if is_repository else b""),
+        trashed=namespace.trash.get(ino),
+    )
+
+
+def _error(number: int, path: bytes) -> FsError:
+    return FsError(number, f"{os.fsdecode(path)}: {os.strerror(number)}")
+
+
+def _inode(namespace: Namespace, ino: int, path: bytes) -> InodeRow:
+    row = namespace.inodes.get(ino)
+    if row is None:
+        raise _error(errno.EIO, path)
+    return InodeRow(*row)
+
+
+def _repository(namespace: Namespace, top: int) -> tuple[str, str, Rules, str]:
+    """Kind, layout, rules of a directory in the root, and why they cannot be read."""
+    rows = [row for row in namespace.repositories.all() if row.ino == top]
+    row = rows[0] if rows else RepositoryRow(top, "local", None, None, "{}")
+    try:
+        return row.kind, row.layout or "", rules.decode(row.rules), ""
+    except CasfsError as error:
+        return row.kind, row.layout or "", Rules(read_only=True), error.message
+
+
+def _coordinates(namespace: Namespace, name: str, path: bytes) -> tuple[Coordinates | None, str, bool]:
+    """What a path says, or why it says nothing; is it a snapshot?"""
+    stored, _ = layouts_of(namespace.repositories.layouts())
+    try:
+        layout = stored.get(name) or builtin(name)
+    except CasfsError as error:
+        return None, error.message, False
+    (found,) = explain(path, [layout])
+    tokens = found.coordinates
+    snapshot = tokens is not None and (tokens.integration or layout.order.integration(tokens.revision))
+    return tokens, found.reason, snapshot
+
+
+def _trash_rule(namespace: Namespace, directory: bytes) -> RuleRow:
+    found = {rule.directory: rule for rule in namespace.trash.rules()}
+    return found.get(directory) or found.get(b"") or RuleRow(b"", 0, ())

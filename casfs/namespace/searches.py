@@ -1,0 +1,92 @@
+"""Searches over what paths say of files (schema.sql, artifact)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import apsw
+
+from casfs.namespace.artifacts import ArtifactRow
+from casfs.namespace.table import Table, typed
+
+WILD = "*?["
+"""A text with one of these is a pattern, as in glob(7); `*` stands for any text."""
+
+# By module alone: the index begins with the organisation, of which there are far fewer than artifacts: each
+# is looked up.
+_ORGANISATIONS = """
+WITH RECURSIVE known (organisation) AS (
+    SELECT min(organisation) FROM artifact
+    UNION ALL
+    SELECT (SELECT min(organisation) FROM artifact WHERE organisation > k.organisation)
+    FROM known AS k WHERE k.organisation IS NOT NULL)
+"""
+
+
+class Wanted(NamedTuple):
+    """What is looked for: texts, or patterns (WILD); None for any. `repository`: its inode number.
+    `companions`: also what accompanies an artifact and is none, checksums and signatures."""
+
+    repository: int | None = None
+    organisation: str | None = None
+    module: str | None = None
+    revision: str | None = None
+    classifier: str | None = None
+    extension: str | None = None
+    type: str | None = None
+    companions: bool = False
+
+
+class Searches(Table):
+    """Of a namespace of which each query sees the last commit. No transaction is open between them: who reads
+    slowly what was found keeps nobody from anything."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._cursor = connection.cursor()
+        self._execute = self._cursor.execute
+
+    def directories(self, wanted: Wanted) -> list[int]:
+        """Directories that have names of artifacts like that, and maybe others."""
+        sql, values = directories_query(wanted)
+        rows: Any = self._execute(sql, values).fetchall()
+        return [row[0] for row in rows]
+
+    def in_directory(self, directory: int, wanted: Wanted) -> list[ArtifactRow]:
+        """By name."""
+        where = " AND ".join(
+            ("parent = ?", *(f"{column} {is_like} ?" for column, is_like, _ in _terms(wanted)))
+        )
+        values = (directory, *(value for _, _, value in _terms(wanted)))
+        rows = self._execute(f"SELECT * FROM artifact WHERE {where} ORDER BY name", values)
+        return typed(rows, ArtifactRow)
+
+
+def directories_query(wanted: Wanted) -> tuple[str, tuple[Any, ...]]:
+    """The statement of `Searches.directories`, and its values."""
+    terms = _terms(wanted)
+    exact = {column for column, is_like, _ in terms if is_like == "="}
+    start, source = "SELECT DISTINCT a.parent", "FROM artifact AS a"
+    if "module" in exact and "organisation" not in exact:
+        start = f"{_ORGANISATIONS} {start}"
+        source = "FROM known AS k CROSS JOIN artifact AS a ON a.organisation = k.organisation"
+    # A plus keeps SQLite from an index: that of the module leaves less than that of the repository.
+    ignored = {"repository"} if exact & {"module", "organisation"} else set()
+    where = " AND ".join(f"{'+' * (column in ignored)}a.{column} {is_like} ?" for column, is_like, _ in terms)
+    return f"{start} {source}{' WHERE ' * bool(terms)}{where}", tuple(value for _, _, value in terms)
+
+
+def is_pattern(text: str) -> bool:
+    return any(character in text for character in WILD)
+
+
+def _terms(wanted: Wanted) -> list[tuple[str, str, int | str]]:
+    """(column, how it is compared, with what)."""
+    terms: list[tuple[str, str, int | str]] = []
+    for column in ("repository", "organisation", "module", "revision", "classifier", "extension", "type"):
+        value = getattr(wanted, column)
+        if value is not None:
+            is_like = "GLOB" if isinstance(value, str) and is_pattern(value) else "="
+            terms.append((column, is_like, value))
+    if not wanted.companions:
+        terms.append(("companion", "=", ""))
+    return terms

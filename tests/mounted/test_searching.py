@@ -1,0 +1,87 @@
+"""What is searched for is what the tree shows, at once after programs have changed it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+
+from tests.mounted.mounts import Mount, asked, casfs
+
+DEBIAN = Path("/usr/share/maven-repo")
+REAL = (Path(__file__).parents[1] / "layouts" / "maven-repo.txt").read_text().split()
+SOURCES = ["org/apache", "org/slf4j", "commons-io"]
+
+
+@pytest.fixture
+def libs(mount: Mount) -> Path:
+    """A repository for Maven, with artifacts of Debian's or with files that are called so."""
+    libs = mount.path / "libs"
+    libs.mkdir()
+    mount.stop()
+    with closing(sqlite3.connect(mount.store / "casfs.db")) as database:
+        ((ino,),) = database.execute("SELECT ino FROM dentry WHERE name = CAST('libs' AS BLOB)")
+        database.execute("INSERT INTO repository VALUES (?, 'local', 'maven-2-default', NULL, '{}')", (ino,))
+        database.commit()
+    mount.start()
+    (libs / "org").mkdir()
+    for source in SOURCES:
+        if (DEBIAN / source).is_dir():
+            subprocess.run(["cp", "-rL", DEBIAN / source, libs / source], check=True)
+        else:
+            for path in (path for path in REAL if path.startswith(f"{source}/")):
+                (libs / path).parent.mkdir(parents=True, exist_ok=True)
+                (libs / path).write_text(path)
+    return libs
+
+
+def found(mount: Mount, *words: str) -> list[str]:
+    return asked("find", mount.path, *words).splitlines()
+
+
+def walked(libs: Path, name: str) -> list[str]:
+    return sorted(str(path) for path in libs.rglob(name) if path.is_file())
+
+
+def test_what_is_found_is_what_is_there(mount: Mount, libs: Path) -> None:
+    assert sorted(found(mount, "--ext", "pom")) == walked(libs, "*.pom") != []
+    shutil.move(libs / "org" / "apache", libs / "org" / "other")
+    assert sorted(found(mount, "--ext", "pom")) == walked(libs, "*.pom")
+    some = found(mount, "--org", "org.other*", "--ext", "pom")[0]
+    os.unlink(some)
+    assert some not in found(mount, "--ext", "pom")
+    subprocess.run(["rm", "-r", libs / "org" / "other"], check=True)
+    assert sorted(found(mount, "--ext", "pom")) == walked(libs, "*.pom")
+    shutil.move(libs, mount.path / "renamed")
+    assert sorted(found(mount, "--ext", "pom")) == walked(mount.path / "renamed", "*.pom") != []
+    casfs("cp", "-r", mount.path / "renamed", mount.path / "plain")
+    assert sorted(found(mount, "--ext", "pom")) == walked(mount.path / "renamed", "*.pom")
+    subprocess.run(["rm", "-r", mount.path / "renamed" / "org"], check=True)
+    assert sorted(found(mount, "--ext", "pom")) == walked(mount.path / "renamed", "*.pom")
+
+
+def test_the_newest_release_and_what_is_known_of_it(mount: Mount, libs: Path) -> None:
+    for revision in ("1.9", "1.10", "1.10-rc-1", "2.0-SNAPSHOT"):
+        path = libs / "acme" / "app" / revision / f"app-{revision}.jar"
+        path.parent.mkdir(parents=True)
+        path.write_text(revision)
+    newest = libs / "acme" / "app" / "1.10" / "app-1.10.jar"
+    assert casfs("latest", mount.path, "acme:app") == f"1.10\n{newest}\n"
+    assert casfs("latest", mount.path, "acme:app", "--snapshot").startswith("2.0-SNAPSHOT\n")
+    complaint = casfs("latest", mount.path, "acme:none", code=1)
+    assert complaint == "casfs: error: there is no release of acme:none\n"
+    (known,) = json.loads(casfs("info", "--json", newest))["files"]
+    assert known["path"] == "/libs/acme/app/1.10/app-1.10.jar"
+    assert known["blake3"] == blake3(b"1.10").hexdigest()
+    assert (known["layout"], known["tokens"]["baseRev"]) == ("maven-2-default", "1.10")
+    os.link(newest, mount.path / "link")
+    text = casfs("info", mount.path / "link")
+    assert "  1: /libs/acme/app/1.10/app-1.10.jar\n  2: /link\n" in text
+    assert "layout" not in text
