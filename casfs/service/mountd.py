@@ -32,6 +32,7 @@ from casfs.service.notify import notify
 from casfs.service.pressure import Pressure
 from casfs.service.repeats import Repeats
 from casfs.service.requests import Requests
+from casfs.service.snapshots import SnapshotCleanup
 from casfs.service.trash import TrashService
 from casfs.service.unmounting import HELD_SECONDS, detach, holders, is_dead, read_ahead, write_back
 from casfs.service.waiting import within
@@ -168,6 +169,7 @@ async def _serve(
             if not options.read_only:
                 nursery.start_soon(pressure.run)
                 nursery.start_soon(collector.run)
+                nursery.start_soon(SnapshotCleanup(fs, caches).run)
             nursery.start_soon(_unmount_on_signal, signals, session, fs, mountpoint, device)
             log.info("%s is mounted on %s", store.path, mountpoint)
             ready()

@@ -85,3 +85,24 @@ def test_the_newest_release_and_what_is_known_of_it(mount: Mount, libs: Path) ->
     text = casfs("info", mount.path / "link")
     assert "  1: /libs/acme/app/1.10/app-1.10.jar\n  2: /link\n" in text
     assert "layout" not in text
+
+
+def test_the_collector_cleans_up_snapshots_of_an_unmounted_store(mount: Mount, libs: Path) -> None:
+    folder = libs / "acme" / "app" / "1.0-SNAPSHOT"
+    folder.mkdir(parents=True)
+    for number in range(5):
+        (folder / f"app-1.0-20240102.03040{number}-1.jar").write_text(str(number))
+    mount.stop()
+    with closing(sqlite3.connect(mount.store / "casfs.db")) as database:
+        rules = '{"max_unique_snapshots": 2}'
+        database.execute("UPDATE repository SET rules = ?", (rules,))
+        database.execute(
+            "UPDATE inode SET btime_ns = btime_ns - 120000000000, ctime_ns = ctime_ns - 120000000000"
+        )
+        database.commit()
+    casfs("gc", "run", mount.store)
+    mount.start()
+    assert sorted(os.listdir(folder)) == [f"app-1.0-20240102.03040{number}-1.jar" for number in (3, 4)]
+    assert found(mount, "--org", "acme") == [str(folder / name) for name in sorted(os.listdir(folder))]
+    trash = json.loads(asked("trash", "list", mount.path, "--json"))["files"]
+    assert len(trash) == 3

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from casfs.errors import FormatError, StoreLocked
 from casfs.filestore.durable import Durable
-from casfs.maintenance import offline, trash
+from casfs.maintenance import offline, snapshots, trash
 from casfs.maintenance.collect import strays
 from casfs.maintenance.collect.batch import (
     FAILURES_IN_A_ROW,
@@ -80,7 +80,8 @@ SAMPLE = 1_000
 """Blobs whose count of references is looked at by a full run."""
 
 TRASH_STEP = 5_000
-"""Files that leave the trash of an unmounted store in one go, about a second, while a mount waits ..."""
+"""Files that leave the trash of an unmounted store, or come there, in one go: about a second, while a mount
+waits ..."""
 
 TRASH_PAUSE = 0.2
 """... and seconds until the next go, in which it gets the store."""
@@ -145,7 +146,8 @@ def unmounted(_ids: list[int], _cutoff_ns: int, _now_ns: int, _record: Record) -
 
 @contextlib.contextmanager
 def opened(path: str, durable: Durable | None = None, *, stop: Stop = never) -> Iterator[Store]:
-    """The store of the one collector it may have at a time, with nothing in its trash that is too old.
+    """The store of the one collector it may have at a time, with nothing in its trash that is too old, and no
+    more snapshots than the rules keep.
 
     Raises StoreLocked when there is one, and as `Store` does.
     """
@@ -156,6 +158,7 @@ def opened(path: str, durable: Durable | None = None, *, stop: Stop = never) -> 
     if not lock.acquire():
         raise StoreLocked(f"{path} is being collected or checked by {lock.holder()}", "wait for it to end")
     try:
+        _clean_snapshots(path, stop)
         _expire_trash(path, stop)
         with contextlib.closing(Store(path, shared=True, durable=durable)) as store:
             yield store
@@ -173,6 +176,16 @@ def history(path: str, limit: int) -> list[Run]:
     """The newest runs of the collector on a store, newest first. Raises as `Store` does."""
     with contextlib.closing(Store(path, readonly=True)) as store:
         return Collecting(store.namespace).runs(limit)
+
+
+def _clean_snapshots(path: str, stop: Stop) -> None:
+    """Move to the trash the snapshots that are too many by the rules of their repositories; as
+    `_expire_trash`. Raises OSError."""
+    with contextlib.suppress(FormatError, StoreLocked):
+        while snapshots.are_too_many(path) and not stop():
+            if offline.clean_snapshots(path, TRASH_STEP) < TRASH_STEP:
+                return
+            time.sleep(TRASH_PAUSE)
 
 
 def _expire_trash(path: str, stop: Stop) -> None:
