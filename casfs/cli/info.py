@@ -127,7 +127,7 @@ def rules_in_words(rules: Rules) -> list[str]:
 
 
 def _trash(found: Info) -> str | None:
-    from casfs.trash.policy import iso_time
+    from casfs.trash.attributes import iso_time
 
     if found.trashed is not None:
         row = found.trashed

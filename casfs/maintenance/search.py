@@ -118,7 +118,8 @@ def follow_all(store: str) -> None:
     """Of a store that nobody uses: have the rows be true that were still to be followed when its last user
     was killed. Raises as `Store` does."""
     with contextlib.closing(Store(store, readonly=True)) as opened:
-        if not opened.namespace.repositories.to_follow():
+        rows = opened.namespace.repositories
+        if not rows.to_follow() and not rows.noted():
             return
     with contextlib.suppress(StoreLocked), offline.opened(store):
         return

@@ -1,6 +1,7 @@
 """What can be wrong with the rows of repositories, and with those that follow from names, found by queries.
 
-Legal are rows of names below a directory that is still to be followed (`follow`): they say what was.
+Legal are rows of names that are still to be followed (`noted`), or lie below a directory that is (`follow`):
+they say what was.
 """
 
 from __future__ import annotations
@@ -63,10 +64,13 @@ class RepositoryChecks(Table):
         """Directories that are still to be followed."""
         return {ino for (ino,) in self._rows("SELECT ino FROM follow")}
 
+    def noted(self) -> set[tuple[int, bytes]]:
+        """Names that are still to be followed."""
+        return set(self._rows("SELECT parent, name FROM noted"))
+
     def stray_follow(self) -> list[int]:
-        """Rows of `follow` for what is no directory."""
-        sql = """SELECT ino FROM follow AS f
-            WHERE NOT EXISTS (SELECT 1 FROM inode AS i WHERE i.ino = f.ino AND i.mode >> 12 = 4)"""
+        """Rows of `follow` for what is no directory. One that has gone is no fault: nothing is below it."""
+        sql = "SELECT f.ino FROM follow AS f JOIN inode AS i ON i.ino = f.ino WHERE i.mode >> 12 <> 4"
         return [ino for (ino,) in self._rows(sql)]
 
     def stray_artifacts(self) -> Iterator[tuple[int, bytes]]:

@@ -106,6 +106,7 @@ _SMALL = (
     """SELECT 'layout' FROM layout WHERE typeof(name) <> 'text' OR typeof(definition) <> 'text'
         OR octet_length(definition) > 65536""",
     "SELECT 'follow' FROM follow WHERE typeof(ino) <> 'integer' OR typeof(cookie) <> 'integer'",
+    "SELECT 'noted' FROM noted WHERE typeof(parent) <> 'integer' OR typeof(name) <> 'blob'",
 )
 """What rows of the small tables cannot be, which a STRICT table would have refused."""
 

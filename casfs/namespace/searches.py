@@ -52,12 +52,16 @@ class Searches(Table):
         return [row[0] for row in rows]
 
     def in_directory(self, directory: int, wanted: Wanted) -> list[ArtifactRow]:
-        """By name."""
+        """By name; not what somebody has removed and nothing has followed yet."""
         where = " AND ".join(
             ("parent = ?", *(f"{column} {is_like} ?" for column, is_like, _ in _terms(wanted)))
         )
         values = (directory, *(value for _, _, value in _terms(wanted)))
-        rows = self._execute(f"SELECT * FROM artifact WHERE {where} ORDER BY name", values)
+        rows = self._execute(
+            f"""SELECT * FROM artifact AS a WHERE {where} AND EXISTS (SELECT 1 FROM dentry AS d
+                WHERE d.parent = a.parent AND d.name = a.name AND d.type = 8) ORDER BY name""",
+            values,
+        )
         return typed(rows, ArtifactRow)
 
 

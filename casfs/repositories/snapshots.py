@@ -8,7 +8,6 @@ does not parse, releases and the newest snapshot stay, and nothing goes while a 
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import re
@@ -89,7 +88,10 @@ async def _clean(
 ) -> None:
     rows = fs.store.namespace.snapshots
     quiet_ns = max(QUIET_NS, policy_of(fs).trash.minimal_age_ns)
-    await _follow(fs)
+    await follower_of(fs).drain()
+    if not await _follows(fs):
+        cleaned.waits = True
+        return
     changed_ns = rows.last_change_ns(series)
     if changed_ns is None or changed_ns > now_ns - quiet_ns:
         cleaned.waits = True
@@ -108,14 +110,11 @@ async def _clean(
             cleaned.waits = True
 
 
-async def _follow(fs: FileSystem) -> None:
-    """Have the rows say what the names say, and a transaction open that takes removals. Raises OSError."""
+async def _follows(fs: FileSystem) -> bool:
+    """Have a transaction open that takes removals; do the rows say what the names say? Raises OSError."""
     follower = follower_of(fs)
     await fs.contents.settling.begin_in_order()
-    if follower.pending:
-        follower.flush()
-    if follower.is_behind:
-        raise FsError(errno.EAGAIN, "the repository is still being followed")
+    return follower.catch_up() and not follower.is_behind
 
 
 async def _remove(fs: FileSystem, repository: Repository, file: SnapshotFile, before_ns: int) -> bool:
@@ -123,7 +122,8 @@ async def _remove(fs: FileSystem, repository: Repository, file: SnapshotFile, be
     inode = fs.tree.lookup(file.parent, file.name)
     if inode is not None and fs.contents.settling.rests(inode):
         await fs.contents.settling.seal_closed(inode)  # what is not sealed the trash does not take
-    await _follow(fs)
+    if not await _follows(fs):
+        return False
     # From here on without a wait: nobody puts something else there.
     row = fs.store.namespace.artifacts.of(file.parent, file.name)
     inode = fs.tree.lookup(file.parent, file.name)

@@ -513,7 +513,7 @@ DEFECTS = (
     Defect(
         "nothing to be followed",
         "stray-follow",
-        lambda store: store.sql("INSERT INTO follow VALUES (999, 0)"),
+        lambda store: store.sql("INSERT INTO follow VALUES (?, 0)", store.ino("/a/one")),
         severity=GARBAGE,
     ),
     Defect(

@@ -286,6 +286,7 @@ class Following(RuleBasedStateMachine):
     def follow_a_little(self, limit: int) -> None:
         run_inline(self.session.fs.group.begin())
         follower_of(self.session.fs).flush(limit)
+        follower_of(self.session.fs).follow_names(limit)
         follower_of(self.session.fs).step(limit)
 
     @rule()

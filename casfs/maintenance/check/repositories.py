@@ -37,7 +37,7 @@ class RepositoryScan:
     """What the rows say, as far as it can be meant.
 
     `layouts`: by the number of the repository; `unjudged`: directories below which nothing is said of rows
-    that follow from names, since they are still to be followed, or nobody knows how.
+    that follow from names, since they are still to be followed, or nobody knows how; `noted`: such names.
     """
 
     def __init__(self, namespace: Namespace) -> None:
@@ -45,6 +45,7 @@ class RepositoryScan:
         self.checks = RepositoryChecks(namespace)
         self.stored, self.bad_layouts = layouts_of(self.rows.layouts())
         self.unjudged = self.checks.followed()
+        self.noted = self.checks.noted()
         self.layouts: dict[int, Layout] = {}
         self.bad_kinds: dict[int, str] = {}
         self.bad_rules: dict[int, str] = {}
@@ -82,6 +83,9 @@ class RepositoryScan:
 
     def row_faults(self) -> Iterator[RowFault]:
         """Raises DatabaseError."""
+        return (fault for fault in self._row_faults() if (fault.parent, fault.name) not in self.noted)
+
+    def _row_faults(self) -> Iterator[RowFault]:
         for parent, name in self.checks.stray_artifacts():
             yield RowFault(parent, name, False, "it stands for no file")
         judged: set[int] = set()

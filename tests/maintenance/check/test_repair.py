@@ -97,16 +97,18 @@ def test_a_sound_store_is_left_alone(store: Damaged) -> None:
     assert not (store.path / "quarantine").exists()
 
 
-@pytest.mark.parametrize("followed", [False, True])
-def test_rows_below_what_is_to_be_followed_are_not_judged(store: Damaged, followed: bool) -> None:
+@pytest.mark.parametrize("followed", ["", "directory", "name"])
+def test_rows_of_what_is_to_be_followed_are_not_judged(store: Damaged, followed: str) -> None:
     """They say what was, until the file system has come to them."""
     add_repositories(store)
     assert check(str(store)).problems == ()
     rows = store.sql("SELECT * FROM artifact")
     store.sql("DELETE FROM artifact")
-    if followed:
+    if followed == "directory":
         store.sql("INSERT INTO follow VALUES (?, 0)", store.ino("/a"))
-    assert [problem.kind for problem in check(str(store)).problems] == ["missing-artifact"] * (not followed)
+    elif followed:
+        store.sql("INSERT INTO noted VALUES (?, ?)", store.ino("/a/deep"), b"two")
+    assert [problem.kind for problem in check(str(store)).problems] == ["missing-artifact"][bool(followed) :]
     if followed:
         with opened(str(store)):
             pass
