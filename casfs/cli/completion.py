@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     for action in _arguments(parser):
         if action.metavar in ("STORE", "MOUNTPOINT"):
             action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
-        elif action.metavar in ("PATH", "SRC", "DST"):
+        elif action.metavar in ("PATH", "SRC", "DST", "FILE"):
             action.complete = shtab.FILE  # type: ignore[attr-defined]
     print(shtab.complete(parser, shell=args.shell))
     return 0

@@ -6,6 +6,8 @@ are built in, and a store may have more of its own.
 
     casfs layout add STORE ours --artifact '[org]/[module]-[baseRev].[ext]'
     casfs layout test STORE acme/app-1.0.jar
+
+More: casfs help layouts
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ A repository is a directory in the root of the mount, with a layout and rules:
 local (it has files), virtual (several shown as one) or a view (one shown in
 another layout). A plain directory there is a local one without a layout.
 A running mount follows at once.
+
+More: casfs help repositories
 """
 
 from __future__ import annotations
