@@ -16,6 +16,7 @@ from casfs.repositories.registry import RepositoryKind
 from casfs.repositories.rules import Rules, decode
 from casfs.store import Store
 from casfs.trash.policy import CASFS
+from casfs.trash.rules import DEFAULT_DAYS
 from casfs.types import ROOT_INO
 
 EVERYTHING = 1 << 62
@@ -52,7 +53,7 @@ def described(namespace: Namespace) -> list[RepositoryFacts]:
     members: dict[int, list[int]] = {}
     for member in namespace.repositories.members():
         members.setdefault(member.repository, []).append(member.member)
-    days = {rule.directory: rule.days for rule in namespace.trash.rules()}
+    days = {b"": DEFAULT_DAYS} | {rule.directory: rule.days for rule in namespace.trash.rules()}
     names = {
         ino: name
         for _, name, ino, type_ in namespace.dentries.children(ROOT_INO, 0, EVERYTHING)
