@@ -59,6 +59,7 @@ class Attributes:
         something without one), EPERM, OSError (ENOSPC, EFBIG, EIO).
         """
         inode = self._inodes.get(ino)
+        self._policy.check_attributes(inode)
         if changes.size is not None:
             await self._resize(inode, changes.size, handle, uid)
         elif changes.are_none and not inode.is_directory:

@@ -117,7 +117,6 @@ async def _copy_file(fs: FileSystem, inode: Inode, target: Place) -> None:
         raise FsError(errno.ENOENT)
     if there is not None and (target.inode is None or there.is_directory):
         raise FsError(errno.EEXIST)
-    fs.policy.check_add(target.parent, target.name)
     copied = _duplicate(fs, inode)
     try:
         if there is None:

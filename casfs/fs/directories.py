@@ -97,6 +97,8 @@ class Directories:
             raise FsError(errno.EEXIST)
         if inode.is_directory:
             directory.nlink += 1
+        if self._inodes.watcher is not None:
+            self._inodes.watcher.changed(inode)
         directory.mtime = directory.ctime = inode.ctime
         self._inodes.mark(directory)
         self._group.count()

@@ -77,9 +77,23 @@ class OpenContent(Protocol):
     def is_staged(self) -> bool:
         """Is it in memory or in a staged file, in no blob?"""
 
+    @property
+    def is_busy(self) -> bool:
+        """Is somebody changing it, and waits meanwhile?"""
+
     def observe(self) -> tuple[int, bool]:
         """Bytes on disk, and whether the kernel may keep the attributes, which are as mappings have left
         them."""
+
+
+class Watcher(Protocol):
+    """Who has to know what becomes of inodes: how large they are, and which names they have."""
+
+    def loaded(self, inode: Inode) -> None:
+        """It is read from its row: nothing of it has changed yet."""
+
+    def changed(self, inode: Inode) -> None:
+        """Something of it may have changed, its names among them."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -106,9 +120,11 @@ class Inode:
     ctime: int
     btime: int
     # What is only in memory. Of `xattrs`, None stands for those that were not read: InodeTable.attributes.
+    # `counted` belongs to the watcher.
     content: OpenContent | None = field(default=None, init=False)
     xattrs: dict[bytes, bytes] | None = field(default=None, init=False)
     stored: bool = field(default=True, init=False)
+    counted: object = field(default=None, init=False)
 
     @property
     def is_directory(self) -> bool:
@@ -128,10 +144,14 @@ class Inode:
 
 
 class InodeTable:
-    """Every inode in memory. Owned by the thread that runs the file system (the event loop's)."""
+    """Every inode in memory. Owned by the thread that runs the file system (the event loop's).
+
+    `watcher`: None while nobody has to know.
+    """
 
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
+        self.watcher: Watcher | None = None
         self._cache: dict[int, Inode] = {}
         self._evict_at = CACHE_SIZE
         self._dirty: dict[int, Inode] = {}
@@ -157,6 +177,8 @@ class InodeTable:
             raise FsError(errno.ESTALE)
         inode = Inode(*row)
         self._remember(inode)
+        if self.watcher is not None:
+            self.watcher.loaded(inode)
         return inode
 
     def attributes(self, inode: Inode) -> dict[bytes, bytes]:
@@ -237,6 +259,8 @@ class InodeTable:
         """The row of an inode has to be written. Raises nothing: a verb is in the middle of its work."""
         self._dirty[inode.ino] = inode
         self._cache[inode.ino] = inode
+        if self.watcher is not None:
+            self.watcher.changed(inode)
         if len(self._dirty) > FLUSH_BATCH + self._put_off:
             self._flush_ahead()
 
@@ -278,6 +302,8 @@ class InodeTable:
         self.set_blob(inode, None)
         self._dirty.pop(inode.ino, None)
         self._cache.pop(inode.ino, None)
+        if self.watcher is not None:
+            self.watcher.changed(inode)
         if inode.stored:
             self._deleted.add(inode.ino)
             if len(self._deleted) > FLUSH_BATCH + self._put_off:

@@ -80,6 +80,8 @@ class Places:
     def _remember(self, ino: int, place: Place | None) -> Place | None:
         size = 0
         if place is not None:
+            if not place.top and ino != ROOT_INO:
+                return place  # it has no name, but may get one, which nobody tells of
             size = len(place.path) + sum(len(value) for level in place.chain for value in level[4].values())
         if len(self._places) >= PLACES or self._bytes + size > REMEMBERED_BYTES:
             self.invalidate()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from casfs.fs.inodes import Inode
 
@@ -17,6 +17,16 @@ class Reason(StrEnum):
     TRUNCATED = "truncated"
 
 
+class Room(NamedTuple):
+    """Bytes and files that there may be where something lies, and what is left of them; where one of the
+    first two is 0 there is no limit."""
+
+    bytes: int
+    bytes_left: int
+    files: int
+    files_left: int
+
+
 class Policy(Protocol):
     """Asked by the verbs, inside the transaction of what they do; what it notes is undone by `forget_since`
     when that fails. Owned by the thread that runs the file system.
@@ -27,17 +37,41 @@ class Policy(Protocol):
     @property
     def attributes(self) -> Container[bytes]: ...
 
-    def check_add(self, directory: int, name: bytes) -> None:
-        """May this name be given? Raises FsError EPERM."""
+    def check_add(self, directory: int, name: bytes, mode: int, inode: Inode | None, /) -> object:
+        """May this name be given? `mode` says what gets it, 0: a file that is to have no name yet. `inode`:
+        it is there already, with all that is below it. Raises FsError."""
 
-    def check_change(self, ino: int) -> None:
-        """May a file get another content, or one more name? Raises FsError EPERM."""
+    def check_write(self, inode: Inode, /) -> object:
+        """May a file get another content? Raises FsError."""
 
-    def check_leave(self, ino: int) -> None:
-        """May a directory lose its name? Raises FsError EPERM."""
+    def check_link(self, inode: Inode, /) -> object:
+        """May a file get one more name? Raises FsError."""
+
+    def check_attributes(self, inode: Inode, /) -> object:
+        """May somebody change its attributes? Raises FsError."""
+
+    def check_remove(self, directory: int, name: bytes, inode: Inode, /) -> object:
+        """May what has that name be removed? A directory is empty. Raises FsError."""
+
+    def check_replace(self, directory: int, name: bytes, inode: Inode, /) -> object:
+        """May what has that name lose it to something else? Raises FsError."""
+
+    def check_move(self, directory: int, name: bytes, inode: Inode, to: int, /) -> object:
+        """May what has that name have another one, in the directory `to`? Raises FsError."""
 
     def check_swap(self, directory: int) -> None:
-        """May something come in the place of what is moved out of a directory? Raises FsError EPERM."""
+        """May something come in the place of what is moved out of a directory? Raises FsError."""
+
+    @property
+    def resizes(self) -> Callable[[Inode, int], object] | None:
+        """To be called before a file gets another size, with that, if somebody has to know. Raises FsError
+        EDQUOT."""
+
+    def room(self, inode: Inode, /) -> Room | None:
+        """What there may be where that lies; None without a limit."""
+
+    def removed(self, directory: int, inode: Inode, /) -> object:
+        """A directory that was in another one has been removed."""
 
     def keeps(self, since_ns: int) -> bool:
         """May what is there since then be kept when it goes? Then its content is sealed before."""

@@ -116,7 +116,7 @@ class Tree:
         group = self._group
         if not group.active:
             await group.begin()
-        directory = self._directory(parent, b"unnamed" if name is None else name)
+        directory = self._directory(parent, *((name, mode) if name is not None else (b"unnamed", 0)))
         if stat.S_ISDIR(mode):
             self._policy.check_directory(parent)
         if target is not None and not 0 < len(target) <= TARGET_LIMIT:
@@ -160,13 +160,13 @@ class Tree:
                 self._directories.take_back(directory, name, inode)
             raise
 
-    def _directory(self, ino: int, name: bytes) -> Inode:
-        """A directory that may take a new name."""
+    def _directory(self, ino: int, name: bytes, mode: int, inode: Inode | None = None) -> Inode:
+        """A directory that may take a new name (Policy.check_add)."""
         if len(name) > NAME_LIMIT:
             raise FsError(errno.ENAMETOOLONG)
         if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
             raise FsError(errno.EINVAL)
-        self._policy.check_add(ino, name)
+        self._policy.check_add(ino, name, mode, inode)
         directory = self._inodes.get(ino)
         if not directory.is_directory:
             raise FsError(errno.ENOTDIR)
@@ -176,7 +176,7 @@ class Tree:
 
     def attach(self, parent: int, name: bytes, inode: Inode) -> None:
         """Give a copied inode its first name. Inside a transaction. Raises FsError as `make`."""
-        directory = self._directory(parent, name)
+        directory = self._directory(parent, name, inode.mode, inode)
         if inode.is_directory:
             self._policy.check_directory(parent)
         self._directories.take_absent(parent, name)
@@ -187,6 +187,8 @@ class Tree:
 
     def replace(self, parent: int, name: bytes, inode: Inode, there: Inode) -> None:
         """Give a copied file its first name, which another file has. Inside a transaction."""
+        self._policy.check_add(parent, name, inode.mode, inode)
+        self._policy.check_replace(parent, name, there)
         noted = self._policy.noted()
         try:
             self._policy.leaves(there, parent, name, os.geteuid(), Reason.REPLACED)
@@ -210,8 +212,8 @@ class Tree:
         elif inode.content is not None:
             await self._settling.settle_closed(inode)
         await self._settling.begin_in_order()
-        directory = self._directory(parent, name)
-        self._policy.check_change(ino)
+        directory = self._directory(parent, name, inode.mode, inode)
+        self._policy.check_link(inode)
         if inode.is_directory:
             raise FsError(errno.EPERM)
         if not inode.nlink and ino not in self._linkable:
@@ -243,6 +245,7 @@ class Tree:
             if self._listing.existing(parent, name) is not inode:
                 raise FsError(errno.ENOENT)
         directory = self._inodes.get(parent)
+        self._policy.check_remove(parent, name, inode)
         self._kernel.answer(None)
         noted = self._policy.noted()
         try:
@@ -260,10 +263,11 @@ class Tree:
         await self._group.begin()
         inode = self._listing.existing(parent, name)
         self._listing.check_empty(inode)
-        self._policy.check_leave(inode.ino)
+        self._policy.check_remove(parent, name, inode)
         directory = self._inodes.get(parent)
         self._kernel.answer(None)
         self._directories.remove(directory, name, inode)
+        self._policy.removed(parent, inode)
         return inode
 
     async def _seal_to_keep(self, inode: Inode) -> None:
@@ -344,8 +348,8 @@ class Tree:
                 await self._seal_to_keep(replaced)
                 source = self._listing.existing(parent, name)
                 target_ino = self._dentries.find(new_parent, new_name)
-        to = self._directory(new_parent, new_name)
-        self._policy.check_leave(source.ino)
+        to = self._directory(new_parent, new_name, source.mode, source)
+        self._policy.check_move(parent, name, source, new_parent)
         if flags & RENAME_EXCHANGE or leaves_whiteout:
             self._policy.check_swap(parent)
         target = None if target_ino is None else self._inodes.get(target_ino)
@@ -365,6 +369,11 @@ class Tree:
                 self._listing.check_loop(target, parent)
         if target is not None and not flags:
             self._listing.check_replaceable(source, target)
+        if target is not None:
+            self._policy.check_replace(new_parent, new_name, target)
+            if flags:
+                self._policy.check_replace(parent, name, source)
+                self._policy.check_add(parent, name, target.mode, target)
         if leaves_whiteout:
             self._filestore.space.claim_rows(ROW_BYTES)
         origin = self._inodes.get(parent)

@@ -171,6 +171,11 @@ class Dentries(Table):
         ).fetchall()
         return list(rows)
 
+    def parents_of(self, ino: int) -> list[int]:
+        """Every directory that names the inode."""
+        rows: Any = self._execute("SELECT DISTINCT parent FROM dentry WHERE ino = ?", (ino,)).fetchall()
+        return [parent for (parent,) in rows]
+
     def paths_of(self, ino: int) -> list[bytes]:
         """Every path of an inode below the root, without the leading slash; the root's own is b''."""
         if ino == 1:

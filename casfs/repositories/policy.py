@@ -1,4 +1,4 @@
-"""What the rules of repositories allow, before what the trash says."""
+"""What the rules of repositories allow, after what the trash says."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Callable, Container
 
 from casfs.fs.core import Core
 from casfs.fs.inodes import Inode
-from casfs.fs.policy import Reason
+from casfs.fs.policy import Reason, Room
 from casfs.repositories.attributes import NAMES, RepositoryAttributes
 from casfs.repositories.following import Follower
+from casfs.repositories.guard import Guard
 from casfs.repositories.registry import Registry
 from casfs.trash import attributes as trash
 from casfs.trash.policy import Trash
@@ -16,31 +17,50 @@ from casfs.types import ROOT_INO
 
 ATTRIBUTES = NAMES.union(trash.ATTRIBUTES)
 
+RULES = ("check_add", "check_write", "check_link", "check_attributes")
+REPOSITORIES = ("check_remove", "check_replace", "check_move", "removed")
+"""Checks that the guard makes where a repository has rules, and where there are repositories. Else the
+trash's own are called, without a step between."""
+
 
 class RepositoryPolicy:
     """A policy (fs/policy.py). Owned by the thread that runs the file system."""
+
+    check_add: Callable[[int, bytes, int, Inode | None], object]
+    check_write: Callable[[Inode], object]
+    check_link: Callable[[Inode], object]
+    check_attributes: Callable[[Inode], object]
+    check_remove: Callable[[int, bytes, Inode], object]
+    check_replace: Callable[[int, bytes, Inode], object]
+    check_move: Callable[[int, bytes, Inode, int], object]
+    removed: Callable[[int, Inode], object]
+    resizes: Callable[[Inode, int], object] | None
 
     def __init__(self, core: Core, registry: Registry, trash: Trash, follower: Follower) -> None:
         self.registry = registry
         self.trash = trash
         self.follower = follower
         self._own = RepositoryAttributes(core, registry)
+        self.guard = Guard(core, registry, trash)
+        self.quotas = self.guard.quotas
+        registry.subscribe(self._read_rules)
+
+    def _read_rules(self) -> None:
+        self.guard.read_rules()
+        for names, wanted in ((RULES, self.guard.ruled), (REPOSITORIES, self.registry.repositories)):
+            for name in names:
+                setattr(self, name, getattr(self.guard if wanted else self.trash, name))
+        self.resizes = self.quotas.resizes if self.quotas else None
 
     @property
     def attributes(self) -> Container[bytes]:
         return ATTRIBUTES
 
-    def check_add(self, directory: int, name: bytes) -> None:
-        self.trash.check_add(directory, name)
-
-    def check_change(self, ino: int) -> None:
-        self.trash.check_change(ino)
-
-    def check_leave(self, ino: int) -> None:
-        self.trash.check_leave(ino)
-
     def check_swap(self, directory: int) -> None:
         self.trash.check_swap(directory)
+
+    def room(self, inode: Inode) -> Room | None:
+        return self.quotas.room(inode) if self.quotas else None
 
     def keeps(self, since_ns: int) -> bool:
         return self.trash.keeps(since_ns)
@@ -84,6 +104,8 @@ class RepositoryPolicy:
     def flush(self, limit: int | None = None) -> None:
         self.trash.flush(limit)
         self.follower.flush(limit)
+        if self.quotas:
+            self.quotas.settle()
 
     def attribute(self, ino: int, name: bytes) -> bytes | None:
         return self._own.get(ino, name) if name in NAMES else self.trash.attribute(ino, name)

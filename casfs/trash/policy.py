@@ -410,20 +410,36 @@ class Trash:
 
     # What may be done in the trash, and what leaves it
 
-    def check_add(self, directory: int, name: bytes) -> None:
+    resizes = None
+
+    def check_add(self, directory: int, name: bytes, _mode: int, _inode: Inode | None) -> None:
         """Raises FsError EPERM for a new name in the trash, and for the name of its own directory."""
         if self._kinds.get(directory) is self or (directory == ROOT_INO and name == CASFS and not self.off):
             raise FsError(errno.EPERM)
 
-    def check_leave(self, ino: int) -> None:
+    def check_remove(self, _directory: int, _name: bytes, inode: Inode) -> None:
         """Raises FsError EPERM for the directories that hold the trash."""
-        if ino in (self.base, self.directory):
+        if inode.ino in (self.base, self.directory):
             raise FsError(errno.EPERM)
 
-    def check_change(self, ino: int) -> None:
+    check_replace = check_remove
+
+    def check_move(self, directory: int, name: bytes, inode: Inode, _to: int) -> None:
+        """As `check_remove`."""
+        self.check_remove(directory, name, inode)
+
+    def check_write(self, inode: Inode) -> None:
         """Raises FsError EPERM for a file in the trash: nobody writes there."""
-        if self.holds(ino):
+        if self.holds(inode.ino):
             raise FsError(errno.EPERM)
+
+    check_link = check_write
+
+    def check_attributes(self, _inode: Inode) -> None:
+        """Whoever may, as anywhere else."""
+
+    def removed(self, _directory: int, _inode: Inode) -> None:
+        """Nothing belongs to it."""
 
     def check_swap(self, directory: int) -> None:
         """Raises FsError EPERM for a directory of the trash."""

@@ -391,7 +391,7 @@ def test_what_lies_too_deep_is_not_kept(kernel: Kernel, monkeypatch: pytest.Monk
 
 
 def test_the_directories_of_many_places_are_made_in_steps_and_place_by_place(kernel: Kernel) -> None:
-    policy = kernel.fs.policy
+    policy = trash_of(kernel.fs)
     for top in range(20):
         path = f"{top}"
         kernel.mkdir(path)

@@ -1,4 +1,4 @@
-"""Repositories for tests, as rows."""
+"""Repositories in a store that is used in this process, made as the commands make them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,30 @@ from contextlib import suppress
 from casfs.errors import FsError
 from casfs.fs.scheduler import run_inline
 from casfs.namespace.repositories import RepositoryRow
+from casfs.repositories import rules
 from casfs.repositories.filesystem import follower_of, registry_of
+from casfs.repositories.rules import Rules
 from tests.session import Session
 
 LAYOUT = "maven-2-default"
 JAR = "org/acme/app/1.0/app-1.0.jar"
 
 
-def make_repository(session: Session, name: str, layout: str | None = LAYOUT) -> int:
-    """A local repository with a layout."""
+def make_repository(
+    session: Session,
+    name: str,
+    layout: str | None = LAYOUT,
+    with_rules: Rules | None = None,
+    kind: str = "local",
+    members: tuple[int, ...] = (),
+    deploy: int | None = None,
+) -> int:
+    """A repository, or another one of what is there; the number of its directory."""
     make_directories(session, name)
     ino = session.kernel.inode(name).ino
     run_inline(session.fs.group.begin())
-    session.store.namespace.repositories.set(RepositoryRow(ino, "local", layout, None, "{}"))
+    row = RepositoryRow(ino, kind, layout, deploy, rules.encode(with_rules or Rules()))
+    session.store.namespace.repositories.set(row, members)
     registry_of(session.fs).read()
     follower_of(session.fs).follow(ino)
     return ino

@@ -96,6 +96,10 @@ class Content:
         return self.buffer is not None or self.staged is not None
 
     @property
+    def is_busy(self) -> bool:
+        return self.mutex.busy
+
+    @property
     def is_lent(self) -> bool:
         """May programs have the staged file mapped (filestore/staging.py)?"""
         return self.staged is not None and self.staged.is_lent

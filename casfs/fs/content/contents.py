@@ -43,7 +43,7 @@ class Contents:
             self.settling,
         )
         self.ranges = Ranges(
-            core, self.blobs, self.staged, self.passthrough, self.sealing, self.settling, self.files
+            core, self.blobs, self.staged, self.passthrough, self.sealing, self.settling, self.files, policy
         )
 
     def discard(self, inode: Inode) -> bool:

@@ -77,9 +77,10 @@ class Files:
         self._slow_writes = 0
 
     def open(self, inode: Inode, writable: bool, uid: int) -> Handle:
-        """As `OpenContents.open`. Raises FsError EPERM for who wants to write in the trash."""
+        """As `OpenContents.open`. Raises FsError for who wants to write where the policy is
+        against it."""
         if writable:
-            self._policy.check_change(inode.ino)
+            self._policy.check_write(inode)
         return self._table.open(inode, writable, uid)
 
     def may_map(self, handle: Handle) -> None:
@@ -181,6 +182,9 @@ class Files:
                     await self._passthrough.copy_up(content, inode.size)
             else:
                 content.buffer = bytearray()
+        resizes = self._policy.resizes
+        if resizes is not None and offset + len(data) > inode.size:
+            resizes(inode, offset + len(data))
         if len(data) >= SLOW_BYTES and content.staged is not None and self._may_be_slow(content):
             async with content.mutex:
                 written = await self._write_in_thread(content, offset, data)
@@ -244,11 +248,11 @@ class Files:
     async def truncate(self, inode: Inode, size: int, handle: Handle | None, uid: int = 0) -> None:
         """Set the size of a regular file on behalf of user `uid`.
 
-        Raises OSError (ENOSPC, EFBIG, EIO), FsError EPERM in the trash.
+        Raises OSError (ENOSPC, EFBIG, EIO), FsError where the policy is against it.
         """
         if self._group.failed:
             raise FsError(errno.EROFS)
-        self._policy.check_change(inode.ino)
+        self._policy.check_write(inode)
         content = self._table.get(inode)
         if size == 0:
             await self._keep_truncated(content, handle, uid)
@@ -268,6 +272,8 @@ class Files:
         """The mutex is held."""
         if content.inode.staged is not None:
             await self._group.begin()
+        if self._policy.resizes is not None:
+            self._policy.resizes(content.inode, size)
         content.begin_change()
         if size == 0 and not content.backing:
             self._staged.drop(content)
@@ -283,7 +289,7 @@ class Files:
         """What O_TRUNC asks for: no bytes are copied, nothing is sealed before the flush."""
         content = handle.content
         inode = content.inode
-        self._policy.check_change(inode.ino)  # open(2) with O_RDONLY | O_TRUNC
+        self._policy.check_write(inode)  # open(2) with O_RDONLY | O_TRUNC
         await self.drop_privileges(inode, bool(handle.uid))
         if inode.size or content.is_staged:
             await self._keep_truncated(content, handle, handle.uid)

@@ -17,6 +17,8 @@ from casfs.fs.content.sealing import Sealing
 from casfs.fs.content.settling import Settling
 from casfs.fs.content.staged import INLINE_WORK, StagedContents
 from casfs.fs.core import Core
+from casfs.fs.inodes import Inode
+from casfs.fs.policy import Policy
 from casfs.syscalls import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, fallocate
 
 ALLOCATIONS = (0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE, ZERO_RANGE | KEEP_SIZE)
@@ -38,6 +40,7 @@ class Ranges:
         sealing: Sealing,
         settling: Settling,
         files: Files,
+        policy: Policy,
     ) -> None:
         self._filestore = core.store.filestore
         self._group = core.group
@@ -48,6 +51,12 @@ class Ranges:
         self._sealing = sealing
         self._settling = settling
         self._files = files
+        self._policy = policy
+
+    def _grows(self, inode: Inode, size: int) -> None:
+        """A file is about to have at least so many bytes. Raises FsError EDQUOT."""
+        if self._policy.resizes is not None and size > inode.size:
+            self._policy.resizes(inode, size)
 
     # Copying
 
@@ -85,6 +94,7 @@ class Ranges:
             inode, blob = source.inode, source.inode.blob
             if source.is_staged or blob is None or target.inode.size or target.backing:
                 return False
+            self._grows(target.inode, inode.size)
             self._staged.drop(target)
             target.inode.size, target.inode.allocated = inode.size, inode.allocated
             self._sealing.sealed(target, blob)
@@ -101,6 +111,7 @@ class Ranges:
             length = min(length, source.inode.size - offset)
             if length <= 0:
                 return 0
+            self._grows(target.inode, target_offset + length)
             if source.buffer is not None or target_offset + length <= MEMORY_LIMIT:
                 piece = await self._read_held(source, offset, min(length, MEMORY_LIMIT))
                 return self._staged.write(target, target_offset, piece)
@@ -166,6 +177,8 @@ class Ranges:
         await self._files.drop_privileges(inode, bool(uid))
         async with content.mutex:
             await self._passthrough.copy_up(content, inode.size)
+            if not mode & KEEP_SIZE:
+                self._grows(inode, offset + length)
             if content.buffer is not None:
                 self._staged.spill(content)
             assert content.staged is not None
