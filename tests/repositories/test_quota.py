@@ -140,6 +140,28 @@ def test_what_is_replaced_makes_room(session: Session, kernel: Kernel) -> None:
     assert used(session) == there(session) == (1, 10 * KIB)
 
 
+def test_what_was_copied_for_a_change_that_is_refused_does_not_stay(session: Session) -> None:
+    limit(session, 600 * KIB)
+    kernel = session.kernel
+    promised = kernel.fs.store.filestore.space.promised
+    for size in (KIB, 500 * KIB):
+        kernel.write_file("libs/a", os.urandom(size))
+        session.rest()
+        kernel.sync()
+        for _ in range(2):
+            with kernel.open("libs/a", os.O_RDWR) as file:
+                fails(
+                    lambda file=file: run_inline(
+                        kernel.fs.contents.ranges.allocate(file.handle, 0, 601 * KIB, 0)
+                    )
+                )
+                fails(file.write, b"x", 600 * KIB)
+                fails(file.truncate, 601 * KIB)
+            assert session.staged == 0
+        assert kernel.fs.store.filestore.space.promised == promised
+        assert len(kernel.read_file("libs/a")) == size
+
+
 def test_files(session: Session, kernel: Kernel) -> None:
     for number in range(5):
         kernel.write_file(f"libs/{number}", b"")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 from casfs.fs.content.content import Content, Handle
@@ -63,12 +62,8 @@ class OpenContents:
         if content.handles or content.mutex.busy or ((content.dirty or content.backing) and not gone):
             return
         content.close_blob()
-        if content.is_staged:
-            if content.dirty or not content.inode.nlink:
-                self._staged.drop(content)
-            elif content.staged is not None:
-                os.close(content.staged.fd)
-        content.staged = None
+        if content.is_staged:  # what no row names may also be a copy for a change that was refused
+            self._staged.drop(content)
         if content.inode.content is content:
             content.inode.content = None
             del self._contents[content.inode.ino]
