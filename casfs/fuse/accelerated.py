@@ -77,6 +77,7 @@ OPCODES = {
     "open": (14,),
     "read": (15,),
     "write": (16,),
+    "statfs": (17,),
     "release": (18,),
     "fsync": (20,),
     "getxattr": (22,),
@@ -152,6 +153,7 @@ class Accelerated:
             "open": self._open,
             "create": self._create,
             "tmpfile": self._tmpfile,
+            "statfs": self._statfs,
             "write": self._write,
         }
         return {opcode: handlers[name] for name, opcodes in OPCODES.items() for opcode in opcodes}
@@ -304,6 +306,9 @@ class Accelerated:
         if len(value) > size:
             raise FsError(errno.ERANGE)
         return value
+
+    def _statfs(self, ino: int, uid: int) -> bytes:
+        return self._verbs.statfs(ino, uid).packed()
 
     def _forget(self, inos: list[int]) -> Coroutine[Any, Any, None]:
         for ino in inos:

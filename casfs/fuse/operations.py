@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import functools
 import logging
-import os
 import stat
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -17,6 +16,7 @@ from casfs.fs.content.content import Handle
 from casfs.fs.content.files import CAPABILITY
 from casfs.fs.inodes import Inode
 from casfs.fuse.options import AS_IT_IS
+from casfs.fuse.room import NAME_LIMIT
 from casfs.fuse.verbs import Verbs
 from casfs.namespace.connection import DatabaseError, database_errno
 
@@ -67,12 +67,10 @@ class Operations(pyfuse3.Operations):
     enable_writeback_cache = False
     enable_acl = True
 
-    def __init__(self, verbs: Verbs, free_step: int) -> None:
-        """`free_step` as in MountOptions."""
+    def __init__(self, verbs: Verbs) -> None:
         super().__init__()
         presentation = verbs.presentation
         self.enable_acl = presentation.has_lists
-        self._free_step = free_step
         self._verbs = verbs
         self._fs = verbs.fs
         self._tree = verbs.tree
@@ -232,28 +230,13 @@ class Operations(pyfuse3.Operations):
 
     @translated
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
-        """What the store's file system says, less what is spoken for: what may be written has to fit."""
-        below = self._fs.store.directory.statvfs()
+        """Of the whole store: pyfuse3 does not say which file the question is about."""
+        room = self._verbs.statfs(None, ctx.uid)
         data = pyfuse3.StatvfsData()
-        for field in ("bsize", "frsize", "blocks", "files"):
-            setattr(data, f"f_{field}", getattr(below, f"f_{field}"))
-        left = self._fs.store.filestore.space.left()
-        data.f_bavail = max(0, left.bytes) // below.f_frsize
-        data.f_bfree = max(data.f_bavail, below.f_bfree - (below.f_bavail - data.f_bavail))
-        data.f_favail = max(0, left.files) if below.f_files else 0
-        data.f_ffree = max(data.f_favail, below.f_ffree - (below.f_favail - data.f_favail))
-        if self._free_step and ctx.uid not in (0, os.getuid()):
-            self._blur(data)
-        data.f_namemax = 255
+        for field, value in room._asdict().items():
+            setattr(data, f"f_{field}", value)
+        data.f_namemax = NAME_LIMIT
         return data
-
-    def _blur(self, data: pyfuse3.StatvfsData) -> None:
-        """Show free space in steps, and of files nothing (as btrfs): one file more or less, or a few bytes,
-        would tell whether a content is in the store."""
-        for field in ("f_bavail", "f_bfree"):
-            free = getattr(data, field) * data.f_frsize
-            setattr(data, field, free // self._free_step * self._free_step // data.f_frsize)
-        data.f_files = data.f_ffree = data.f_favail = 0
 
     # Extended attributes
 

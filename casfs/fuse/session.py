@@ -48,8 +48,9 @@ class Session:
             relieve=relieve,
             invalidated=caches.names_invalidated,
             presentation=presentation,
+            free_step=options.free_step,
         )
-        self._operations = Operations(verbs, options.free_step)
+        self._operations = Operations(verbs)
         self._committer = Committer(fs, options.commit_interval)
         self._accelerated: Accelerated | None = None
         self._scheduler = scheduler

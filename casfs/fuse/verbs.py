@@ -24,6 +24,7 @@ from casfs.fs.inodes import Inode
 from casfs.fs.scheduler import Mutex
 from casfs.fs.xattrs import DIGEST
 from casfs.fuse.options import ACLS, AS_IT_IS, Presentation
+from casfs.fuse.room import Room, room_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -110,7 +111,7 @@ class Verbs:
 
     `relieve` makes room on a full disk, if it can: what was refused for want of it may be tried again when it
     says True. `invalidated`: what is changed inside is not what the kernel has asked for. `presentation`: how
-    files are shown, by which the kernel decides who may do what.
+    files are shown, by which the kernel decides who may do what. `free_step` as in MountOptions.
     `_writing_back`: one at a time has mappings written back, since the writes that it waits for may need
     threads themselves.
     """
@@ -123,9 +124,11 @@ class Verbs:
         relieve: Callable[[], Awaitable[bool]],
         invalidated: Callable[[], AbstractAsyncContextManager[None]] = nothing_to_invalidate,
         presentation: Presentation = AS_IT_IS,
+        free_step: int = 0,
     ) -> None:
         self.fs = fs
         self.presentation = presentation
+        self._free_step = free_step
         self._relieve = relieve
         self._invalidated = invalidated
         self.tree = fs.tree
@@ -263,6 +266,11 @@ class Verbs:
             return 0
         directory = self.inode(parent)
         return directory.mode & self.presentation.foreign_bits(uid, directory.gid) & stat.S_ISGID
+
+    def statfs(self, ino: int | None, uid: int) -> Room:
+        """Of the repository in which that lies; None: of the store."""
+        inode = None if ino is None else self.inode(ino)
+        return room_of(self.fs, inode, 0 if uid in (0, os.getuid()) else self._free_step)
 
     # Extended attributes
 

@@ -331,6 +331,9 @@ bool casfs_dispatch(const struct fuse_in_header *in, size_t size)
 			CALL(opcode, U(fh));
 		return true;
 	}
+	case FUSE_STATFS:
+		CALL(opcode, U(node), U(in->uid));
+		return true;
 	case FUSE_FSYNC: {
 		const struct fuse_fsync_in *arg = body;
 		CALL(opcode, U(arg->fh));

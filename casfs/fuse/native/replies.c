@@ -135,6 +135,7 @@ void casfs_answer(uint32_t opcode, uint64_t unique, PyObject *result)
 		case FUSE_READ:
 		case FUSE_READLINK:
 		case FUSE_GETXATTR:
+		case FUSE_STATFS:
 			failed = PyObject_GetBuffer(result, &view, PyBUF_SIMPLE);
 			data = view.buf;
 			size = failed ? 0 : (size_t)view.len;
