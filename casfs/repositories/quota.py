@@ -93,9 +93,10 @@ class Quotas:
         """Those of repositories with a quota. Raises DatabaseError."""
         if rules.keys() == self._quotas.keys():
             for quota in self._quotas.values():
-                quota.rules = rules[quota.repository]
-                quota.warned = False
-                self._warn(quota)
+                if quota.rules != rules[quota.repository]:
+                    quota.rules = rules[quota.repository]
+                    quota.warned = False
+                    self._warn(quota)
             return
         self._quotas = {top: Quota(top, rules[top]) for top in rules}
         self._inodes.watcher = self if rules else None
