@@ -5,15 +5,21 @@ A file that is being made is no release yet: not while whoever makes it has it o
 empty. So programs write a release in place, or under a temporary name and rename it, but to no name that is
 taken.
 
-Of a directory that is moved, everything below it has to be looked at: where that is more than LIMIT names the
-rename is refused with EXDEV, as between file systems, and programs go on name by name.
+Who has a file open goes on writing to it, whatever rules are set meanwhile.
+
+Of a directory that is moved, everything below it has to be looked at: where that is more than LIMIT names, or
+takes more than SECONDS, the rename is refused with EXDEV, as between file systems, and programs go on name by
+name. Of a file that is written, or counted (quota.py), all names are looked at: a store with such rules gives
+a file no more than LINKS.
 """
 
 from __future__ import annotations
 
 import errno
 import stat
-from typing import NamedTuple
+import time
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypeVar
 
 from casfs.errors import FsError
 from casfs.fs.core import Core
@@ -28,10 +34,19 @@ from casfs.trash.policy import Trash
 from casfs.types import ROOT_INO
 
 LIMIT = 2_000
-"""Names below a directory that are looked at when it is moved: 40 ms at most, in which others wait."""
+SECONDS = 0.1
+"""Names below a directory that are looked at when it is moved, and how long, of the processor's time: others
+wait, and a layout takes its time for names that were made for that."""
+
+LINKS = 1_000
+"""Names of a file: to look at all of them takes 20 ms at most."""
 
 DECISIONS = 1000
 """Directories of which it is remembered what the rules say."""
+
+T = TypeVar("T")
+
+TOO_MUCH = "too many files, or names, for a rule to look at in one step; move them one by one"
 
 _ALL = (EVERYTHING, f"{EVERYTHING}/*")
 
@@ -94,6 +109,7 @@ class Guard:
         self.quotas = Quotas(core)
         self.ruled: dict[int, Ruled] = {}
         self._reads_only = False
+        self._fixes = False
         self._known: dict[Place, Here | None] = {}
         self._version = core.places.version
 
@@ -102,6 +118,7 @@ class Guard:
         ruled = map(Ruled, self._registry.repositories.values())
         self.ruled = {each.ino: each for each in ruled if not each.allows_everything}
         self._reads_only = any(each.rules.read_only for each in self.ruled.values())
+        self._fixes = any(each.fixed is not None for each in self.ruled.values())
         self._known.clear()
         self.quotas.set({each.ino: each.rules for each in self.ruled.values() if each.has_quota})
 
@@ -192,7 +209,7 @@ class Guard:
             return
         below = self._below(inode, self._places.of(directory))
         if looks and here is not None:
-            for each in below:
+            for each in _in_time(below):
                 self._check_name(here, name + b"/" + each.path, each.mode)
         if counts:
             files = [self._inodes.get(each.ino) for each in below if stat.S_ISREG(each.mode)]
@@ -222,9 +239,7 @@ class Guard:
                 if stat.S_ISDIR(type_ << 12):
                     todo.append((path + name + b"/", child, level + 1))
             if len(found) > LIMIT:
-                raise FsError(
-                    errno.EXDEV, "too many files for a rule to look at in one step; move them singly"
-                )
+                raise FsError(errno.EXDEV, TOO_MUCH)
         return found
 
     # What changes where it is
@@ -232,21 +247,26 @@ class Guard:
     def check_write(self, inode: Inode) -> None:
         """As `Policy.check_write`. Raises FsError EROFS, EPERM."""
         self._trash.check_write(inode)
-        if not (self._reads_only or inode.size):
-            return
-        for parent, name in self._dentries.names_of(inode.ino):
-            here = self._here(parent)
-            if here is not None:
-                self._check_writable(here, name)
-                self._check_fixed(here, name, inode)
+        self._check_read_only(inode)
+        if self._fixes and is_finished(inode):
+            for parent, name in _in_time(self._dentries.names_of(inode.ino), errno.EPERM):
+                here = self._here(parent)
+                if here is not None:
+                    self._check_fixed(here, name, inode)
 
     def check_link(self, inode: Inode) -> None:
-        """As `Policy.check_link`. Raises FsError EROFS."""
+        """As `Policy.check_link`. Raises FsError EROFS, EMLINK."""
         self._trash.check_link(inode)
-        self.check_attributes(inode)
+        self._check_read_only(inode)
+        if inode.nlink >= LINKS and (self._reads_only or self._fixes or self.quotas):
+            raise FsError(errno.EMLINK)
 
     def check_attributes(self, inode: Inode) -> None:
         """As `Policy.check_attributes`. Raises FsError EROFS."""
+        self._check_read_only(inode)
+
+    def _check_read_only(self, inode: Inode) -> None:
+        """Raises FsError EROFS for what has a name in a repository that is read-only."""
         if not self._reads_only:
             return
         if inode.is_directory:
@@ -280,7 +300,7 @@ class Guard:
         if not inode.is_directory:
             self._check_fixed(here, name, inode)
             return
-        for each in self._below(inode, here.place):
+        for each in _in_time(self._below(inode, here.place)):
             if not stat.S_ISDIR(each.mode):
                 self._check_fixed(here, name + b"/" + each.path, self._inodes.get(each.ino))
 
@@ -322,6 +342,15 @@ class Guard:
             self._rows.remove(inode.ino)
             self._group.count()
             self._registry.read()
+
+
+def _in_time(things: Iterable[T], number: int = errno.EXDEV) -> Iterator[T]:
+    """What is looked at, one after the other. Raises FsError `number` when that takes too long."""
+    end = time.thread_time() + SECONDS
+    for thing in things:
+        yield thing
+        if time.thread_time() > end:
+            raise FsError(number, TOO_MUCH)
 
 
 def is_finished(inode: Inode) -> bool:

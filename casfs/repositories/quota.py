@@ -27,6 +27,10 @@ from casfs.types import ROOT_INO
 
 log = logging.getLogger(__name__)
 
+DEEPEST = 4_000
+"""Directories above another one that are looked at: 10 ms, in which others wait. Nothing is made so deep in a
+repository with rules (guard.py), but it may have been there."""
+
 Counted = tuple[tuple[int, ...], int]
 """Of an inode: the repositories in which it counts, and its bytes."""
 
@@ -151,17 +155,15 @@ class Quotas:
         )
 
     def top(self, directory: int) -> int:
-        """The directory in the root that a directory is, or lies in, however deep; 0 for none."""
+        """The directory in the root that a directory is, or lies in; 0 for none."""
         place = self._places.of(directory)
         if place is not None:
             return place.top
         above: int | None = directory
-        seen = set()
-        while above is not None and above not in seen:
-            seen.add(above)
-            over = self._dentries.parent_of(above)
+        for _ in range(DEEPEST):
+            over = None if above is None else self._dentries.parent_of(above)
             if over == ROOT_INO:
-                return above
+                return above or 0
             above = over
         return 0
 

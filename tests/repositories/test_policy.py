@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable
 
 import pytest
@@ -103,6 +104,45 @@ def test_more_than_can_be_looked_at_is_moved_singly(
     excluding.write_file("libs/in/3", b"")
     fails(errno.EXDEV, excluding.rename, "libs/in", "libs/other")
     excluding.rename("libs/in", "out")
+
+
+def test_names_that_take_long_are_moved_singly(
+    session: Session, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_repository(session, "libs", with_rules=Rules(immutable=True, snapshots=False))
+    make_directories(session, "out/org/acme/app/1.0")
+    for number in range(4):
+        kernel.write_file(f"out/org/acme/app/1.0/{number}", b"")
+    monkeypatch.setattr(guard, "kind_of", lambda *_: busy(0.02))
+    monkeypatch.setattr(guard, "SECONDS", 0.03)
+    fails(errno.EXDEV, kernel.rename, "out/org", "libs/org")
+    monkeypatch.setattr(guard, "SECONDS", 10.0)
+    kernel.rename("out/org", "libs/org")
+    monkeypatch.setattr(guard, "SECONDS", 0.03)
+    place = "libs/org/acme/app/1.0"
+    kernel.write_file(f"{place}/0", b"content")
+    for number in range(4):
+        kernel.link(f"{place}/0", f"{place}/link{number}")
+    fails(errno.EPERM, kernel.write_file, f"{place}/0", b"")
+    kernel.write_file(f"{place}/1", b"")
+
+
+def busy(seconds: float) -> None:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def test_a_file_has_no_more_names_than_can_be_looked_at(
+    session: Session, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "LINKS", 2)
+    kernel.write_file("a", b"")
+    make_repository(session, "libs", None, Rules(exclude=("*.exe",)))
+    kernel.link("a", "b")
+    kernel.link("a", "c")
+    make_repository(session, "libs", None, Rules(quota_files=1))
+    fails(errno.EMLINK, kernel.link, "a", "d")
 
 
 def test_only_what_is_included_may_be_there(session: Session, kernel: Kernel) -> None:
