@@ -169,6 +169,23 @@ def test_a_quota_holds_for_users(ruled: Callable[..., Mount]) -> None:
         assert "100" in run(*user, "df", "-k", "--output=size", mount.path / "libs")
 
 
+def test_many_writers_at_once_stay_within_a_quota(ruled: Callable[..., Mount]) -> None:
+    mount = ruled(libs=Rules(quota_bytes=20 * MIB))
+    mount.expect("repository libs: ")
+    libs = mount.path / "libs"
+    source = mount.path / "source"
+    source.write_bytes(os.urandom(6 * MIB))
+    commands = [["dd", "if=/dev/urandom", f"of={libs}/{number}", "bs=1M", "count=8"] for number in range(4)]
+    commands += [["cp", str(source), f"{libs}/copy{number}"] for number in range(4)]
+    writers = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for command in commands]
+    codes = [writer.wait(120) for writer in writers]
+    assert 1 in codes
+    assert 0 < sum(file.stat().st_size for file in libs.iterdir()) <= 20 * MIB
+    if mount.mode == "native":
+        left = 20 * MIB - sum(file.stat().st_size for file in libs.iterdir())
+        assert abs(df(libs)[1] - left // KIB) <= 4
+
+
 def test_git_works_in_a_repository_with_a_quota(ruled: Callable[..., Mount]) -> None:
     mount = ruled(libs=Rules(quota_bytes=10 * MIB))
     tree = mount.path / "libs" / "work"
