@@ -59,6 +59,9 @@ def add(commands: Commands) -> None:
     showing = add_command(actions, "show", _show, "Show one repository with its rules.")
     add_store(showing)
     _add_name(showing)
+    showing.add_argument(
+        "--left-out", action="store_true", help="list the files that it does not show instead, and why"
+    )
     add_json(showing)
 
     setting = add_command(actions, "set", _set, "Change a repository, or with --plain what the root takes.")
@@ -269,6 +272,8 @@ def _show(args: argparse.Namespace) -> int:
     if repository is None:
         names = [printable(each.name) for each in found]
         raise UsageError.unknown("repository", printable(args.name), names)
+    if args.left_out:
+        return _show_left_out(store, repository, json=args.json)
     facts = _as_json(repository)
     held = asdict(contents(store, repository))
     rules = facts.pop("rules")
@@ -281,6 +286,20 @@ def _show(args: argparse.Namespace) -> int:
     shown = {key: _for_person(value) for key, value in facts.items() if value not in ((), None)}
     shown = {("size_bytes" if key == "bytes" else key): shown[key] for key in shown if key not in none}
     print_facts(shown | {"rules": {key: _for_person(value) for key, value in rules.items()}})
+    return ExitCode.OK
+
+
+def _show_left_out(store: str, repository: RepositoryFacts, *, json: bool) -> int:
+    from casfs.maintenance.left_out import left_out
+
+    if repository.kind == "local":
+        raise UsageError(f"'{printable(repository.name)}' shows no others", "--left-out is for those that do")
+    found = left_out(store, repository.ino)
+    if json:
+        print_json({"left_out": [{"path": path, "reason": reason} for path, reason in found]})
+    else:
+        for path, reason in found:
+            print(f"{printable(path)}: {printable(reason)}")
     return ExitCode.OK
 
 

@@ -7,6 +7,8 @@ import json
 import pytest
 
 from casfs.errors import ExitCode
+from casfs.maintenance.offline import opened
+from tests.kernel import Kernel
 
 
 @pytest.fixture
@@ -120,6 +122,31 @@ def test_what_a_view_shows_and_what_not_is_counted(casfs, store):
     assert "kind: view\nlayout: maven-2-default\nartifacts: 0\nmembers: libs\n" in out
     assert "hidden: 0\nleft out: 0\nrules:\n" in out
     assert "files: 0\nsize: 0 B\nrules:\n" in casfs("repo", "show", store, "libs").out
+
+
+def test_what_a_view_does_not_show_is_listed_with_the_reason(casfs, store):
+    casfs("repo", "create", store, "libs", "--layout", "maven-2-default")
+    casfs("repo", "create", store, "view", "--view", "libs", "--layout", "ivy-default")
+    casfs("repo", "create", store, "all", "--virtual", "libs")
+    with opened(store) as fs:
+        kernel = Kernel(fs)
+        for directory in ("libs/org", "libs/org/acme", "libs/org/acme/app", "libs/org/acme/app/1.0"):
+            kernel.mkdir(directory)
+        kernel.write_file("libs/org/acme/app/1.0/app-1.0.jar", b"jar")
+        kernel.write_file("libs/org/a\x1bb", b"x")
+    reason = "it stops before 'org/a\\x1bb': [orgPath] and '/' was expected"
+    assert casfs("repo", "show", store, "view", "--left-out").out == f"libs/org/a\\x1bb: {reason}\n"
+    assert casfs("repo", "show", store, "all", "--left-out") == (0, "", "")
+    assert "\nleft out: 1\n" in casfs("repo", "show", store, "view").out
+    (found,) = json.loads(casfs("repo", "show", store, "view", "--left-out", "--json").out)["left_out"]
+    assert found["path"] == "libs/org/a\x1bb"
+    outcome = casfs("repo", "show", store, "libs", "--left-out")
+    assert outcome.complaint == "'libs' shows no others; --left-out is for those that do"
+    with opened(store) as fs:
+        kernel = Kernel(fs)
+        kernel.chmod("libs/org/acme", 0o700)
+    lines = casfs("repo", "show", store, "view", "--left-out").out.splitlines()
+    assert "libs/org/acme/app/1.0/app-1.0.jar: a directory on the way allows less" in lines[1]
 
 
 @pytest.mark.parametrize(
