@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from casfs.errors import LayoutError
+from casfs.errors import CasfsError, LayoutError
 from casfs.fs.listing import DT_DIR
 from casfs.layouts.builtin import builtin
 from casfs.layouts.explanation import explain
 from casfs.layouts.translation import translate
 from casfs.namespace.namespace import Namespace
+from casfs.repositories.damaged import layouts_of
 from casfs.repositories.derived import FILE
-from casfs.repositories.registry import Repository, RepositoryKind, stored_layouts
+from casfs.repositories.registry import Repository, RepositoryKind
 from casfs.repositories.rules import Rules
 from casfs.repositories.trees import Source, trees_of
 from casfs.store import Store
@@ -24,7 +25,7 @@ CLOSED = "a directory on the way allows less than the one that would show it"
 
 def left_out(store: str, repository: int) -> Iterator[tuple[bytes, str]]:
     """(path from the root, why) of each file, as the last commit left it; nothing for one that shows no
-    others. `repository`: the inode number of its directory. Raises as `Store` does, and LayoutError."""
+    others. `repository`: the inode number of its directory. Raises as `Store` does."""
     with contextlib.closing(Store(store, readonly=True)) as opened:
         namespace = opened.namespace
         tree = trees_of(_repositories(namespace)).get(repository)
@@ -65,18 +66,15 @@ def _files(namespace: Namespace, top: int) -> Iterator[tuple[int, bytes, bytes]]
 
 
 def _repositories(namespace: Namespace) -> dict[int, Repository]:
-    layouts = stored_layouts(namespace.repositories)
+    """Those that are sound."""
+    layouts, _ = layouts_of(namespace.repositories.layouts())
     members: dict[int, list[int]] = {}
     for member in namespace.repositories.members():
         members.setdefault(member.repository, []).append(member.member)
-    return {
-        row.ino: Repository(
-            row.ino,
-            RepositoryKind(row.kind),
-            (layouts.get(row.layout) or builtin(row.layout)) if row.layout else None,
-            Rules(),
-            tuple(members.get(row.ino, ())),
-            row.deploy,
-        )
-        for row in namespace.repositories.all()
-    }
+    found: dict[int, Repository] = {}
+    for row in namespace.repositories.all():
+        with contextlib.suppress(CasfsError, ValueError):
+            layout = (layouts.get(row.layout) or builtin(row.layout)) if row.layout else None
+            shown = tuple(members.get(row.ino, ()))
+            found[row.ino] = Repository(row.ino, RepositoryKind(row.kind), layout, Rules(), shown, row.deploy)
+    return found

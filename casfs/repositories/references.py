@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 
+from casfs.repositories.damaged import circles
 from casfs.repositories.registry import Repository, RepositoryKind
 
 Repositories = Mapping[int, Repository]
@@ -12,21 +13,8 @@ Repositories = Mapping[int, Repository]
 
 def circle(repositories: Repositories) -> list[int]:
     """A way from a repository back to itself, which is its first and its last; empty if there is none."""
-    done: set[int] = set()
-    for start in repositories:
-        way: dict[int, Iterator[int]] = {} if start in done else {start: iter(repositories[start].members)}
-        while way:
-            ino, members = next(reversed(way.items()))
-            member = next(members, None)
-            if member is None:
-                done.add(ino)
-                del way[ino]
-            elif member in way:
-                inos = list(way)
-                return [*inos[inos.index(member) :], member]
-            elif member not in done:
-                way[member] = iter(repositories[member].members if member in repositories else ())
-    return []
+    found = circles({repository.ino: repository.members for repository in repositories.values()})
+    return [*found[0], found[0][0]] if found else []
 
 
 def shown(repositories: Repositories, ino: int) -> list[int]:

@@ -122,6 +122,8 @@ async def change(
     repository."""
     await fs.group.begin()
     ino = _existing(fs, name).ino
+    if why := registry_of(fs).damaged.get(ino):
+        raise RepositoryError(f"'{printable(name)}' is damaged: {why}", "casfs fsck --repair mends it")
     known = dict(registry_of(fs).repositories)
     old = known.get(ino) or Repository(ino, RepositoryKind.LOCAL, None, Rules())
     new = _set(fs, old, name, settings)

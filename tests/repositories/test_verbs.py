@@ -10,6 +10,7 @@ import pytest
 
 from casfs.errors import LayoutError, RepositoryError, UsageError
 from casfs.fs.scheduler import run_inline
+from casfs.namespace.repositories import RepositoryRow
 from casfs.repositories import verbs
 from casfs.repositories.filesystem import follower_of, registry_of
 from casfs.repositories.registry import Repository, RepositoryKind
@@ -390,3 +391,24 @@ def test_a_database_that_refuses_leaves_everything_as_it_was(
 def test_an_unknown_layout_is_named(repositories: Repositories) -> None:
     with pytest.raises(LayoutError, match="unknown layout 'ivy-defalt'; did you mean 'ivy-default'"):
         repositories.create("libs", layout="ivy-defalt")
+
+
+def test_one_that_is_damaged_is_not_taken_for_what_it_seems_to_be(
+    session: Session, repositories: Repositories
+) -> None:
+    repositories.create("libs", layout=LAYOUT)
+    repositories.create("all", VIRTUAL, members=["libs"])
+    ino = repositories.names["all"].ino
+    run_inline(session.fs.group.begin())
+    row = RepositoryRow(ino, "virtual", "no-such-layout", None, "{}")
+    session.store.namespace.repositories.set(row, [repositories.names["libs"].ino])
+    registry_of(session.fs).read()
+    with pytest.raises(RepositoryError, match=r"'all' is damaged: .*; casfs fsck --repair mends it"):
+        repositories.change("all", rules={"read_only": True})
+    repositories.create("others")
+    repositories.rename("libs", "jars")
+    assert [found.layout for found in session.store.namespace.repositories.all() if found.ino == ino] == [
+        "no-such-layout"
+    ]
+    repositories.remove("all")
+    assert set(repositories.names) == {"jars", "others"}
