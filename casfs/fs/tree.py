@@ -369,11 +369,11 @@ class Tree:
                 self._listing.check_loop(target, parent)
         if target is not None and not flags:
             self._listing.check_replaceable(source, target)
-        if target is not None:
+        if target is not None and flags:
+            self._policy.check_move(new_parent, new_name, target, parent)
+            self._policy.check_add(parent, name, target.mode, target)
+        elif target is not None:
             self._policy.check_replace(new_parent, new_name, target)
-            if flags:
-                self._policy.check_replace(parent, name, source)
-                self._policy.check_add(parent, name, target.mode, target)
         if leaves_whiteout:
             self._filestore.space.claim_rows(ROW_BYTES)
         origin = self._inodes.get(parent)

@@ -105,9 +105,9 @@ class DerivedNames:
         if entry is not None and place is not None and place.top in self._shown_by:
             wanted = self._wanted(directory, name, place, entry, coordinates)
         if not is_new:
-            there = {row.tree: row for row in wanted}
+            there = {(row.tree, row.rank): row for row in wanted}
             for row in self._rows.of_source(directory, name):
-                other = there.get(row.tree)
+                other = there.get((row.tree, row.rank))
                 if other is not None and other == row._replace(hidden=other.hidden):
                     wanted.remove(other)
                 else:

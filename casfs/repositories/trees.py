@@ -43,6 +43,10 @@ class Source(NamedTuple):
         return origin if self.derive(origin) == path else None
 
 
+Shown = tuple[tuple[Source, ...], int | None]
+"""`sources` and `writes` of a tree."""
+
+
 class Tree(NamedTuple):
     """A view or a virtual repository. `sources`: the first one that wants a name has it. `writes`: which of
     them takes what is written; None: none does."""
@@ -54,24 +58,31 @@ class Tree(NamedTuple):
 
 def trees_of(repositories: Mapping[int, Repository]) -> dict[int, Tree]:
     """Every tree, by the inode number of its directory."""
+    known: dict[int, Shown] = {}
     return {
-        ino: Tree(ino, *_flat(repositories, ino, frozenset()))
+        ino: Tree(ino, *_flat(repositories, ino, known))
         for ino, repository in repositories.items()
         if repository.kind is not RepositoryKind.LOCAL
     }
 
 
-def _flat(
-    repositories: Mapping[int, Repository], ino: int, above: frozenset[int]
-) -> tuple[tuple[Source, ...], int | None]:
+def _flat(repositories: Mapping[int, Repository], ino: int, known: dict[int, Shown]) -> Shown:
     """The local repositories that one is made of, and which of them takes what is written to it. A member
     that contains it again, which only a damaged database has, is left out."""
-    repository = repositories.get(ino)
-    if repository is None or repository.kind is RepositoryKind.LOCAL:
-        return (Source(ino),), 0
-    if ino in above:
-        return (), None
-    members = [_flat(repositories, member, above | {ino}) for member in repository.members]
+    if ino not in known:
+        repository = repositories.get(ino)
+        known[ino] = (), None
+        if repository is None or repository.kind is RepositoryKind.LOCAL:
+            known[ino] = (Source(ino),), 0
+        else:
+            members = [_flat(repositories, member, known) for member in repository.members]
+            known[ino] = _put_together(repositories, repository, members)
+    return known[ino]
+
+
+def _put_together(
+    repositories: Mapping[int, Repository], repository: Repository, members: list[Shown]
+) -> Shown:
     if repository.kind is RepositoryKind.VIRTUAL:
         sources = tuple(dict.fromkeys(source for found, _ in members for source in found))
         writes = None if repository.deploy is None else Source(repository.deploy)

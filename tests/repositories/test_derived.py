@@ -162,6 +162,27 @@ def test_a_tree_that_is_gone_leaves_nothing(libs: Session) -> None:
     libs.kernel.rmdir("ivy")
 
 
+def test_a_repository_and_a_view_of_it_in_one_virtual_repository(libs: Session) -> None:
+    """Each name of the repository had only one in the tree."""
+    make_tree(libs, "all", "virtual", ["libs", "ivy"], deploy="libs")
+    assert set(files(libs.kernel, "all")) == {JAR, IVY_JAR, "notes"}
+    libs.kernel.unlink(f"libs/{JAR}")
+    assert set(files(libs.kernel, "all")) == {"notes"}
+
+
+def test_virtual_repositories_in_diamonds(session: Session) -> None:
+    """To find out what they show took twice as long for each."""
+    kernel = session.kernel
+    names = ["r0", "r1"]
+    for name in names:
+        make_directories(session, name)
+    kernel.write_file("r0/file", b"content")
+    for number in range(2, 60):
+        names.append(f"r{number}")
+        make_tree(session, names[-1], "virtual", names[-3:-1])
+    assert files(kernel, names[-1]) == {"file": b"content"}
+
+
 def test_views_of_views_and_virtual_repositories(libs: Session) -> None:
     kernel = libs.kernel
     make_repository(libs, "more")

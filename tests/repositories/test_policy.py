@@ -353,16 +353,19 @@ def test_what_is_no_release_changes_as_it_did(immutable: Kernel) -> None:
 
 
 def test_a_repository_stays_in_the_root(session: Session, kernel: Kernel) -> None:
-    for name in ("libs", "out", "empty"):
+    for name in ("libs", "out", "out/sub", "empty"):
         kernel.mkdir(name)
     ino = make_repository(session, "libs")
     for attempt in (
         lambda: kernel.rename("libs", "out/libs"),
-        lambda: kernel.rename("libs", "out", 2),
-        lambda: kernel.rename("out", "libs", 2),
-        lambda: kernel.rename("out", "libs"),
+        lambda: kernel.rename("libs", "out/sub", 2),
+        lambda: kernel.rename("out/sub", "libs", 2),
+        lambda: kernel.rename("out/sub", "libs"),
     ):
         fails(errno.EBUSY, attempt)
+    kernel.rename("libs", "out", 2)
+    assert kernel.inode("out").ino == ino
+    kernel.rename("libs", "out", 2)
     kernel.rename("libs", "empty")
     assert registry_of(session.fs).repositories.keys() == {ino}
     kernel.rename("out", "libs")
