@@ -67,7 +67,18 @@ TEXTS = (
 )
 TABLES = (
     *("meta", "blob", "inode", "dentry", "xattr", "collection", "pin", "pinned", "damage", "trash"),
-    *("trash_rule", "repository", "member", "layout", "artifact", "follow", "noted", "sqlite_sequence"),
+    *(
+        "trash_rule",
+        "repository",
+        "member",
+        "layout",
+        "artifact",
+        "follow",
+        "noted",
+        "derived",
+        "kept",
+        "sqlite_sequence",
+    ),
 )
 FOLDERS = ("staging", "run", "blobs", "quarantine", "blobs/0", "blobs/f")
 RUN = ("lock", "turnstile", "gc.lock", "gcd.lock", "scrub", "control", "mount.log", "mount.log.1", "spare0")

@@ -123,6 +123,8 @@ class HostileStores:
         run_inline(fs.stop())
         store.close()
         add_repositories(Damaged(self._golden))
+        self._run("repo", "create", str(self._golden), "both", "--virtual", "a,b", "--deploy", "a")
+        self._run("repo", "create", str(self._golden), "view", "--view", "a", "--layout", "simple-default")
         (self._golden / "staging" / "0123456789abcdef").write_bytes(b"left by a crash")
         self._run("pin", "add", str(self._golden), "a")
 
