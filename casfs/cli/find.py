@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     parser = add_command(commands, "find", run, __doc__)
     add_store(parser)
-    parser.add_argument("--repo", metavar="REPO", help="in this repository only")
+    parser.add_argument("--repo", metavar="REPO", help="in this repository only, or in those that it shows")
     for name, what in (
         ("org", "organisation"),
         ("module", "module"),
@@ -53,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
 
     snapshot = True if args.snapshots else False if args.releases else None
     with search_of(args.store) as (search, prefix):
-        repository = None if args.repo is None else search.repository(os.fsencode(args.repo))
-        wanted = Wanted(repository, args.org, args.module, args.rev, args.classifier, args.ext, args.type)
+        repositories = () if args.repo is None else search.repositories(os.fsencode(args.repo))
+        wanted = Wanted(repositories, args.org, args.module, args.rev, args.classifier, args.ext, args.type)
         found = islice(search.find(wanted, args.name, snapshot), args.limit)
         number = _print_json(found) if args.json else _print_paths(found, prefix)
     return ExitCode.OK if number else ExitCode.FAILED

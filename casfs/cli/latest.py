@@ -30,7 +30,7 @@ def add(commands: Commands) -> None:
     parser = add_command(commands, "latest", run, __doc__)
     add_store(parser)
     parser.add_argument("module", metavar="ORG:MODULE", type=_module, help="organisation and module")
-    parser.add_argument("--repo", metavar="REPO", help="in this repository only")
+    parser.add_argument("--repo", metavar="REPO", help="in this repository only, or in those that it shows")
     parser.add_argument("--snapshot", action="store_true", help="snapshots and pre-releases too")
     add_json(parser)
 
@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
 
     module: Module = args.module
     with search_of(args.store) as (search, prefix):
-        repository = None if args.repo is None else search.repository(os.fsencode(args.repo))
-        wanted = Wanted(repository, module.organisation, module.name)
+        repositories = () if args.repo is None else search.repositories(os.fsencode(args.repo))
+        wanted = Wanted(repositories, module.organisation, module.name)
         found = latest(search, wanted, snapshots=args.snapshot)
     if args.json:
         print_json({"revision": found[0].row.revision, "artifacts": [as_json(each) for each in found]})

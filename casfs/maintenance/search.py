@@ -47,15 +47,27 @@ class Search:
         self._searches = namespace.searches
         self._paths: dict[int, bytes | None] = {ROOT_INO: b"/"}
         self.layouts = layouts_by_repository(namespace)
+        self._members: dict[int, list[int]] = {}
+        for row in namespace.repositories.members():
+            self._members.setdefault(row.repository, []).append(row.member)
 
-    def repository(self, name: bytes) -> int:
-        """Its inode number. Raises UsageError."""
+    def repositories(self, name: bytes) -> tuple[int, ...]:
+        """The inode number of a repository; of one that shows others, those of all that it shows. Raises
+        UsageError for one that has no layout, and shows none that has."""
         ino = self._dentries.find(ROOT_INO, name)
-        if ino is None or ino not in self.layouts:
-            there = (self._path(ino) for ino in self.layouts)
-            known = sorted(printable(path.strip(b"/")) for path in there if path)
+        seen: set[int] = set()
+        waiting = [] if ino is None else [ino]
+        while waiting:
+            each = waiting.pop()
+            if each not in seen:
+                seen.add(each)
+                waiting += self._members.get(each, ())
+        found = tuple(sorted(seen & self.layouts.keys()))
+        if not found:
+            paths = (self._path(ino) for ino in self.layouts)
+            known = sorted(printable(path.strip(b"/")) for path in paths if path)
             raise UsageError.unknown("repository with a layout", printable(name), known)
-        return ino
+        return found
 
     def order(self, repository: int) -> Order:
         """Of the revisions in a repository."""

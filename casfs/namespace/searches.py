@@ -24,10 +24,10 @@ WITH RECURSIVE known (organisation) AS (
 
 
 class Wanted(NamedTuple):
-    """What is looked for: texts, or patterns (WILD); None for any. `repository`: its inode number.
+    """What is looked for: texts, or patterns (WILD); None for any. `repositories`: inode numbers; () for any.
     `companions`: also what accompanies an artifact and is none, checksums and signatures."""
 
-    repository: int | None = None
+    repositories: tuple[int, ...] = ()
     organisation: str | None = None
     module: str | None = None
     revision: str | None = None
@@ -53,44 +53,57 @@ class Searches(Table):
 
     def in_directory(self, directory: int, wanted: Wanted) -> list[ArtifactRow]:
         """By name; not what somebody has removed and nothing has followed yet."""
-        where = " AND ".join(
-            ("parent = ?", *(f"{column} {is_like} ?" for column, is_like, _ in _terms(wanted)))
-        )
-        values = (directory, *(value for _, _, value in _terms(wanted)))
+        terms = _terms(wanted)
+        where = "".join(f" AND {term.condition}" for term in terms)
         rows = self._execute(
-            f"""SELECT * FROM artifact AS a WHERE {where} AND EXISTS (SELECT 1 FROM dentry AS d
+            f"""SELECT * FROM artifact AS a WHERE parent = ?{where} AND EXISTS (SELECT 1 FROM dentry AS d
                 WHERE d.parent = a.parent AND d.name = a.name AND d.type = 8) ORDER BY name""",
-            values,
+            (directory, *_values(terms)),
         )
         return typed(rows, ArtifactRow)
 
 
-def directories_query(wanted: Wanted) -> tuple[str, tuple[Any, ...]]:
+def directories_query(wanted: Wanted) -> tuple[str, tuple[int | str, ...]]:
     """The statement of `Searches.directories`, and its values."""
     terms = _terms(wanted)
-    exact = {column for column, is_like, _ in terms if is_like == "="}
+    exact = {term.column for term in terms if term.is_exact}
     start, source = "SELECT DISTINCT a.parent", "FROM artifact AS a"
     if "module" in exact and "organisation" not in exact:
         start = f"{_ORGANISATIONS} {start}"
         source = "FROM known AS k CROSS JOIN artifact AS a ON a.organisation = k.organisation"
     # A plus keeps SQLite from an index: that of the module leaves less than that of the repository.
-    ignored = {"repository"} if exact & {"module", "organisation"} else set()
-    where = " AND ".join(f"{'+' * (column in ignored)}a.{column} {is_like} ?" for column, is_like, _ in terms)
-    return f"{start} {source}{' WHERE ' * bool(terms)}{where}", tuple(value for _, _, value in terms)
+    ignored = "repository" if exact & {"module", "organisation"} else ""
+    where = " AND ".join(f"{'+' * (term.column == ignored)}a.{term.condition}" for term in terms)
+    return f"{start} {source}{' WHERE ' * bool(terms)}{where}", _values(terms)
 
 
 def is_pattern(text: str) -> bool:
     return any(character in text for character in WILD)
 
 
-def _terms(wanted: Wanted) -> list[tuple[str, str, int | str]]:
-    """(column, how it is compared, with what)."""
-    terms: list[tuple[str, str, int | str]] = []
-    for column in ("repository", "organisation", "module", "revision", "classifier", "extension", "type"):
+class _Term(NamedTuple):
+    """What a column has to be: `condition` begins with its name."""
+
+    column: str
+    condition: str
+    values: tuple[int | str, ...]
+    is_exact: bool
+
+
+def _terms(wanted: Wanted) -> list[_Term]:
+    terms: list[_Term] = []
+    if wanted.repositories:
+        marks = ", ".join("?" * len(wanted.repositories))
+        terms.append(_Term("repository", f"repository IN ({marks})", wanted.repositories, True))
+    for column in ("organisation", "module", "revision", "classifier", "extension", "type"):
         value = getattr(wanted, column)
         if value is not None:
-            is_like = "GLOB" if isinstance(value, str) and is_pattern(value) else "="
-            terms.append((column, is_like, value))
+            exact = not is_pattern(value)
+            terms.append(_Term(column, f"{column} {'=' if exact else 'GLOB'} ?", (value,), exact))
     if not wanted.companions:
-        terms.append(("companion", "=", ""))
+        terms.append(_Term("companion", "companion = ''", (), True))
     return terms
+
+
+def _values(terms: list[_Term]) -> tuple[int | str, ...]:
+    return tuple(value for term in terms for value in term.values)

@@ -16,7 +16,9 @@ from casfs.maintenance.search import NothingFound, latest, searching
 from casfs.namespace.namespace import Namespace
 from casfs.namespace.repositories import RepositoryRow
 from casfs.namespace.searches import Wanted, directories_query
+from casfs.repositories import verbs
 from casfs.repositories.filesystem import follower_of, registry_of
+from casfs.repositories.registry import RepositoryKind
 from tests.repositories.test_following import make_directories, make_repository
 from tests.session import Session
 
@@ -71,8 +73,8 @@ def test_each_is_found_by_its_tokens_exact_and_by_patterns(maven: Session) -> No
         ino = maven.kernel.inode("libs").ino
         for wanted in (
             Wanted(organisation=tokens.org, module=tokens.module, revision=tokens.revision),
-            Wanted(ino, tokens.org, tokens.module),
-            Wanted(ino),
+            Wanted((ino,), tokens.org, tokens.module),
+            Wanted((ino,)),
             Wanted(module=tokens.module),
             Wanted(organisation=tokens.org),
             Wanted(organisation=f"{tokens.org[:3]}*", module=f"?{tokens.module[1:]}"),
@@ -120,8 +122,8 @@ def newest(session: Session, module: str, *, snapshots: bool = False, repository
     commit(session)
     organisation, _, name = module.rpartition(":")
     with searching(str(session.path)) as search:
-        ino = search.repository(repository.encode()) if repository else None
-        files = latest(search, Wanted(ino, organisation, name), snapshots=snapshots)
+        inos = search.repositories(repository.encode()) if repository else ()
+        files = latest(search, Wanted(inos, organisation, name), snapshots=snapshots)
         return [files[0].row.revision, *(each.path.decode() for each in files)]
 
 
@@ -159,6 +161,19 @@ def test_repositories_that_sort_in_different_ways_have_to_be_named(session: Sess
         newest(session, "org:app", repository="lib")
 
 
+def test_a_virtual_repository_stands_for_those_that_it_shows(session: Session) -> None:
+    inos = [make_repository(session, name) for name in ("a", "b", "c")]
+    write(session, *(f"{name}/org/app/1.{index}/app-1.{index}.jar" for index, name in enumerate("abc")))
+    run_inline(verbs.create(session.fs, b"some", RepositoryKind.VIRTUAL, members=[b"a", b"b"]))
+    run_inline(verbs.create(session.fs, b"all", RepositoryKind.VIRTUAL, members=[b"some", b"c"]))
+    commit(session)
+    with searching(str(session.path)) as search:
+        assert search.repositories(b"some") == tuple(inos[:2])
+        assert search.repositories(b"all") == tuple(inos)
+    assert newest(session, "org:app", repository="some") == ["1.1", "/b/org/app/1.1/app-1.1.jar"]
+    assert newest(session, "org:app", repository="all")[0] == "1.2"
+
+
 def test_what_a_user_that_was_killed_has_not_followed_is_followed_first(session: Session) -> None:
     make_directories(session, "libs/org/app/1.0")
     session.kernel.write_file("libs/org/app/1.0/app-1.0.jar", b"jar")
@@ -180,13 +195,13 @@ def test_what_a_user_that_was_killed_has_not_followed_is_followed_first(session:
     ("wanted", "index"),
     [
         (Wanted(organisation="a", module="b"), "artifact_module (organisation=? AND module=?)"),
-        (Wanted(5, "a", "b"), "artifact_module (organisation=? AND module=?)"),
-        (Wanted(5, "a", "b", "1.*"), "artifact_module (organisation=? AND module=?)"),
+        (Wanted((5,), "a", "b"), "artifact_module (organisation=? AND module=?)"),
+        (Wanted((5,), "a", "b", "1.*"), "artifact_module (organisation=? AND module=?)"),
         (Wanted(organisation="a"), "artifact_module (organisation=?)"),
         (Wanted(module="b"), "artifact_module (organisation=? AND module=?)"),
-        (Wanted(5, module="b"), "artifact_module (organisation=? AND module=?)"),
-        (Wanted(5), "artifact_repository (repository=?)"),
-        (Wanted(5, "a*", "b*"), "artifact_repository (repository=?)"),
+        (Wanted((5,), module="b"), "artifact_module (organisation=? AND module=?)"),
+        (Wanted((5, 6)), "artifact_repository (repository=?)"),
+        (Wanted((5,), "a*", "b*"), "artifact_repository (repository=?)"),
     ],
 )
 def test_what_is_asked_for_often_is_a_look_into_an_index(
