@@ -37,6 +37,11 @@ class Changes:
     mtime: int | None = None
 
     @property
+    def access(self) -> bool:
+        """Do they change who may do what?"""
+        return (self.mode, self.uid, self.gid) != (None, None, None)
+
+    @property
     def are_none(self) -> bool:
         return self.mode is self.uid is self.gid is self.atime is self.mtime is self.size is None
 
@@ -67,7 +72,7 @@ class Attributes:
         group = self._group
         if not group.active:
             await group.begin()
-        access = inode.is_directory and (changes.mode, changes.uid, changes.gid) != (None, None, None)
+        access = inode.is_directory and changes.access
         if access:
             self._places.invalidate()
         if access or self._xattrs.all(inode):

@@ -9,6 +9,7 @@ from casfs.fs.inodes import InodeTable
 from casfs.fs.kernel import Kernel, NoKernel
 from casfs.fs.nodes import Nodes
 from casfs.fs.places import Places
+from casfs.fs.remembered import Remembered
 from casfs.fs.scheduler import Scheduler
 from casfs.store import Store
 
@@ -24,6 +25,7 @@ class Core:
         self.group = GroupCommit(store, self.inodes, scheduler)
         self.changes = Changes(scheduler)
         self.nodes = Nodes()
+        self.remembered = Remembered(self.kernel)
         self.places = Places(store.namespace, self.inodes)
         self.directories = Directories(
             store.namespace, self.inodes, self.group, self.changes, self.places, self.nodes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 
@@ -25,6 +26,9 @@ class Kernel(Protocol):
     def answer(self, result: object, /) -> object:
         """Before a verb writes rows that cannot be refused any more: what its request is answered with."""
 
+    def answers_held(self) -> AbstractContextManager[None]:
+        """Inside `answer` does nothing: what has been asked is answered at its end."""
+
     def forget_attributes(self, ino: int) -> None:
         """A request has changed attributes of an inode that its answer does not tell of. At once, on the
         event loop's thread."""
@@ -43,6 +47,10 @@ class NoKernel:
 
     def answer(self, result: object, /) -> object:
         """Nobody has asked."""
+
+    def answers_held(self) -> AbstractContextManager[None]:
+        """Nobody has asked."""
+        return nullcontext()
 
     def forget_attributes(self, ino: int) -> None:
         """Nobody remembers any."""

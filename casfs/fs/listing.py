@@ -43,6 +43,7 @@ class Listing:
         self._nodes = core.nodes
         self._kinds = core.nodes.kinds
         self._derived = core.nodes.derived
+        self._remembered = core.remembered
 
     def list(self, ino: int, after: int) -> Iterator[tuple[int, bytes, Inode]]:
         """(cookie, name, inode) of the entries behind the cookie `after`; 0 begins with "." and "..".
@@ -57,6 +58,8 @@ class Listing:
         after = max(after, 2)
         hidden = self._nodes.hidden.get(ino, 0)
         names = self._derived.get(ino) or self._dentries
+        if ino == ROOT_INO and self._derived:
+            self._learned_trees()
         while True:
             rows = names.list_inodes(ino, after, LIST_CHUNK)
             if ino in self._kinds:
@@ -83,12 +86,19 @@ class Listing:
         memory is newer, and one that is only there has NULL for attributes."""
         hidden = self._nodes.hidden.get(ino, 0)
         names = self._derived.get(ino) or self._dentries
+        if ino == ROOT_INO and self._derived:
+            self._learned_trees()
         listed = names.list_attributes(ino, max(after, 2), limit + bool(hidden))
         if hidden:
             listed = [row for row in listed if row[2] != hidden][:limit]
         if ino in self._kinds:
             self._kinds[ino].given(row[2] for row in listed)
         return [*self._dots(ino, after), *listed]
+
+    def _learned_trees(self) -> None:
+        """The attributes of what is in the root are going to be told."""
+        for ino in self._nodes.trees:
+            self._remembered.learned(ino)
 
     def _dots(self, ino: int, after: int) -> Rows:
         if after >= 2:

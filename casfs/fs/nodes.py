@@ -57,16 +57,24 @@ class Made(Protocol):
     ) -> None: ...
 
 
+Names = tuple[tuple[int, bytes], ...]
+"""(directory, name)."""
+
+
 class DerivedDirectory(Protocol):
     """A directory whose names are no dentries: somebody else keeps them, and they follow from dentries. What
     is done in it is done to those, by the verbs that are given.
 
     `catch_up`: have the names follow; False when that has to be waited for, by `caught_up`. Those that look
-    do it before.
+    do it before. `may_show`: may a change of that dentry, or of that directory, change what the kernel
+    remembers of such directories? Then `settle` is called after it, and before it is answered, with the names
+    that it has changed, None for others and more than those.
     """
 
     def catch_up(self) -> bool: ...
     async def caught_up(self) -> None: ...
+    def may_show(self, directory: int, name: bytes | None, *, is_new: bool) -> bool: ...
+    async def settle(self, names: Names | None) -> None: ...
     def find(self, directory: int, name: bytes) -> int | None: ...
     def parent_of(self, directory: int) -> int | None: ...
     def children(self, directory: int, after: int, limit: int) -> list[tuple[int, bytes, int, int]]: ...
@@ -106,7 +114,8 @@ class Nodes:
 
     `kinds`: inodes of other kinds that the kernel may hold, directories and what is in them. `hidden`:
     directory -> the inode in it that is not listed. `reserved`: (directory, name) that only the file system
-    gives. `derived`: those that the kernel may hold of directories whose names are no dentries.
+    gives. `derived`: those that the kernel may hold of directories whose names are no dentries; `trees`: of
+    them those in the root.
     """
 
     def __init__(self) -> None:
@@ -114,6 +123,7 @@ class Nodes:
         self.hidden: dict[int, int] = {}
         self.reserved: set[tuple[int, bytes]] = set()
         self.derived: dict[int, DerivedDirectory] = {}
+        self.trees: set[int] = set()
 
     def may_appear(self, directory: int, name: bytes) -> bool:
         """May a name that is not there come without a request for it?"""

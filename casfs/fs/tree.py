@@ -16,6 +16,7 @@ from casfs.fs.inodes import Inode
 from casfs.fs.listing import NAME_LIMIT, Listing
 from casfs.fs.policy import Policy, Reason
 from casfs.fs.xattrs import ExtendedAttributes
+from casfs.types import ROOT_INO
 
 TARGET_LIMIT = 4095
 LINK_LIMIT = (1 << 31) - 1
@@ -53,6 +54,8 @@ class Tree:
         self._inodes = core.inodes
         self._kinds = core.nodes.kinds
         self._derived = core.nodes.derived
+        self._trees = core.nodes.trees
+        self._remembered = core.remembered
         self._directories = core.directories
         self._listing = listing
         self._filestore = core.store.filestore
@@ -76,6 +79,8 @@ class Tree:
         if ino is not None:
             if parent in self._kinds:
                 self._kinds[parent].given((ino,))
+            if parent == ROOT_INO and ino in self._trees:
+                self._remembered.learned(ino)
             return self._inodes.get(ino)
         if name == b"." or name == b"..":
             return self._listing.dot(parent, name)

@@ -147,7 +147,7 @@ class Accelerated:
             "readdir": self._readdir,
             "readdirplus": self._readdirplus,
             "forget": self._forget,
-            "getattr": self._verbs.getattr,
+            "getattr": self._getattr,
             "getxattr": self._getxattr,
             "setattr": self._setattr,
             "open": self._open,
@@ -260,8 +260,13 @@ class Accelerated:
             return self._look_later(ino, partial(self._verbs.readdirplus, ino, after, limit))
         return self._verbs.readdirplus(ino, after, limit)
 
+    def _getattr(self, ino: int) -> Inode | Coroutine[Any, Any, Inode]:
+        if ino in self._derived and not self._derived[ino].catch_up():
+            return self._look_later(ino, partial(self._verbs.getattr, ino))
+        return self._verbs.getattr(ino)
+
     async def _look_later(self, directory: int, look: Callable[[], Looked]) -> Looked:
-        await self._verbs.caught_up(directory)
+        await self._verbs.shown.caught_up(directory)
         return look()
 
     def _setattr(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pyfuse3
@@ -33,9 +33,22 @@ class MountKernel:
         self.backings: Backings | None = None
         self.depth = self.native.stack_depth(store) if self.native else 1
         self.trusts_leases = self.depth == 1
-        self.answer: Callable[[object], object] = _answered_later
-        if self.native is not None and options.commit_interval > 0:
-            self.answer = self.native.reply_early
+        early = self.native is not None and options.commit_interval > 0
+        self._answer = self.native.reply_early if self.native is not None and early else _answered_later
+        self._holding = 0
+        self.answer: Callable[[object], object] = self._answer
+
+    @contextmanager
+    def answers_held(self) -> Iterator[None]:
+        """As `Kernel.answers_held`."""
+        self._holding += 1
+        self.answer = _answered_later
+        try:
+            yield
+        finally:
+            self._holding -= 1
+            if not self._holding:
+                self.answer = self._answer
 
     def forget_attributes(self, ino: int) -> None:
         """As `Kernel.forget_attributes`: without its pages the kernel waits for nothing
@@ -65,6 +78,7 @@ class KernelCaches:
         while True:
             later = await self._fs.changes.later()
             try:
+                await self.tell(frozenset())
                 await self.invalidate(later)
             except OSError as error:
                 log.warning("the kernel may show what was in %d directories: %s", len(later), error)
@@ -77,6 +91,9 @@ class KernelCaches:
                 yield
             finally:
                 await self._invalidate(unseen)
+                if self._fs.nodes.derived:
+                    await next(iter(self._fs.nodes.derived.values())).settle(None)
+                    await self.tell(frozenset())
 
     @asynccontextmanager
     async def names_invalidated(self) -> AsyncIterator[None]:
@@ -88,6 +105,17 @@ class KernelCaches:
             finally:
                 await trio.to_thread.run_sync(_invalidate_entries, list(unseen.names))
                 await self.invalidate({directory for directory, _ in unseen.names})
+
+    async def tell(self, held: frozenset[int]) -> None:
+        """Of names in trees that stand for something else; not of those in directories that a request holds
+        which waits for this: those come after it."""
+        names = self._fs.remembered.names
+        told = [name for name in names if name[0] not in held]
+        names.difference_update(told)
+        if told:
+            await self._fs.scheduler.run(_invalidate_entries, told)
+        if names:
+            self._fs.changes.names_later(next(iter(names))[0])
 
     async def _invalidate(self, unseen: Unseen) -> None:
         """An inode without a name goes when the kernel forgets it: which it is told to, or it would remember

@@ -90,16 +90,6 @@ class Operations(pyfuse3.Operations):
         entry.attr_timeout = entry.entry_timeout = FOREVER
         return entry
 
-    def _named(self, directory: int, inode: Inode) -> pyfuse3.EntryAttributes:
-        """As `_reply`, of a name in a directory: one that may change without a request for it is not to be
-        remembered, nor are the times of a directory with such names."""
-        entry = self._reply(inode)
-        fleeting = bool(self._derived) and directory in self._derived
-        entry.entry_timeout = 0.0 if fleeting else FOREVER
-        if fleeting and stat.S_ISDIR(inode.mode):
-            entry.attr_timeout = 0.0
-        return entry
-
     def _reply(self, inode: Inode) -> pyfuse3.EntryAttributes:
         """Attributes of an inode, in the one object pyfuse3 copies before anything else can run."""
         entry = self._new_entry() if self._verbs.durable_each else self._entry
@@ -132,33 +122,33 @@ class Operations(pyfuse3.Operations):
     @translated
     async def lookup(self, parent: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         if parent in self._derived:
-            await self._verbs.caught_up(parent)
+            await self._verbs.shown.caught_up(parent)
         inode = self._verbs.lookup(parent, name)
-        return self._absent if inode is None else self._named(parent, inode)
+        return self._absent if inode is None else self._reply(inode)
 
     @translated
     async def mknod(
         self, parent: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        return self._named(parent, await self._verbs.mknod(parent, name, mode, rdev, 0, ctx.uid, ctx.gid))
+        return self._reply(await self._verbs.mknod(parent, name, mode, rdev, 0, ctx.uid, ctx.gid))
 
     @translated
     async def mkdir(
         self, parent: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        return self._named(parent, await self._verbs.mkdir(parent, name, mode, 0, ctx.uid, ctx.gid))
+        return self._reply(await self._verbs.mkdir(parent, name, mode, 0, ctx.uid, ctx.gid))
 
     @translated
     async def symlink(
         self, parent: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        return self._named(parent, await self._verbs.symlink(parent, name, target, ctx.uid, ctx.gid))
+        return self._reply(await self._verbs.symlink(parent, name, target, ctx.uid, ctx.gid))
 
     @translated
     async def link(
         self, ino: int, parent: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        return self._named(parent, await self._verbs.link(ino, parent, name))
+        return self._reply(await self._verbs.link(ino, parent, name))
 
     @translated
     async def unlink(self, parent: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
@@ -200,10 +190,9 @@ class Operations(pyfuse3.Operations):
 
     @translated
     async def getattr(self, ino: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        entry = self._reply(self._verbs.getattr(ino))
         if ino in self._derived:
-            entry.attr_timeout = 0.0
-        return entry
+            await self._verbs.shown.caught_up(ino)
+        return self._reply(self._verbs.getattr(ino))
 
     @translated
     async def setattr(
@@ -276,7 +265,7 @@ class Operations(pyfuse3.Operations):
         self, parent: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         handle = await self._verbs.create(parent, name, mode, 0, flags, ctx.uid, ctx.gid)
-        return self._opened(handle), self._named(parent, handle.inode)
+        return self._opened(handle), self._reply(handle.inode)
 
     @translated
     async def read(self, fh: int, off: int, size: int) -> bytes:
@@ -307,10 +296,10 @@ class Operations(pyfuse3.Operations):
     @translated
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         if fh in self._derived:
-            await self._verbs.caught_up(fh)
+            await self._verbs.shown.caught_up(fh)
         reply = pyfuse3.readdir_reply
         for cookie, name, inode in self._listing.list(fh, start_id):
-            if not reply(token, pyfuse3.FileNameT(name), self._named(fh, inode), cookie):
+            if not reply(token, pyfuse3.FileNameT(name), self._reply(inode), cookie):
                 break
 
     @translated

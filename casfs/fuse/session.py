@@ -46,7 +46,7 @@ class Session:
             fs,
             durable_each=options.commit_interval == 0,
             relieve=relieve,
-            invalidated=caches.names_invalidated,
+            caches=caches,
             presentation=presentation,
             free_step=options.free_step,
         )

@@ -9,12 +9,8 @@ import errno
 import functools
 import os
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar
-
-import outcome
-import trio
 
 from casfs.errors import FsError
 from casfs.fs.attributes import Changes
@@ -25,6 +21,7 @@ from casfs.fs.scheduler import Mutex
 from casfs.fs.xattrs import DIGEST
 from casfs.fuse.options import ACLS, AS_IT_IS, Presentation
 from casfs.fuse.room import Room, room_of
+from casfs.fuse.shown import Caches, NoCaches, ShownNames, access_seen_in_trees, seen_in_trees
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,12 +33,6 @@ PATIENCE_SECONDS = 10.0
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 """What the disk, and a quota on it, say when there is no room."""
-
-
-@asynccontextmanager
-async def nothing_to_invalidate() -> AsyncIterator[None]:
-    """There is no kernel that remembers anything."""
-    yield
 
 
 def patient(method: Verb[P, R]) -> Verb[P, R]:
@@ -88,30 +79,12 @@ def mutating(method: Verb[P, R]) -> Verb[P, R]:
     return functools.wraps(method)(verb)  # type: ignore[return-value]
 
 
-def through_trees(*directories: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """For what names something in directories, which are arguments at those positions. In one whose names
-    follow from others the kernel does not know what is changed by it: it is told before it is answered."""
-
-    def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
-        def verb(self: Verbs, *args: Any) -> Any:
-            derived = self.fs.nodes.derived
-            if derived:
-                for position in directories:
-                    if args[position] in derived:
-                        return self.do_through(args[position], functools.partial(method, self, *args))
-            return method(self, *args)
-
-        return functools.wraps(method)(verb)
-
-    return decorate
-
-
 class Verbs:
     """Runs on the event loop's thread. Each raises OSError with the errno the program gets.
 
     `relieve` makes room on a full disk, if it can: what was refused for want of it may be tried again when it
-    says True. `invalidated`: what is changed inside is not what the kernel has asked for. `presentation`: how
-    files are shown, by which the kernel decides who may do what. `free_step` as in MountOptions.
+    says True. `caches`: of the kernel. `presentation`: how files are shown, by which the kernel decides who
+    may do what. `free_step` as in MountOptions.
     `_writing_back`: one at a time has mappings written back, since the writes that it waits for may need
     threads themselves.
     """
@@ -122,7 +95,7 @@ class Verbs:
         *,
         durable_each: bool,
         relieve: Callable[[], Awaitable[bool]],
-        invalidated: Callable[[], AbstractAsyncContextManager[None]] = nothing_to_invalidate,
+        caches: Caches | None = None,
         presentation: Presentation = AS_IT_IS,
         free_step: int = 0,
     ) -> None:
@@ -130,7 +103,7 @@ class Verbs:
         self.presentation = presentation
         self._free_step = free_step
         self._relieve = relieve
-        self._invalidated = invalidated
+        self.shown = ShownNames(fs, caches or NoCaches())
         self.tree = fs.tree
         self.files = fs.files
         self.ranges = fs.contents.ranges
@@ -154,9 +127,8 @@ class Verbs:
         return inode
 
     def getattr(self, ino: int) -> Inode:
-        derived = self.fs.nodes.derived.get(ino)
-        if derived is not None:
-            derived.catch_up()
+        if ino in self.fs.nodes.derived:
+            self.fs.remembered.learned(ino)
         return self.inode(ino)
 
     async def caught_up(self, directory: int) -> None:
@@ -165,27 +137,7 @@ class Verbs:
         if derived is not None and not derived.catch_up():
             await derived.caught_up()
 
-    async def do_through(self, directory: int, method: Callable[[], Awaitable[R]]) -> R:
-        """In a task of its own, by which is known what it has changed; nothing is answered before its end."""
-        done = self.fs.scheduler.event()
-        result: outcome.Outcome[R] | None = None
-
-        async def run() -> R:
-            await self.caught_up(directory)
-            async with self._invalidated():
-                return await method()
-
-        async def task() -> None:
-            nonlocal result
-            result = await outcome.acapture(run)
-            done.set()
-
-        trio.lowlevel.spawn_system_task(task)
-        await done.wait()
-        assert result is not None
-        return result.unwrap()
-
-    @through_trees(0)
+    @seen_in_trees(0, is_new=True)
     @mutating
     @patient
     async def mknod(
@@ -194,35 +146,35 @@ class Verbs:
         mode &= ~self._foreign_group(parent, uid)
         return await self.tree.make(parent, name, mode, uid, gid, rdev=rdev, umask=umask)
 
-    @through_trees(0)
+    @seen_in_trees(0, is_new=True)
     @mutating
     @patient
     async def mkdir(self, parent: int, name: bytes, mode: int, umask: int, uid: int, gid: int) -> Inode:
         return await self.tree.make(parent, name, stat.S_IFDIR | mode & 0o7777, uid, gid, umask=umask)
 
-    @through_trees(0)
+    @seen_in_trees(0, is_new=True)
     @mutating
     @patient
     async def symlink(self, parent: int, name: bytes, target: bytes, uid: int, gid: int) -> Inode:
         return await self.tree.make(parent, name, stat.S_IFLNK | 0o777, uid, gid, target=target)
 
-    @through_trees(1)
+    @seen_in_trees(1, is_new=True)
     @mutating
     @patient
     async def link(self, ino: int, parent: int, name: bytes) -> Inode:
         return await self.tree.link(ino, parent, name)
 
-    @through_trees(0)
+    @seen_in_trees(0)
     @mutating
     async def unlink(self, parent: int, name: bytes, uid: int) -> None:
         await self.tree.unlink(parent, name, uid)
 
-    @through_trees(0)
+    @seen_in_trees(0)
     @mutating
     async def rmdir(self, parent: int, name: bytes, _uid: int) -> None:
         await self.tree.rmdir(parent, name)
 
-    @through_trees(0, 2)
+    @seen_in_trees(0, 2)
     @mutating
     @patient
     async def rename(
@@ -242,6 +194,7 @@ class Verbs:
 
     # Attributes
 
+    @access_seen_in_trees
     @mutating
     @patient
     async def setattr(self, ino: int, changes: Changes, fh: int | None, uid: int) -> Inode:
@@ -289,12 +242,14 @@ class Verbs:
             await self.fs.contents.settling.seal_closed(self.inode(ino))
         return self.fs.xattrs.get(ino, name)
 
+    @access_seen_in_trees
     @mutating
     @patient
     async def setxattr(self, ino: int, name: bytes, value: bytes, in_group: Callable[[int], bool]) -> None:
         self._check_shown(name)
         await self.fs.xattrs.set(ino, name, value, in_group)
 
+    @access_seen_in_trees
     @mutating
     async def removexattr(self, ino: int, name: bytes) -> None:
         self._check_shown(name)
@@ -325,7 +280,7 @@ class Verbs:
             raise
         return handle
 
-    @through_trees(0)
+    @seen_in_trees(0, is_new=True)
     def create(
         self,
         parent: int,

@@ -69,10 +69,10 @@ class Derived(Table):
         return list(rows)
 
     def list_attributes(self, parent: int, after: int, limit: int) -> list[tuple[Any, ...]]:
-        """As `Dentries.list_attributes`, and a 0 at the end: the name must not be remembered."""
+        """As `Dentries.list_attributes`."""
         rows: list[tuple[Any, ...]] = self._execute(
             """SELECT d.cookie, d.name, d.ino, i.mode, i.nlink, i.uid, i.gid, i.rdev, i.size, i.allocated,
-                   i.atime_ns, i.mtime_ns, i.ctime_ns, 0
+                   i.atime_ns, i.mtime_ns, i.ctime_ns
                FROM derived AS d LEFT JOIN inode AS i ON i.ino = d.ino
                WHERE d.parent = ? AND d.cookie > ? AND d.hidden = 0 ORDER BY d.cookie LIMIT ?""",
             (parent, after, limit),
@@ -142,8 +142,9 @@ class Derived(Table):
     def insert(self, row: DerivedRow) -> None:
         self._execute("INSERT OR REPLACE INTO derived VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
-    def add(self, row: DerivedRow) -> None:
-        """A row that wants a name, which it has when it comes before all others."""
+    def add(self, row: DerivedRow) -> bool:
+        """A row that wants a name, which it has when it comes before all others. Has it taken the name from
+        another one?"""
         first: Any = self._execute(
             "SELECT rank, cookie FROM derived WHERE parent = ? AND name = ? ORDER BY rank, cookie LIMIT 1",
             (row.parent, row.name),
@@ -153,6 +154,7 @@ class Derived(Table):
         elif first is not None:
             self._hide(1, row.parent, row.name, *first)
         self.insert(row)
+        return first is not None and not row.hidden
 
     def remove(self, row: DerivedRow) -> None:
         """Take a row away; of those who want the name the next one has it."""

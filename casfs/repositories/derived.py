@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import stat
+from collections.abc import KeysView
 
 from casfs.errors import FsError
 from casfs.fs.core import Core
@@ -49,6 +50,8 @@ class DerivedNames:
         self._places = core.places
         self._directories = core.directories
         self._nodes = core.nodes
+        self._changes = core.changes
+        self._remembered = core.remembered
         self._registry = registry
         self._paths: dict[tuple[int, bytes], int] = {}
         self._keys: dict[int, tuple[int, bytes]] = {}
@@ -81,10 +84,14 @@ class DerivedNames:
         self._paths.clear()
         self._keys.clear()
 
+    def is_contended(self, repository: int) -> bool:
+        """Is there a tree where others may want the names of a repository?"""
+        return any(len(tree.sources) > 1 for tree, _, _ in self._shown_by.get(repository, ()))
+
     @property
-    def shown(self) -> set[int]:
+    def shown(self) -> KeysView[int]:
         """The repositories that some tree shows."""
-        return set(self._shown_by)
+        return self._shown_by.keys()
 
     # What is wanted
 
@@ -170,7 +177,8 @@ class DerivedNames:
     def _add(self, row: DerivedRow) -> None:
         """A candidate for a name, or what holds a directory."""
         if row.name:
-            self._rows.add(row)
+            if self._rows.add(row):
+                self._stands_for_another(row)
             self._changed.add(row.parent)
         else:
             self._rows.insert(row)
@@ -180,6 +188,14 @@ class DerivedNames:
         self._emptied.add(row.parent)
         if row.name:
             self._changed.add(row.parent)
+            if not row.hidden:
+                self._stands_for_another(row)
+
+    def _stands_for_another(self, row: DerivedRow) -> None:
+        """A name that the kernel may know stands for something else now, or for nothing."""
+        if row.parent in self._nodes.derived:
+            self._remembered.names.add((row.parent, row.name))
+            self._changes.names_later(row.parent)
 
     def finish(self) -> None:
         """What is left to be done at the end of a step: directories with nothing in them go, and the times of
@@ -193,6 +209,7 @@ class DerivedNames:
         inode = self._find(directory)
         if inode is not None:
             self._directories.touch(inode)
+            self._remembered.changed(directory)
 
     def _find(self, ino: int) -> Inode | None:
         """None for one that is gone, as a tree's own directory may be while its rows are removed."""
@@ -266,7 +283,7 @@ class DerivedNames:
         self._add(DerivedRow(parent, name, -1, cookie, inode.ino, DIRECTORY, 0, tree.ino, 0, b""))
         above = self._inodes.get(parent)
         above.nlink += 1
-        self._inodes.mark(above)
+        self._touch(parent)
         return inode.ino
 
     def _show_as(self, ino: int, top: Inode) -> None:
@@ -276,6 +293,7 @@ class DerivedNames:
         if (inode.mode, inode.uid, inode.gid) != (mode, top.uid, top.gid):
             inode.mode, inode.uid, inode.gid = mode, top.uid, top.gid
             self._inodes.changed(inode)
+            self._remembered.changed(ino)
 
     def hold(self, tree: Tree, path: bytes) -> int:
         """A program makes a directory in a tree, or leaves it empty: it stays. Its inode number."""
@@ -304,10 +322,11 @@ class DerivedNames:
         key = self._keys.pop(row.ino, None)
         if key is not None:
             del self._paths[key]
+        self._stands_for_another(row)
         parent, inode = self._find(row.parent), self._find(row.ino)
         if parent is not None:
             parent.nlink -= 1
-            self._directories.touch(parent)
+            self._touch(row.parent)
         if inode is None:
             return
         inode.nlink = 0

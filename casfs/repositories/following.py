@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable
 from itertools import islice
 
 import msgspec
@@ -166,7 +167,9 @@ class Follower:
         """Write the rows of up to `limit` names. Inside a transaction. Raises DatabaseError."""
         if not self._names:
             return
-        names = list(islice(self._names.items(), limit))
+        self._follow(list(islice(self._names.items(), limit)))
+
+    def _follow(self, names: list[tuple[Name, Entry | None]]) -> None:
         saved = [name for name, _ in names if name in self._saved]
         with self._savepoint():
             self._write(names, follows=not self._directories and not self._moved)
@@ -176,6 +179,17 @@ class Follower:
         for name, _ in names:
             del self._names[name]
             self._unsaved.pop(name, None)
+
+    def follow_at_once(self, names: Iterable[Name]) -> None:
+        """Write the rows of names, if they are noted. Raises DatabaseError."""
+        noted = [(name, self._names[name]) for name in names if name in self._names]
+        if noted and self._core.group.active:
+            self._follow(noted)
+
+    @property
+    def is_behind_directories(self) -> bool:
+        """Is there a directory below which names are still to be followed?"""
+        return bool(self._directories or self._moved)
 
     @property
     def is_behind(self) -> bool:

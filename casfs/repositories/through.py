@@ -19,7 +19,7 @@ from casfs.errors import FsError
 from casfs.fs.core import Core
 from casfs.fs.inodes import Inode
 from casfs.fs.listing import NAME_LIMIT, is_name
-from casfs.fs.nodes import Made
+from casfs.fs.nodes import Made, Names
 from casfs.fs.tree import RENAME_NOREPLACE
 from casfs.namespace.derived import DIRECTORY, DerivedRow
 from casfs.repositories.derived import DerivedNames
@@ -27,6 +27,9 @@ from casfs.repositories.following import Follower
 from casfs.repositories.trees import Tree
 
 WRITE_AND_SEARCH = 3
+
+FORGOTTEN = 200
+"""Directories whose names are looked up before other requests are served: about 1 ms."""
 
 Directory = tuple[Inode, bytes, Inode]
 """A directory that was made on the way: where, its name, itself."""
@@ -57,6 +60,8 @@ class Through:
         self._derived = derived
         self._follower = follower
         self._given = core.nodes.derived
+        self._trees = core.nodes.trees
+        self._remembered = core.remembered
         self.parent_of = self._parent_of
         self.catch_up = follower.catch_up
 
@@ -64,6 +69,8 @@ class Through:
         """The repositories have changed."""
         for ino in self._derived.trees:
             self._given[ino] = self
+        self._trees.clear()
+        self._trees.update(self._derived.trees)
         for ino in [ino for ino in self._given if self._rows.place_of(ino) is None]:
             if ino not in self._derived.trees:
                 del self._given[ino]
@@ -81,8 +88,14 @@ class Through:
         if row is None:
             return None
         if row.type == DIRECTORY:
-            self._given[row.ino] = self
+            self._give_one(row.ino)
         return row.ino
+
+    def _give_one(self, directory: int) -> Inode:
+        """The kernel gets to know a directory."""
+        self._given[directory] = self
+        self._remembered.learned(directory)
+        return self._inodes.get(directory)
 
     def _parent_of(self, directory: int) -> int | None:
         row = self._rows.place_of(directory)
@@ -111,6 +124,50 @@ class Through:
                 mode = self._inodes.get(ino).mode
             if stat.S_ISDIR(mode):
                 self._given[ino] = self
+                self._remembered.learned(ino)
+
+    # What the kernel remembers
+
+    def may_show(self, directory: int, name: bytes | None, *, is_new: bool) -> bool:
+        """May the kernel remember something else than is there once that name in a directory of a repository,
+        or, None, the directory itself, is another one? `is_new`: the name is not there yet."""
+        place = self._places.of(directory)
+        if place is None or place.top not in self._derived.shown:
+            return False
+        if self._remembered.attributes or name is None:
+            return True
+        if self._derived.is_contended(place.top):
+            return True
+        if is_new:
+            return False
+        entry = self._dentries.entry(directory, name)
+        if entry is not None and entry[2] == DIRECTORY:
+            return True
+        return any(row.parent in self._given for row in self._rows.of_source(directory, name))
+
+    async def settle(self, names: Names | None) -> None:
+        """What has been changed now may be remembered otherwise: have it follow, or, where that cannot be
+        done at once, have everything be forgotten."""
+        if self._follower.is_behind_directories or (names is None and not self.catch_up()):
+            await self._forget_everything()
+        elif names is not None:
+            self._follower.follow_at_once(names)
+        self._remembered.followed()
+
+    async def _forget_everything(self) -> None:
+        self._remembered.forget_attributes()
+        for count, ino in enumerate(list(self._given)):
+            if name := self._name_of(ino):
+                self._remembered.names.add(name)
+            if count % FORGOTTEN == FORGOTTEN - 1:
+                await self._core.scheduler.pause()
+
+    def _name_of(self, directory: int) -> tuple[int, bytes] | None:
+        if directory in self._derived.trees:
+            names = self._dentries.names_of(directory)
+            return names[0] if names else None
+        row = self._rows.place_of(directory)
+        return None if row is None else (row.parent, row.name)
 
     async def _row(self, directory: int, name: bytes) -> DerivedRow:
         """What has a name. Raises FsError ENOENT, ENAMETOOLONG."""
@@ -254,7 +311,7 @@ class Through:
             raise
         self._keep(placed)
         if inode.is_directory:
-            return self._inodes.get((await self._row(directory, name)).ino)
+            return self._give_one((await self._row(directory, name)).ino)
         return inode
 
     async def _hold(self, directory: int, name: bytes) -> Inode | None:
@@ -270,8 +327,7 @@ class Through:
         self._core.store.filestore.space.claim_rows(1024)
         self._group.count()
         ino = self._derived.hold(tree, above + b"/" + name if above else name)
-        self._given[ino] = self
-        return self._inodes.get(ino)
+        return self._give_one(ino)
 
     async def link(self, verbs: Made, ino: int, directory: int, name: bytes) -> Inode:
         """As Tree.link."""

@@ -104,16 +104,14 @@ int casfs_fill_attr(struct fuse_attr *attr, uint64_t *valid, PyObject *inode)
 	return PyErr_Occurred() ? -1 : 0;
 }
 
-int casfs_fill_entry(struct fuse_entry_out *out, PyObject *inode, bool fleeting)
+int casfs_fill_entry(struct fuse_entry_out *out, PyObject *inode)
 {
 	memset(out, 0, sizeof *out);
-	out->entry_valid = fleeting ? 0 : CASFS_FOREVER;
+	out->entry_valid = CASFS_FOREVER;
 	if (inode == Py_None) /* nodeid 0: a negative entry */
 		return 0;
 	if (casfs_fill_attr(&out->attr, &out->attr_valid, inode) < 0)
 		return -1;
-	if (fleeting && S_ISDIR(out->attr.mode))
-		out->attr_valid = 0;
 	out->nodeid = out->attr.ino;
 	return 0;
 }

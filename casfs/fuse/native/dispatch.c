@@ -10,6 +10,7 @@
 /* Bytes of a WRITE up to which a copy is cheaper than a view. */
 #define COPIED_PAYLOAD (32u << 10)
 
+/* Is it a directory whose names follow from others? Those may have to follow first. */
 static bool is_derived(uint64_t node)
 {
 	if (!PyDict_GET_SIZE(python.derived))
@@ -20,24 +21,6 @@ static bool is_derived(uint64_t node)
 		PyErr_Clear();
 	Py_XDECREF(ino);
 	return found == 1;
-}
-
-/* CASFS_FLEETING for a request that names something in such a directory, or is about one. */
-static uint32_t fleeting(const struct fuse_in_header *in)
-{
-	switch (in->opcode) {
-	case FUSE_LOOKUP:
-	case FUSE_GETATTR:
-	case FUSE_SETATTR:
-	case FUSE_MKNOD:
-	case FUSE_MKDIR:
-	case FUSE_SYMLINK:
-	case FUSE_LINK:
-	case FUSE_CREATE:
-		return is_derived(in->nodeid) ? CASFS_FLEETING : 0;
-	default:
-		return 0;
-	}
 }
 
 /* Call the handler of a request with `count` arguments, whose references are taken over. */
@@ -52,7 +35,7 @@ static void call(const struct fuse_in_header *in, uint32_t opcode, PyObject **ar
 	for (size_t i = 0; i < count; i++)
 		Py_XDECREF(arguments[i]);
 	if (result)
-		casfs_start(in->opcode | fleeting(in), in->unique, result);
+		casfs_start(in->opcode, in->unique, result);
 	else
 		casfs_answer(in->opcode, in->unique, NULL);
 }

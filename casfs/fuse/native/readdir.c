@@ -14,9 +14,6 @@ enum column { COOKIE, NAME, INO, TYPE, NAMED, MODE = TYPE };
 /* Columns of a row with attributes. */
 #define ATTRIBUTED (INO + F_ROW)
 
-/* And of one whose name the kernel must not remember. */
-#define FLEETING (ATTRIBUTED + 1)
-
 /* Rows are asked for as if each name were so long: longer ones leave rows over, shorter ones room. */
 #define TYPICAL_NAME 16
 
@@ -33,9 +30,8 @@ static int newer_inode(PyObject *row, PyObject **inode)
 static int fill_entry(struct fuse_entry_out *out, PyObject *row)
 {
 	PyObject *inode;
-	bool fleeting = PyTuple_GET_SIZE(row) == FLEETING;
 	int failed = newer_inode(row, &inode);
-	out->entry_valid = fleeting ? 0 : CASFS_FOREVER;
+	out->entry_valid = CASFS_FOREVER;
 	if (failed)
 		return -1;
 	if (inode) {
@@ -49,8 +45,6 @@ static int fill_entry(struct fuse_entry_out *out, PyObject *row)
 		out->attr_valid = CASFS_FOREVER;
 		failed = PyErr_Occurred() ? -1 : 0;
 	}
-	if (fleeting && S_ISDIR(out->attr.mode))
-		out->attr_valid = 0;
 	out->nodeid = out->attr.ino;
 	return failed;
 }
@@ -66,7 +60,7 @@ static Py_ssize_t encode(char *reply, size_t room, PyObject *rows, bool plus)
 	for (Py_ssize_t i = 0; i < PyList_GET_SIZE(rows); i++) {
 		PyObject *row = PyList_GET_ITEM(rows, i);
 		Py_ssize_t columns = PyTuple_Check(row) ? PyTuple_GET_SIZE(row) : 0;
-		if ((columns != NAMED && !(plus && (columns == ATTRIBUTED || columns == FLEETING))) ||
+		if ((columns != NAMED && !(plus && columns == ATTRIBUTED)) ||
 		    !PyBytes_Check(PyTuple_GET_ITEM(row, NAME))) {
 			PyErr_SetString(PyExc_TypeError, "a row of a listing is (cookie, name, ino, ...)");
 			return -1;

@@ -99,8 +99,6 @@ void casfs_answer(uint32_t opcode, uint64_t unique, PyObject *result)
 	} out;
 	const void *data = &out;
 	size_t size = 0;
-	bool fleeting = opcode & CASFS_FLEETING;
-	opcode &= ~CASFS_FLEETING;
 	Py_buffer view = {.obj = NULL};
 	int failed = result == NULL;
 
@@ -111,15 +109,13 @@ void casfs_answer(uint32_t opcode, uint64_t unique, PyObject *result)
 		case FUSE_MKDIR:
 		case FUSE_SYMLINK:
 		case FUSE_LINK:
-			failed = casfs_fill_entry(&out.entry, result, fleeting);
+			failed = casfs_fill_entry(&out.entry, result);
 			size = sizeof out.entry;
 			break;
 		case FUSE_GETATTR:
 		case FUSE_SETATTR:
 			memset(&out.attr, 0, sizeof out.attr);
 			failed = casfs_fill_attr(&out.attr.attr, &out.attr.attr_valid, result);
-			if (fleeting)
-				out.attr.attr_valid = 0;
 			size = sizeof out.attr;
 			break;
 		case FUSE_OPEN:
@@ -129,7 +125,7 @@ void casfs_answer(uint32_t opcode, uint64_t unique, PyObject *result)
 		case FUSE_CREATE:
 		case CASFS_TMPFILE:
 			failed = fill_open(&out.create.open, result, 1) < 0 ||
-				 casfs_fill_entry(&out.create.entry, PyTuple_GET_ITEM(result, 0), fleeting) < 0;
+				 casfs_fill_entry(&out.create.entry, PyTuple_GET_ITEM(result, 0)) < 0;
 			size = sizeof out.create;
 			break;
 		case FUSE_READ:
@@ -227,5 +223,5 @@ void casfs_start(uint32_t opcode, uint64_t unique, PyObject *result)
 	else if (state == PYGEN_RETURN)
 		Py_DECREF(value);
 	else
-		take_error(opcode & ~CASFS_FLEETING, true);
+		take_error(opcode, true);
 }

@@ -19,10 +19,6 @@ enum casfs_state {
 
 #define CASFS_OPCODES 64
 
-/* With an opcode: of a request in, or for, a directory whose names change without a request for it. The kernel must
- * not remember its names and its times. */
-#define CASFS_FLEETING (1u << 16)
-
 /* Seconds the kernel may keep names and attributes: only this daemon changes them, and it tells. */
 #define CASFS_FOREVER (365ull * 86400)
 
@@ -70,14 +66,13 @@ int casfs_fill_attr(struct fuse_attr *attr, uint64_t *valid, PyObject *inode);
 /* The value an Inode has in a slot, borrowed. */
 PyObject *casfs_slot(PyObject *inode, enum casfs_field field);
 
-/* As casfs_fill_attr, for a name, which the kernel must not remember when it is fleeting; None makes a negative
- * entry. */
-int casfs_fill_entry(struct fuse_entry_out *out, PyObject *inode, bool fleeting);
+/* As casfs_fill_attr, for a name; None makes a negative entry. */
+int casfs_fill_entry(struct fuse_entry_out *out, PyObject *inode);
 
 /* Send a reply to request `unique`: an errno, or 0 and data. 0, or the errno of the device. */
 int casfs_send_reply(uint64_t unique, int error, const void *data, size_t size);
 
-/* Answer request `unique`, whose opcode may have CASFS_FLEETING, with what its handler gave, or with the error that is set when `result` is NULL.
+/* Answer request `unique` with what its handler gave, or with the error that is set when `result` is NULL.
  * Steals `result`. */
 void casfs_answer(uint32_t opcode, uint64_t unique, PyObject *result);
 
