@@ -260,9 +260,8 @@ class Through:
                 raise FsError(errno.ENOTDIR)
             return inode
         self._check(place, tree, uid, gid)
-        top = self._inodes.get(tree.ino)
         self._core.store.filestore.space.claim_rows(1024)
-        inode = self._inodes.create(stat.S_IFDIR | top.mode & 0o777, top.uid, top.gid)
+        inode = self._inodes.create(*self._like_top(tree))
         inode.nlink = 2
         try:
             self._directories.take_absent(place.ino, name)
@@ -272,6 +271,11 @@ class Through:
             raise
         made.append((place, name, inode))
         return inode
+
+    def _like_top(self, tree: Tree) -> tuple[int, int, int]:
+        """Mode, owner and group of a directory that is made through a tree."""
+        top = self._inodes.get(tree.ino)
+        return stat.S_IFDIR | top.mode & 0o777, top.uid, top.gid
 
     def _undo(self, made: list[Directory]) -> None:
         """Remove the directories that were made for something that could not be made."""
@@ -303,6 +307,9 @@ class Through:
         if stat.S_ISDIR(mode) and (held := await self._hold(directory, name)) is not None:
             return held
         placed = await self._place(directory, name, uid, gid)
+        if stat.S_ISDIR(mode):  # as it is shown: cp(1) makes it closed, and cannot open it afterwards
+            mode, uid, gid = self._like_top(self._derived.where(directory)[0])
+            umask = 0
         where = placed.parent, placed.name, mode, uid, gid
         try:
             inode = await verbs.make(*where, rdev=rdev, target=target, umask=umask, made=made or _nobody)

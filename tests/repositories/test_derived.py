@@ -198,3 +198,19 @@ def test_views_of_views_and_virtual_repositories(libs: Session) -> None:
     assert kernel.read_file("more/org/new/x/1/x-1.jar") == b"new"
     with pytest.raises(FsError):
         kernel.inode("libs/org/new")
+
+
+def test_a_directory_that_is_made_closed_in_a_virtual_repository_is_as_open_as_that(session: Session) -> None:
+    """As cp(1) makes one, which cannot open it afterwards."""
+    kernel = session.kernel
+    for name in ("own", "all"):
+        make_directories(session, name)
+    kernel.chmod("all", 0o750)
+    make_repository(session, "own", None)
+    make_tree(session, "all", "virtual", ["own"], deploy="own")
+    for path in ("all/d", "all/d/e"):
+        kernel.mkdir(path, 0o700)
+        assert kernel.inode(path).mode & 0o7777 == 0o750
+    assert kernel.inode("own/d/e").mode & 0o7777 == 0o750
+    kernel.write_file("all/d/e/f", b"content")
+    assert files(kernel, "all") == {"d/e/f": b"content"}
