@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from casfs.fs.copy import copy
-from casfs.fs.inodes import Inode
 from casfs.fs.scheduler import run_inline
-from casfs.repositories.filesystem import follower_of, registry_of
-from casfs.repositories.trees import Tree, trees_of
 from casfs.store import create_store
 from tests.images import copy_store
 from tests.invariants import assert_clean
 from tests.repositories.making import make_directories, make_repository
+from tests.repositories.reference import assert_trees
 from tests.repositories.test_derived import make_tree
 from tests.session import Session
 
@@ -35,9 +33,6 @@ PLACES = st.sampled_from(DIRECTORIES)
 FILES = st.builds(lambda top, place, name: f"{top}/{place}/{name}", TOPS, PLACES, st.sampled_from(NAMES))
 FOLDERS = st.builds(lambda top, place: f"{top}/{place}", TOPS, PLACES)
 LOCAL_FOLDERS = st.builds(lambda top, place: f"{top}/{place}", st.sampled_from(LOCALS), PLACES)
-
-Shown = dict[bytes, int]
-"""Path in a tree -> inode number."""
 
 
 class Trees(RuleBasedStateMachine):
@@ -133,66 +128,7 @@ class Trees(RuleBasedStateMachine):
 
     @rule()
     def compare(self) -> None:
-        run_inline(follower_of(self.session.fs).drain())
-        for tree in trees_of(registry_of(self.session.fs).repositories).values():
-            shown = dict(self.walk(tree.ino, b""))
-            assert shown == self.expected(tree)
-
-    def walk(self, directory: int, path: bytes) -> Iterator[tuple[bytes, int]]:
-        """What is in a directory but for directories."""
-        for _, name, inode in list(self.session.fs.listing.list(directory, 2)):
-            if inode.is_directory:
-                yield from self.walk(inode.ino, path + name + b"/")
-            else:
-                yield path + name, inode.ino
-
-    def expected(self, tree: Tree) -> Shown:
-        """By the definition: of those who want a name the first one has it; a directory comes first."""
-        top = self.session.fs.inodes.get(tree.ino)
-        wanted: list[tuple[bytes, int, int, int]] = []
-        folders: set[bytes] = set()
-        dentries = self.session.store.namespace.dentries
-        derived = self.session.store.namespace.derived
-
-        def closed(inode: Inode) -> bool:
-            return inode.mode & 0o555 != 0o555 and inode.mode & 0o555 != top.mode & 0o555
-
-        def visit(directory: int, path: bytes, rank: int) -> None:
-            if closed(self.session.fs.inodes.get(directory)):
-                return
-            for cookie, name, ino, type_ in dentries.children(directory, 2, 1 << 40):
-                if type_ == 4:
-                    if not source.steps:
-                        folders.add(path + name)
-                    visit(ino, path + name + b"/", rank)
-                    continue
-                shown = source.derive(path + name) if type_ == 8 or not source.steps else None
-                if shown is None and tree.ino in derived.kept(directory, name):
-                    shown = path + name
-                if shown is not None:
-                    wanted.append((shown, rank, cookie, ino))
-
-        for rank, source in enumerate(tree.sources):
-            visit(source.repository, b"", rank)
-        for path, *_ in wanted:
-            parts = path.split(b"/")
-            folders |= {b"/".join(parts[:end]) for end in range(1, len(parts))}
-        found: Shown = {}
-        for path, _, _, ino in sorted(wanted):
-            if path not in folders:
-                found.setdefault(path, ino)
-        held = {path for path in found if self.is_held(tree, path)}
-        return {path: ino for path, ino in found.items() if path not in held}
-
-    def is_held(self, tree: Tree, path: bytes) -> bool:
-        """Has a program made a directory of that name in the tree?"""
-        directory = tree.ino
-        for part in path.split(b"/"):
-            row = self.session.store.namespace.derived.first(directory, part)
-            if row is None or row.type != 4:
-                return False
-            directory = row.ino
-        return True
+        assert_trees(self.session)
 
     def teardown(self) -> None:
         try:
