@@ -281,6 +281,7 @@ class Casfs:
                 features,
                 contents_in=(f"{store}/blobs", f"{store}/staging"),
                 collector=(self.command, "gc", "run", str(store), "--grace", "0"),
+                repositories=(self.command, "repo"),
             )
 
 

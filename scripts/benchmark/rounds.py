@@ -39,6 +39,7 @@ class Target:
     features: Mapping[str, str] = field(default_factory=dict)  # what the daemon says of itself
     contents_in: tuple[str, ...] = ()  # as in Trial
     collector: tuple[str, ...] = ()
+    repositories: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,8 @@ def run_rounds(
                         continue
                     progress(f"round {round_number}/{rounds}", f"{workload.name} on {target.name}")
                     seed = f"{run} {target.name} {workload.name} {round_number}"
-                    trial = Trial(target.root, scratch, scale, seed, target.contents_in, target.collector)
+                    keeps = target.contents_in, target.collector, target.repositories
+                    trial = Trial(target.root, scratch, scale, seed, *keeps)
                     outcome = run_trial(workload, target, trial, round_number, timeout)
                     if isinstance(outcome, Sample):
                         series.samples.append(outcome)

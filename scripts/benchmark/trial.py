@@ -28,6 +28,8 @@ SPOT_CHECKS = 16
 
 LARGE = 512  # MiB of the large file at scale 1
 LIBRARY_FILES = 5_000
+ARTIFACTS = 2_000
+ARTIFACT_ENDS = (".jar", "-sources.jar", ".pom", ".jar.sha1")
 LARGEST_LIBRARY_FILE = MIB
 STAMP = 16  # bytes put at the start of every archived file to make its content new
 
@@ -53,6 +55,7 @@ class Trial:
     seed: str  # another one for each run, target, workload and round
     contents_in: tuple[str, ...] = ()  # the folders where the target keeps contents, when known
     collector: tuple[str, ...] = ()  # the command that removes from there what nobody needs
+    repositories: tuple[str, ...] = ()  # the command for repositories, where `root` is the root of a mount
     figures: dict[str, float] = field(default_factory=dict)  # what a workload measures besides its rate
 
     def count(self, full: int) -> int:
@@ -93,6 +96,10 @@ class Trial:
         """Have the target give up what nobody needs. Raises WorkloadError."""
         if self.collector:
             spawn(*self.collector)
+
+    def repository(self, verb: str, *words: str) -> None:
+        """Have the target make, change or remove a repository in its root. Raises WorkloadError."""
+        spawn(*self.repositories, verb, self.root, *words)
 
     def fixture(self, name: str, build: Callable[[Trial], None]) -> str:
         """The path of a folder on the target that `build` fills, as its working directory, the first time."""
@@ -242,6 +249,29 @@ def clone(trial: Trial) -> None:
         for file in files:
             os.utime(f"{folder}/{file}", (an_hour_ago, an_hour_ago))
     spawn("git", "-C", "clone", "status")
+
+
+def artifacts(trial: Trial) -> None:
+    """2,000 files of 4 KiB, four of each revision, at the paths that Maven gives them."""
+    paths = artifact_paths(trial.count(ARTIFACTS))
+    make_folders(paths)
+    create_files(paths, trial.contents(len(paths), purpose="artifacts"))
+
+
+def artifact_paths(count: int) -> list[str]:
+    """Ten revisions of each module, with two jars, a pom and a checksum each."""
+    paths = []
+    for number in range(count):
+        release, kind = divmod(number, len(ARTIFACT_ENDS))
+        module, revision = f"m{release // 10:05d}", f"1.{release % 10}"
+        paths.append(f"org/acme/{module}/{revision}/{module}-{revision}{ARTIFACT_ENDS[kind]}")
+    return paths
+
+
+def make_folders(paths: Iterable[str]) -> None:
+    """The directories of these files."""
+    for folder in dict.fromkeys(os.path.dirname(path) for path in paths):
+        os.makedirs(folder, exist_ok=True)
 
 
 # Archives and bundles ------------------------------------------------------------------------------------

@@ -196,3 +196,28 @@ def test_wrong_usage_is_one_clear_line(
     assert last.startswith(("bench: ", "scripts/bench: error: "))
     assert complaint in last
     assert {entry.name for entry in tmp_path.iterdir()} == {"one", "other"}
+
+
+@pytest.mark.mounted
+def test_repositories_and_trees_over_them_are_measured_where_casfs_is_set_up(tmp_path: Path) -> None:
+    casfs = command(tmp_path / "casfs", f'PYTHONPATH={CHECKOUT} exec {sys.executable} -m casfs "$@"')
+    work, result = tmp_path / "work", tmp_path / "result.json"
+    work.mkdir()
+    arguments = [
+        "--setup",
+        "casfs,plain",
+        "--casfs",
+        casfs,
+        "--work",
+        work,
+        "--scale",
+        "0.02",
+        "--rounds",
+        "2",
+    ]
+    done = bench(*arguments, "--workloads", "repo_*", "--goals", "--json", result)
+    assert done.returncode == 0, done.stdout + done.stderr
+    measured = json.loads(result.read_text())["workloads"]
+    assert measured["repo_create_trees"]["goal"] == "0.7x repo_create_plain"
+    assert "repo_find_view_warm" in measured
+    assert list(work.iterdir()) == []
