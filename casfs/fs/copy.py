@@ -82,20 +82,29 @@ async def move(fs: FileSystem, source: bytes, destination: bytes) -> None:
     """rename(2) by paths inside the store, durable. Raises FsError as it does."""
     origin, _ = _existing(fs, source)
     target = _destination(fs, destination, origin)
+    if (origin.parent in fs.nodes.derived) != (target.parent in fs.nodes.derived):
+        raise FsError(errno.EXDEV, _in_tree(destination, "mv"))
     await fs.tree.rename(origin.parent, origin.name, target.parent, target.name, 0)
     await fs.group.durable()
+
+
+def _in_tree(path: bytes, program: str) -> str:
+    return f"{_text(path)}: not into or out of a view or a virtual repository; {program}(1) does that"
 
 
 async def copy(fs: FileSystem, source: bytes, destination: bytes, *, recursive: bool) -> None:
     """Copy a file, or with `recursive` a tree, with all attributes, durable.
 
     Raises FsError EISDIR (a directory without `recursive`), EEXIST (never replaces a directory, nor a file
-    by a directory), EINVAL (into itself), EBUSY (a file stays open for writing), ENOSPC.
+    by a directory), EINVAL (into itself), EXDEV (a directory of a view or a virtual repository, or anything
+    to one), EBUSY (a file stays open for writing), ENOSPC.
     """
     origin, inode = _existing(fs, source)
     target = _destination(fs, destination, origin)
     if inode.is_directory and not recursive:
         raise FsError(errno.EISDIR, f"{_text(source)} is a directory; copy it with -r")
+    if target.parent in fs.nodes.derived or inode.ino in fs.nodes.derived:  # their names are no dentries
+        raise FsError(errno.EXDEV, _in_tree(destination, "cp"))
     if target.inode is inode:
         raise FsError(errno.EINVAL, f"{_text(source)} and {_text(destination)} are the same")
     if target.inode is not None and (inode.is_directory or target.inode.is_directory):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from casfs.errors import FsError
+from casfs.fs import copy
 from casfs.fs.scheduler import run_inline
 from casfs.namespace.repositories import RepositoryRow
 from casfs.repositories.filesystem import follower_of, registry_of
@@ -139,6 +140,36 @@ def test_a_virtual_repository_without_a_deployment_repository_is_read_only(sessi
     fails(errno.EROFS, kernel.write_file, "all/d/file", b"")
     fails(errno.EROFS, kernel.mkdir, "all/d/more")
     fails(errno.EROFS, kernel.rmdir, "all/d")
+
+
+def test_whole_trees_are_copied_and_moved_by_rows_neither_into_a_view_nor_out_of_it(libs: Session) -> None:
+    kernel = libs.kernel
+
+    def attempt(verb: str, source: str, destination: str) -> None:
+        origin, target = source.encode(), destination.encode()
+        if verb == "cp":
+            run_inline(copy.copy(libs.fs, origin, target, recursive=True))
+        else:
+            run_inline(copy.move(libs.fs, origin, target))
+
+    before = {name: files(kernel, name) for name in ("libs", "ivy")}
+    make_directories(libs, "plain")
+    for source, destination in (
+        ("ivy", "copy"),
+        ("ivy/org.acme", "plain"),
+        ("libs/org", "ivy/new"),
+        ("libs/notes", "ivy"),
+        ("libs/notes", f"ivy/{IVY_JAR}"),
+    ):
+        fails(errno.EXDEV, attempt, "cp", source, destination)
+        if source != "ivy":
+            fails(errno.EXDEV, attempt, "mv", source, destination)
+    assert {name: files(kernel, name) for name in ("libs", "ivy")} == before
+    assert kernel.names("plain") == []
+    attempt("cp", f"ivy/{IVY_JAR}", "plain")
+    assert files(kernel, "plain") == {"app-1.0.jar": b"jar"}
+    attempt("mv", f"ivy/{IVY_JAR}", "ivy/org.acme/app/1.0/jars/app-sources-1.0.jar")
+    assert "org/acme/app/1.0/app-1.0-sources.jar" in files(kernel, "libs")
 
 
 def test_what_lies_below_a_directory_that_is_closed_is_not_shown(libs: Session) -> None:
