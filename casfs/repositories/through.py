@@ -210,7 +210,10 @@ class Through:
         return directory.mode >> shift & WRITE_AND_SEARCH == WRITE_AND_SEARCH
 
     def _source(self, row: DerivedRow, tree: Tree, uid: int | None, gid: int | None) -> tuple[int, bytes]:
-        """The dentry that a name is derived from, which is going to be removed."""
+        """The dentry that a name is derived from, which is going to be removed. Raises FsError EROFS, EACCES,
+        EPERM."""
+        if tree.writes is None:
+            raise FsError(errno.EROFS)
         directory = self._inodes.get(row.source_parent)
         self._check(directory, tree, uid, gid, self._inodes.get(row.ino))
         return row.source_parent, row.source_name

@@ -136,8 +136,13 @@ def test_a_virtual_repository_shows_its_members_in_order(session: Session) -> No
 def test_a_virtual_repository_without_a_deployment_repository_is_read_only(session: Session) -> None:
     kernel = session.kernel
     make_directories(session, "first/d")
+    make_directories(session, "first/e")
+    kernel.write_file("first/e/there", b"there")
     make_tree(session, "all", "virtual", ["first"])
     fails(errno.EROFS, kernel.write_file, "all/d/file", b"")
+    fails(errno.EROFS, kernel.unlink, "all/e/there")
+    fails(errno.EROFS, kernel.rename, "all/e/there", "all/e/other")
+    assert kernel.names("first/e") == [b"there"]
     fails(errno.EROFS, kernel.mkdir, "all/d/more")
     fails(errno.EROFS, kernel.rmdir, "all/d")
 
