@@ -16,7 +16,7 @@ from .trial import ARTIFACTS, Trial, count_files, create_files, expect, expect_c
 from .workload import READY, Drop, Goal, Steps, workload
 
 LAYOUT = "maven-2-default"
-OTHER_LAYOUT = "ivy-default"
+OTHER_LAYOUT = "gradle-default"  # with as many directories, so that listing it is as much work
 
 AS_SOURCE_COLD = {tree: Goal(0.95, workload=f"repo_{tree}_source") for tree in ("find", "read")}
 AS_SOURCE_WARM = {tree: Goal(0.95, workload=f"repo_{tree}_source_warm") for tree in ("find", "read")}
