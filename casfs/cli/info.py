@@ -80,6 +80,10 @@ def _info(store: str | None, word: str) -> Info:
 
 def _facts(found: Info) -> dict[str, Any]:
     facts: dict[str, Any] = {"path": os.fsdecode(found.path), "kind": found.kind}
+    if found.lies_at:
+        facts["lies at"] = os.fsdecode(found.lies_at)
+    if found.hides:
+        facts["hides"] = {str(number): os.fsdecode(name) for number, name in enumerate(found.hides, 1)}
     if found.kind == "regular file":
         facts["size"] = size(found.size)
         facts["digest"] = found.digest or ("-" if found.is_sealed else "not yet: it is being written")
@@ -147,6 +151,8 @@ def _as_json(found: Info) -> dict[str, Any]:
     coordinates, rule, row = found.coordinates, found.trash_rule, found.trashed
     return {
         "path": found.path,
+        "lies_at": found.lies_at or None,
+        "hides": list(found.hides),
         "kind": found.kind,
         "size": found.size,
         "blake3": found.digest or None,

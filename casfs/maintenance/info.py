@@ -12,6 +12,7 @@ from casfs.errors import CasfsError, FsError
 from casfs.layouts.builtin import builtin
 from casfs.layouts.coordinates import Coordinates
 from casfs.layouts.explanation import explain
+from casfs.namespace.derived import DIRECTORY, DerivedRow
 from casfs.namespace.inodes import InodeRow
 from casfs.namespace.namespace import Namespace
 from casfs.namespace.repositories import RepositoryRow
@@ -39,6 +40,9 @@ class Info(msgspec.Struct, frozen=True, kw_only=True):
     that cannot be read. `coordinates`: what the path of a file says, or `reason`: why it says nothing.
     `snapshot`: it is one by its path or its revision. `trash_rule`: for what is removed there; None for what
     lies in the trash, which `trashed` tells of.
+
+    Of a file that a view or a virtual repository shows all is said that is said of it where it lies, which is
+    `lies_at`; empty for others. `hides`: where those lie that would be shown there in its place.
     """
 
     path: bytes
@@ -57,6 +61,8 @@ class Info(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     trash_rule: RuleRow | None
     trashed: TrashRow | None
+    lies_at: bytes = b""
+    hides: tuple[bytes, ...] = ()
 
 
 def info(namespace: Namespace, path: bytes) -> Info:
@@ -69,7 +75,14 @@ def info(namespace: Namespace, path: bytes) -> Info:
             raise _error(errno.ENOTDIR, path)
         found = namespace.dentries.find(ino, part)
         if found is None:
-            raise _error(errno.ENOENT, path)
+            derived = namespace.derived.candidates(ino, part)
+            if not derived:
+                raise _error(errno.ENOENT, path)
+            if derived[0].type != DIRECTORY:
+                if part is not parts[-1]:
+                    raise _error(errno.ENOTDIR, path)
+                return _shown(namespace, b"/" + b"/".join(parts), derived)
+            found = derived[0].ino
         ino, top = found, top or found
         row = _inode(namespace, ino, path)
     is_file = stat.S_ISREG(row.mode)
@@ -98,6 +111,19 @@ def info(namespace: Namespace, path: bytes) -> Info:
         trash_rule=None if in_trash else _trash_rule(namespace, parts[0] if is_repository else b""),
         trashed=namespace.trash.get(ino),
     )
+
+
+def _shown(namespace: Namespace, path: bytes, rows: list[DerivedRow]) -> Info:
+    """Of a file in a view or a virtual repository. Raises FsError ENOENT, OSError."""
+    sources = [
+        b"/" + above + b"/" + row.source_name
+        for row in rows
+        for above in namespace.dentries.paths_of(row.source_parent)[:1]
+    ]
+    if not sources:
+        raise _error(errno.ENOENT, path)
+    found = info(namespace, sources[0])
+    return msgspec.structs.replace(found, path=path, lies_at=sources[0], hides=tuple(sources[1:]))
 
 
 def _error(number: int, path: bytes) -> FsError:

@@ -51,6 +51,13 @@ class Derived(Table):
         found = typed(rows, DerivedRow)
         return found[0] if found else None
 
+    def candidates(self, parent: int, name: bytes) -> list[DerivedRow]:
+        """All that want a name; the first one has it."""
+        rows = self._execute(
+            "SELECT * FROM derived WHERE parent = ? AND name = ? ORDER BY rank, cookie", (parent, name)
+        )
+        return typed(rows, DerivedRow)
+
     def children(self, parent: int, after: int, limit: int) -> list[tuple[int, bytes, int, int]]:
         """As `Dentries.children`."""
         rows: Any = self._execute(

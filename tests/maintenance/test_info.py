@@ -16,6 +16,7 @@ from casfs.repositories.filesystem import registry_of
 from casfs.repositories.rules import Rules
 from casfs.store import Store
 from casfs.trash.undelete import change_rule
+from tests.repositories.test_derived import make_tree
 from tests.repositories.test_following import JAR, make_directories, make_repository
 from tests.session import Session
 
@@ -47,6 +48,39 @@ def test_an_artifact(libs: Session) -> None:
     assert (found.snapshot, found.reason, found.damaged, found.rules) == (False, "", "", Rules())
     assert found.trash_rule is not None
     assert (found.trash_rule.days, found.trashed) == (14, None)
+
+
+def test_a_file_that_trees_show(libs: Session) -> None:
+    kernel = libs.kernel
+    make_repository(libs, "more")
+    make_directories(libs, "more/org/acme/app/1.0")
+    kernel.write_file(f"more/{JAR}", b"another")
+    make_tree(libs, "ivy", "view", ["libs"], "ivy-default")
+    make_tree(libs, "all", "virtual", ["libs", "more"])
+    source = f"/libs/{JAR}".encode()
+    found = shown(libs, f"/all/{JAR}")
+    assert (found.path, found.lies_at, found.hides) == (
+        b"/all/" + JAR.encode(),
+        source,
+        (b"/more/" + JAR.encode(),),
+    )
+    assert (found.repository, found.layout, found.size) == (b"libs", "maven-2-default", 3)
+    found = shown(libs, "/ivy/org.acme/app/1.0/jars/app-1.0.jar")
+    assert (found.lies_at, found.hides, found.names) == (source, (), (source,))
+    assert found.coordinates is not None
+    assert found.coordinates.module == "app"
+    kernel.unlink(f"libs/{JAR}")
+    assert shown(libs, f"/all/{JAR}").lies_at == b"/more/" + JAR.encode()
+    directory = shown(libs, "/all/org/acme")
+    assert (directory.kind, directory.repository, directory.repository_kind) == (
+        "directory",
+        b"all",
+        "virtual",
+    )
+    for path, number in (("/all/none", errno.ENOENT), (f"/all/{JAR}/x", errno.ENOTDIR)):
+        with pytest.raises(FsError) as raised:
+            shown(libs, path)
+        assert raised.value.errno == number
 
 
 def test_what_is_no_artifact_says_why(libs: Session) -> None:
