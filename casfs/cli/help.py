@@ -27,6 +27,7 @@ TOPICS = (
     "security",
     "testing",
     "trash",
+    "views",
 )
 """Each is a text of the package, help/TOPIC.txt; its first line is its summary."""
 
