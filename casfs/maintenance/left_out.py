@@ -28,7 +28,7 @@ def left_out(store: str, repository: int) -> Iterator[tuple[bytes, str]]:
     others. `repository`: the inode number of its directory. Raises as `Store` does."""
     with contextlib.closing(Store(store, readonly=True)) as opened:
         namespace = opened.namespace
-        tree = trees_of(_repositories(namespace)).get(repository)
+        tree = trees_of(sound_repositories(namespace)).get(repository)
         if tree is None:
             return
         sources: dict[int, list[Source]] = {}
@@ -65,7 +65,7 @@ def _files(namespace: Namespace, top: int) -> Iterator[tuple[int, bytes, bytes]]
                 yield directory, name, path + name
 
 
-def _repositories(namespace: Namespace) -> dict[int, Repository]:
+def sound_repositories(namespace: Namespace) -> dict[int, Repository]:
     """Those that are sound."""
     layouts, _ = layouts_of(namespace.repositories.layouts())
     members: dict[int, list[int]] = {}

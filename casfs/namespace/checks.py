@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from casfs.namespace.dentries import Dentry
+from casfs.namespace.derived_checks import COOKIES, LOST, NAME_OF
 from casfs.namespace.namespace import Namespace
 from casfs.namespace.table import Table
 from casfs.types import DIGEST_SIZE, HIGHEST_NUMBER, ROOT_INO
@@ -73,11 +74,11 @@ WITH RECURSIVE below (ino) AS (
     SELECT ino FROM casfs_directory UNION SELECT e.ino FROM below AS b JOIN edge AS e ON e.parent = b.ino)
 """
 
-
 NUMBERED = {
     "inode": (
         *(("inode", "ino"), ("dentry", "ino"), ("dentry", "parent"), ("xattr", "ino"), ("trash", "ino")),
         *(("repository", "ino"), ("repository", "deploy"), ("member", "repository"), ("member", "member")),
+        *(("kept", "parent"), ("kept", "tree")),
     ),
     "blob": (("blob", "id"), ("inode", "blob_id"), ("pinned", "blob_id"), ("damage", "blob_id")),
 }
@@ -170,7 +171,7 @@ class Checks(Table):
         """Counters in meta that are missing or too low (I7): (key, what it says, least that is right)."""
         for key, first, used in (
             ("next_ino", 2, "SELECT max(ino) FROM inode"),
-            ("next_cookie", 3, "SELECT max(cookie) FROM dentry"),
+            ("next_cookie", 3, f"SELECT max(cookie) FROM ({COOKIES})"),
         ):
             least = max(first, (self._value(f"{used} WHERE {key[5:]} <= {HIGHEST_NUMBER // 2}") or 0) + 1)
             value = self._value("SELECT value FROM meta WHERE key = ?", key)
@@ -300,9 +301,9 @@ class Checks(Table):
             list(self._rows("INSERT INTO temp.edge VALUES (?, ?)", name[0], ino))
 
     def nameless(self) -> Iterator[int]:
-        """Inodes that have links and no name."""
+        """Inodes that have links and no name, but for directories that casfs keeps."""
         for (ino,) in self._rows(
-            """SELECT ino FROM headless WHERE nlink <> 0
+            f"""SELECT i.ino FROM headless JOIN inode AS i USING (ino) WHERE i.nlink <> 0 AND NOT ({LOST})
                UNION ALL
                SELECT i.ino FROM inode AS i WHERE i.mode >> 12 <> 4 AND i.nlink <> 0 AND i.ino <> 1
                 AND NOT EXISTS (SELECT 1 FROM dentry AS d WHERE d.ino = i.ino)"""
@@ -469,7 +470,7 @@ class Checks(Table):
         seen: set[int] = set()
         while parent != ROOT_INO:
             seen.add(parent)
-            row = next(self._rows("SELECT parent, name FROM dentry WHERE ino = ? LIMIT 1", parent), None)
+            row = next(self._rows(NAME_OF, parent), None)
             if row is None or row[0] in seen:
                 parts.append(b"(inode %d)" % parent)
                 return b"/".join(reversed(parts))

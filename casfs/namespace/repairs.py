@@ -41,6 +41,7 @@ class Repairs(Table):
         )
         cookies = self._run(
             """SELECT max(cookie) FROM dentry WHERE cookie <= ?1
+               UNION ALL SELECT max(cookie) FROM derived WHERE cookie <= ?1
                UNION ALL SELECT value - 1 FROM meta
                 WHERE key = 'next_cookie' AND typeof(value) = 'integer' AND value <= ?1""",
             HIGHEST_NUMBER // 2,

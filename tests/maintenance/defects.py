@@ -12,7 +12,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from casfs.namespace.artifacts import ArtifactRow
-from tests.maintenance.stores import ONE, ORPHAN, TWO, Damaged, add_repositories
+from tests.maintenance.stores import ONE, ORPHAN, TWO, Damaged, add_repositories, add_views
 
 ARTIFACT = ArtifactRow._fields
 
@@ -150,6 +150,16 @@ def _in_repositories(statement: str, *names: str) -> Callable[[Damaged], object]
 
     def make(store: Damaged) -> None:
         add_repositories(store)
+        store.sql(statement, *map(store.ino, names))
+
+    return make
+
+
+def _in_views(statement: str, *names: str) -> Callable[[Damaged], object]:
+    """A statement about the numbers of these directories, when there are trees."""
+
+    def make(store: Damaged) -> None:
+        add_views(store)
         store.sql(statement, *map(store.ino, names))
 
     return make
@@ -553,6 +563,24 @@ DEFECTS = (
         "wrong-artifact",
         _in_repositories("DELETE FROM repository"),
         (b"/a/deep/two",),
+    ),
+    Defect(
+        "name in a view without a row",
+        "missing-derived",
+        _in_views("DELETE FROM derived WHERE source_name = CAST('one' AS BLOB)"),
+        (b"/a/one",),
+    ),
+    Defect(
+        "name in a view at another place",
+        "wrong-derived",
+        _in_views("UPDATE derived SET name = x'61' WHERE source_name = CAST('one' AS BLOB)"),
+        (b"/a/one",),
+    ),
+    Defect(
+        "name that a view keeps is gone",
+        "stray-kept",
+        _in_views("INSERT INTO kept VALUES (?, x'61', ?)", "/a", "/view"),
+        severity=GARBAGE,
     ),
     Defect("stray staged file", "stray-staged", _write("staging/0123", b"torn"), severity=GARBAGE),
     Defect("too many references", "wrong-refs", lambda store: store.set_blob(ONE, "refs", 5), ONES),

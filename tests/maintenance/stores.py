@@ -12,6 +12,7 @@ from blake3 import blake3
 
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import run_inline
+from casfs.maintenance.offline import opened
 
 ONE, TWO, ORPHAN = b"one" * 1000, b"two" * 500, b"nobody has me"
 
@@ -158,3 +159,22 @@ def add_repositories(store: Damaged) -> None:
         deep,
         a,
     )
+
+
+TURNED = "[layout.turned]\nartifact = '[baseRev<wo>]/[org]/[module<t>]'\n"
+"""/a/deep/two is /view/wo/deep/t then."""
+
+
+def add_views(store: Damaged) -> None:
+    """/all has what is in /a and /b, /view what is in /a in another layout, and a directory of its own."""
+    add_repositories(store)
+    with opened(str(store)) as fs:
+        every, view = make_directory(fs, 1, b"all"), make_directory(fs, 1, b"view")
+    a, b = store.ino("/a"), store.ino("/b")
+    store.sql("INSERT INTO layout VALUES ('turned', ?)", TURNED)
+    store.sql("INSERT INTO repository VALUES (?, 'virtual', NULL, ?, '{}')", every, a)
+    store.sql("INSERT INTO repository VALUES (?, 'view', 'turned', NULL, '{}')", view)
+    store.sql("INSERT INTO member VALUES (?, 0, ?), (?, 1, ?), (?, 0, ?)", every, a, every, b, view, a)
+    store.sql("INSERT INTO follow VALUES (?, 0), (?, 0)", every, view)
+    with opened(str(store)):
+        pass

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from casfs.errors import StoreLocked
 from casfs.filestore.locks import make_run_folder
 from casfs.maintenance import offline
+from casfs.maintenance.check.derived import check_derived, mend_derived, mend_rows
 from casfs.maintenance.check.files import BlobScan, layout_faults, run_faults, staged_faults
 from casfs.maintenance.check.problems import PATHS, Findings, Kind, Problem, Report
 from casfs.maintenance.check.repair_files import FileRepair, repair_layout
@@ -32,6 +33,7 @@ from casfs.maintenance.scrub.verify import Bad, Batch, Verifier
 from casfs.namespace.checks import Affected, Checks
 from casfs.namespace.connection import DatabaseError
 from casfs.namespace.damage import BlobToRead
+from casfs.namespace.derived_checks import DerivedRepairs
 from casfs.namespace.repairs import Repairs
 from casfs.store import Store, collector_lock, store_lock
 from casfs.types import DIGEST_SIZE
@@ -112,6 +114,7 @@ def _check_database(
                 progress("checking rows", 0, 1)
                 check_rows(checks, findings)
                 check_repositories(store.namespace, checks, findings)
+                check_derived(store.namespace, checks, findings)
         if not damage:
             _check_files(store, checks, findings, deep=deep, in_use=in_use, progress=progress)
     except DatabaseError as error:
@@ -220,13 +223,15 @@ def repair(path: str, report: Report, progress: Progress = unwatched) -> Report:
 
 
 def _mend_database(store: Store) -> bool:
-    """Rebuild the indexes if anything is wrong with the database; is it whole then?"""
+    """Rebuild the indexes if anything is wrong with the database, and remove rows that are none where they
+    can be made anew; is it whole then?"""
     checks = Checks(store.namespace)
     try:
         if not checks.integrity(deep=True):
             return True
         with transaction(store):
             Repairs(store.namespace).reindex()
+            DerivedRepairs(store.namespace).remove_no_rows()
         return not checks.integrity(deep=True)
     except DatabaseError:
         return False
@@ -236,11 +241,14 @@ def _mend(store: Store, corrupt: tuple[bytes, ...], progress: Progress) -> None:
     checks = Checks(store.namespace)
     with transaction(store):
         progress("repairing rows", 0, 1)
+        mend_rows(store.namespace)
         rows = RowRepair(store.namespace, checks)
         rows.structure()
         files = FileRepair(store.filestore, checks, rows)
         files.blobs(corrupt, progress)
         rows.count()
         mend_repositories(store.namespace)
+        if mend_derived(store.namespace):
+            rows.count()
         files.sync()
     files.finish()

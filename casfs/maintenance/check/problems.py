@@ -28,6 +28,8 @@ class Severity(StrEnum):
 _ERROR, _GARBAGE, _NOTE = Severity.ERROR, Severity.GARBAGE, Severity.NOTE
 _LEFT = "none: the file stays and reading it gives EIO, until it is removed or written anew"
 
+_ANEW = "all views and virtual repositories are made anew; empty directories made there by programs are lost"
+
 
 class Kind(Enum):
     """slug, severity, invariant, what repair does."""
@@ -81,6 +83,9 @@ class Kind(Enum):
     STRAY_FOLLOW = ("stray-follow", _GARBAGE, "", "removed")
     WRONG_ARTIFACT = ("wrong-artifact", _ERROR, "", "written anew")
     MISSING_ARTIFACT = ("missing-artifact", _ERROR, "", "written anew")
+    WRONG_DERIVED = ("wrong-derived", _ERROR, "", _ANEW)
+    MISSING_DERIVED = ("missing-derived", _ERROR, "", _ANEW)
+    STRAY_KEPT = ("stray-kept", _GARBAGE, "", "removed")
 
     BAD_MODE = ("bad-mode", _ERROR, "", "the type is told from what belongs to the inode")
     STRAY_CONTENT = ("stray-content", _ERROR, "", "becomes a file in lost+found")

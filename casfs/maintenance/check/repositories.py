@@ -79,6 +79,20 @@ class RepositoryScan:
         for circle in self.circles:
             self.unjudged.update(circle)
 
+    @property
+    def is_damaged(self) -> bool:
+        """Is there anything from which nothing follows until it is mended?"""
+        return bool(
+            self.bad_layouts
+            or self.bad_kinds
+            or self.bad_rules
+            or self.lost_layouts
+            or self.circles
+            or self.checks.stray_repositories()
+            or self.checks.stray_members()
+            or self.checks.stray_deploys()
+        )
+
     # Rows that follow from names
 
     def row_faults(self) -> Iterator[RowFault]:
@@ -93,7 +107,7 @@ class RepositoryScan:
             yield from self._below(repository, layout, judged)
         excused: dict[int, bool] = {}
         for directory in self.checks.artifact_directories():
-            if directory not in judged and not self._is_excused(directory, excused):
+            if directory not in judged and not self.is_excused(directory, excused):
                 for name in self.checks.artifacts_in(directory):
                     yield RowFault(directory, name, False, "it lies in no repository whose layout says that")
 
@@ -124,7 +138,7 @@ class RepositoryScan:
             for ino, name in self.checks.directories(directory):
                 todo.append((ino, path + name + b"/", length + len(name) + 1, depth + 1, access))
 
-    def _is_excused(self, directory: int, known: dict[int, bool]) -> bool:
+    def is_excused(self, directory: int, known: dict[int, bool]) -> bool:
         """Does it lie in a directory of `unjudged`?"""
         way: list[int] = []
         above: int | None = directory
