@@ -236,11 +236,12 @@ class Collecting(Table):
         self._rows("UPDATE pin SET everything = 0 WHERE id = ?", (pin_id,))
 
     def blobs_below(self, ino: int) -> Iterator[int]:
-        """The blobs of an inode and of all below it, some more than once."""
+        """The blobs of an inode and of all below it, also in views, some more than once."""
         for (blob_id,) in self._namespace.query(
             """WITH RECURSIVE below (ino) AS (
                    VALUES (?)
-                   UNION SELECT d.ino FROM below AS b JOIN dentry AS d ON d.parent = b.ino)
+                   UNION SELECT d.ino FROM below AS b JOIN dentry AS d ON d.parent = b.ino
+                   UNION SELECT d.ino FROM below AS b JOIN derived AS d ON d.parent = b.ino AND d.hidden = 0)
                SELECT i.blob_id FROM below AS b CROSS JOIN inode AS i ON i.ino = b.ino
                WHERE i.blob_id IS NOT NULL""",
             (ino,),

@@ -70,10 +70,16 @@ def _find(store: Store, path: bytes) -> int:
     ino: int | None = ROOT_INO
     for name in path.split(b"/"):
         if name and ino is not None:
-            ino = store.namespace.dentries.find(ino, name)
+            ino = store.namespace.dentries.find(ino, name) or _find_derived(store, ino, name)
     if ino is None:
         raise CasfsError(f"{os.fsdecode(path)[:PATH_LENGTH]} is not in the store")
     return ino
+
+
+def _find_derived(store: Store, directory: int, name: bytes) -> int | None:
+    """In a view or a virtual repository."""
+    row = store.namespace.derived.first(directory, name)
+    return None if row is None else row.ino
 
 
 def list_pins(store: str) -> list[Pin]:
