@@ -80,6 +80,7 @@ TABLES = (
         "sqlite_sequence",
     ),
 )
+OFTEN = ("inode", "inode", "dentry", "dentry", "blob", "meta", "derived", "derived")
 FOLDERS = ("staging", "run", "blobs", "quarantine", "blobs/0", "blobs/f")
 RUN = ("lock", "turnstile", "gc.lock", "gcd.lock", "scrub", "control", "mount.log", "mount.log.1", "spare0")
 DATABASE = ("casfs.db", "casfs.db-wal", "casfs.db-shm", "casfs.db-journal")
@@ -346,7 +347,7 @@ class Attacker:
         return self._row(loose=True)
 
     def _change(self, database: sqlite3.Connection, loose: bool) -> str:
-        table = self._dice.choice((*TABLES, "inode", "inode", "dentry", "dentry", "blob", "meta"))
+        table = self._dice.choice((*TABLES, *OFTEN))
         cursor = database.execute(f"SELECT * FROM {table} ORDER BY 1, 2")
         columns = [column[0] for column in cursor.description]
         rows = cursor.fetchall()
@@ -390,7 +391,10 @@ class Attacker:
                 ino for (ino,) in database.execute("SELECT ino FROM inode WHERE mode >> 12 = 4 ORDER BY ino")
             ]
             parent, child = self._dice.choice(directories), self._dice.choice(directories)
-            if self._dice.random() < 0.5:
+            if self._dice.random() < 0.3:
+                column = self._dice.choice(("parent", "ino", "tree", "source_parent"))
+                database.execute(f"UPDATE derived SET {column} = ? WHERE ino = ?", (parent, child))
+            elif self._dice.random() < 0.5:
                 database.execute("UPDATE dentry SET parent = ? WHERE ino = ?", (parent, child))
             else:
                 database.execute("INSERT INTO dentry VALUES (?, 1000, x'6379636c65', ?, 4)", (parent, child))

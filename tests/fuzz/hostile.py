@@ -31,7 +31,7 @@ from casfs.service.mounts import list_mounts
 from casfs.store import Store, create_store
 from casfs.syscalls import open_beneath
 from tests.fuzz.damages import Attacker
-from tests.maintenance.stores import Damaged, add_repositories, fill
+from tests.maintenance.stores import Damaged, add_views, fill
 
 SECONDS = 30.0
 """After so long a command hangs."""
@@ -122,9 +122,9 @@ class HostileStores:
         fill(fs)
         run_inline(fs.stop())
         store.close()
-        add_repositories(Damaged(self._golden))
-        self._run("repo", "create", str(self._golden), "both", "--virtual", "a,b", "--deploy", "a")
-        self._run("repo", "create", str(self._golden), "view", "--view", "a", "--layout", "simple-default")
+        add_views(Damaged(self._golden))
+        self._run("repo", "create", str(self._golden), "both", "--virtual", "a,view", "--deploy", "a")
+        self._run("repo", "create", str(self._golden), "again", "--view", "all", "--layout", "turned")
         (self._golden / "staging" / "0123456789abcdef").write_bytes(b"left by a crash")
         self._run("pin", "add", str(self._golden), "a")
 

@@ -65,9 +65,9 @@ class DerivedScan:
 
     def faults(self) -> Iterator[NameFault]:
         """Raises DatabaseError."""
-        excused: dict[int, bool] = {}
-        for row in self._checks.sourceless():
-            if self._is_judged(row, excused):
+        for row in self._checks.sourceless():  # to follow a directory is to look at the names that are there
+            is_noted = (row.source_parent, row.source_name) in self._scan.noted
+            if not is_noted and row.tree not in self._scan.unjudged:
                 detail = "the name that it is derived from is gone, or another one"
                 yield NameFault(row.source_parent, row.source_name, False, detail)
         judged: set[int] = set()
@@ -78,14 +78,10 @@ class DerivedScan:
                     shown.setdefault(source.repository, []).append((tree, source, rank))
         for repository, shown_in in shown.items():
             yield from self._below(repository, tuple(shown_in), judged)
+        excused: dict[int, bool] = {}
         for directory in self._checks.source_directories():
             if directory not in judged and not self._scan.is_excused(directory, excused):
                 yield NameFault(directory, b"", False, "what lies there is shown in no tree, and has rows")
-
-    def _is_judged(self, row: DerivedRow, excused: dict[int, bool]) -> bool:
-        if row.tree in self._scan.unjudged or (row.source_parent, row.source_name) in self._scan.noted:
-            return False
-        return not self._scan.is_excused(row.source_parent, excused)
 
     def _level(self, name: bytes, directory: int) -> Level | None:
         found = self._checks.level(directory)

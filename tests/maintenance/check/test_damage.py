@@ -9,12 +9,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from casfs.maintenance.check.fsck import check, repair
 from casfs.maintenance.offline import opened
-from tests.maintenance.stores import Damaged, make_file
+from tests.maintenance.stores import Damaged, add_views, make_file
 
 CHANGE = "UPDATE OR IGNORE dentry SET"
 BEYOND_REPAIR = {"lost-content", "lost-target", "missing-blob", "missing-staged", "bad-digest"}
@@ -56,6 +57,30 @@ statements = st.one_of(
     st.tuples(st.just("DELETE FROM meta WHERE key = ?"), keys),
     st.tuples(st.just("UPDATE meta SET value = ? WHERE key = ?"), st.sampled_from([0, 7, "x", 1.5]), keys),
 )
+any_ino = st.integers(0, 24)
+columns = st.sampled_from(["parent", "rank", "cookie", "ino", "type", "hidden", "tree", "source_parent"])
+of_views = st.one_of(
+    st.builds(
+        lambda column, value, number: (
+            f"UPDATE OR IGNORE derived SET {column} = ? WHERE (parent * 7 + cookie) % 24 = ?",
+            value,
+            number,
+        ),
+        columns,
+        any_ino,
+        any_ino,
+    ),
+    st.tuples(st.just("UPDATE OR IGNORE derived SET name = ? WHERE ino = ?"), names, any_ino),
+    st.tuples(st.just("DELETE FROM derived WHERE (parent * 7 + cookie) % 24 = ?"), any_ino),
+    st.tuples(st.just("INSERT OR IGNORE INTO kept VALUES (?, ?, ?)"), any_ino, names, any_ino),
+    st.tuples(st.just("INSERT OR IGNORE INTO noted VALUES (?, ?)"), any_ino, names),
+    st.tuples(st.just("INSERT OR IGNORE INTO follow VALUES (?, 0)"), any_ino),
+    st.tuples(st.just("DELETE FROM repository WHERE ino = ?"), any_ino),
+    st.tuples(
+        st.just("UPDATE repository SET kind = ? WHERE ino = ?"), st.sampled_from(["local", "view"]), any_ino
+    ),
+    st.tuples(st.just("UPDATE OR IGNORE member SET member = ? WHERE member = ?"), any_ino, any_ino),
+)
 files = st.tuples(st.sampled_from(["truncate", "remove", "move", "stage"]), st.integers(0, 2))
 
 
@@ -87,6 +112,14 @@ def contents(store: Damaged) -> set[bytes]:
     return {file.read_bytes() for folder in folders for file in folder.glob("**/*") if file.is_file()}
 
 
+@pytest.fixture(scope="module")
+def with_views(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("views") / "store"
+    shutil.copytree(template, path)
+    add_views(Damaged(path))
+    return path
+
+
 @settings(max_examples=150)
 @given(st.lists(statements, max_size=8), st.lists(files, max_size=2))
 def test_repair_copes_with_whatever_is_in_the_rows(
@@ -108,3 +141,23 @@ def test_repair_copes_with_whatever_is_in_the_rows(
         with opened(str(store)) as fs:
             make_file(fs, 1, b"afterwards", b"works")
         assert store.files()[b"/afterwards"] == b"works"
+
+
+@settings(max_examples=150)
+@given(st.lists(of_views, min_size=1, max_size=4), st.lists(statements, max_size=2))
+def test_repair_copes_with_whatever_is_in_the_rows_of_views(
+    with_views: Path, rows: list[tuple[Any, ...]], more: list[tuple[Any, ...]]
+) -> None:
+    with tempfile.TemporaryDirectory(dir=with_views.parent) as folder:
+        store = Damaged(Path(folder) / "store")
+        shutil.copytree(with_views, store.path)
+        damage_rows(store, [*rows, *more])
+        kept = contents(store)
+        left = repair(str(store), check(str(store), deep=True))
+        assert {problem.kind for problem in left.problems} <= BEYOND_REPAIR
+        assert kept - contents(store) <= {b""}
+        if not more:
+            assert not store.sql("SELECT 1 FROM dentry WHERE name = CAST('lost+found' AS BLOB)")
+        with opened(str(store)) as fs:
+            make_file(fs, 1, b"afterwards", b"works")
+        assert {problem.kind for problem in check(str(store)).problems} <= BEYOND_REPAIR
