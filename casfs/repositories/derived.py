@@ -64,8 +64,11 @@ class DerivedNames:
 
     def read(self) -> tuple[list[Tree], list[Tree]]:
         """The repositories have changed: the trees that are new or other ones, and those that they were
-        before, or that are gone."""
-        before, self.trees = self.trees, trees_of(self._registry.repositories)
+        before, or that are gone. A tree whose directory is missing, which only a damaged database has, is
+        none."""
+        found = trees_of(self._registry.repositories)
+        before = self.trees
+        self.trees = {ino: tree for ino, tree in found.items() if self._find(ino) is not None}
         self._shown_by = {}
         for tree in self.trees.values():
             for rank, source in enumerate(tree.sources):

@@ -111,3 +111,17 @@ def test_repositories_that_show_each_other_show_nothing(session: Session) -> Non
     for ino in (a, b, c):
         session.store.namespace.repositories.remove(ino)
     registry.read()
+
+
+def test_a_tree_without_a_directory_does_not_keep_others_from_being_followed(session: Session) -> None:
+    """Each commit failed, and the store could not be unmounted."""
+    make_directories(session, "libs")
+    libs, gone = session.kernel.inode("libs").ino, 999
+    run_inline(session.fs.group.begin())
+    session.store.namespace.repositories.set(RepositoryRow(gone, "virtual", None, None, "{}"), [libs])
+    registry_of(session.fs).read()
+    session.kernel.write_file("libs/file", b"content")
+    run_inline(follower_of(session.fs).drain())
+    session.kernel.sync()
+    session.store.namespace.repositories.remove(gone)
+    registry_of(session.fs).read()
