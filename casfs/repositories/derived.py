@@ -30,6 +30,10 @@ PATHS = 10_000
 
 ALL_READ = 0o555
 
+SHOWN = 0o1777
+"""Of the mode of a tree's own directory what those in it have: where it is sticky nobody removes what others
+have made in them."""
+
 Entry = tuple[int, int, int]
 """(cookie, inode number, type) of a dentry."""
 
@@ -280,7 +284,7 @@ class DerivedNames:
 
     def _make(self, tree: Tree, parent: int, name: bytes) -> int:
         top = self._inodes.get(tree.ino)
-        inode = self._inodes.create(stat.S_IFDIR | top.mode & 0o777, top.uid, top.gid)
+        inode = self._inodes.create(stat.S_IFDIR | top.mode & SHOWN, top.uid, top.gid)
         inode.nlink = 2
         cookie = self._inodes.next_cookie()
         self._add(DerivedRow(parent, name, -1, cookie, inode.ino, DIRECTORY, 0, tree.ino, 0, b""))
@@ -292,7 +296,7 @@ class DerivedNames:
     def _show_as(self, ino: int, top: Inode) -> None:
         """A directory of a tree is shown as the tree's own one."""
         inode = self._inodes.get(ino)
-        mode = stat.S_IFDIR | top.mode & 0o777
+        mode = stat.S_IFDIR | top.mode & SHOWN
         if (inode.mode, inode.uid, inode.gid) != (mode, top.uid, top.gid):
             inode.mode, inode.uid, inode.gid = mode, top.uid, top.gid
             self._inodes.changed(inode)

@@ -22,7 +22,7 @@ from casfs.fs.listing import NAME_LIMIT, is_name
 from casfs.fs.nodes import Made, Names
 from casfs.fs.tree import RENAME_NOREPLACE
 from casfs.namespace.derived import DIRECTORY, DerivedRow
-from casfs.repositories.derived import DerivedNames
+from casfs.repositories.derived import SHOWN, DerivedNames
 from casfs.repositories.following import Follower
 from casfs.repositories.trees import Tree
 
@@ -278,7 +278,7 @@ class Through:
     def _like_top(self, tree: Tree) -> tuple[int, int, int]:
         """Mode, owner and group of a directory that is made through a tree."""
         top = self._inodes.get(tree.ino)
-        return stat.S_IFDIR | top.mode & 0o777, top.uid, top.gid
+        return stat.S_IFDIR | top.mode & SHOWN, top.uid, top.gid
 
     def _undo(self, made: list[Directory]) -> None:
         """Remove the directories that were made for something that could not be made."""

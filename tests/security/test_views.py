@@ -221,6 +221,21 @@ def test_a_sticky_directory_of_a_repository_is_sticky_through_a_tree(shown: Show
     assert as_user(OTHER, change) == ["EPERM", "EPERM", "EPERM", "ok", "ok"]
 
 
+def test_what_is_made_in_a_sticky_tree_is_as_sticky(shown: Shown) -> None:
+    for directory in (shown.ivy, shown.libs, shown.all, shown.more):
+        directory.chmod(0o1777)
+    files = shown.ivy / "net.own/app/1.0/jars/app-1.0.jar", shown.all / "own/d/file"
+    for file in files:
+        assert as_user(OWNER, lambda file=file: became(lambda: put(file))) == ["ok"]
+        assert file.parent.stat().st_mode & 0o7777 == 0o1777
+
+    def remove() -> list[str]:
+        return became(*((lambda file=file: os.unlink(file)) for file in files))
+
+    assert as_user(OTHER, remove) == ["EPERM"] * 2
+    assert as_user(OWNER, remove) == ["ok"] * 2
+
+
 def test_what_is_made_through_a_tree_is_its_makers(shown: Shown) -> None:
     for directory in (shown.ivy, shown.libs, shown.all, shown.more):
         directory.chmod(0o777)
