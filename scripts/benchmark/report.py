@@ -211,7 +211,10 @@ def table(summary: Summary, *, cpu: bool, best: bool, goals: bool) -> tuple[list
             value = targets[name]["ratio"][reference]
             row.append(f"{number(value['best' if best else 'median'])}x" if value else "-")
         if goals:
-            row += [one["goal"], *(goal_cell(targets[name], one["wanted"], best=best) for name in judged)]
+            row += [
+                one["goal"] or "-",
+                *(goal_cell(targets[name], one["wanted"], best=best) for name in judged),
+            ]
         if cpu:
             row += [cpu_cell(targets[name]) for name in names]
         rows.append(row)

@@ -219,5 +219,11 @@ def test_repositories_and_trees_over_them_are_measured_where_casfs_is_set_up(tmp
     assert done.returncode == 0, done.stdout + done.stderr
     measured = json.loads(result.read_text())["workloads"]
     assert measured["repo_create_trees"]["goal"] == "0.7x repo_create_plain"
-    assert "repo_find_view_warm" in measured
+    for name, workload in measured.items():
+        if workload["skipped"]:  # cold ones need root
+            continue
+        target = workload["targets"]["casfs"]
+        assert (target["goal"] is not None) == (workload["goal"] is not None), (
+            f"{name} has nothing to be compared with"
+        )
     assert list(work.iterdir()) == []
