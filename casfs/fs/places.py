@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from casfs.errors import FsError
 from casfs.fs import acl
 from casfs.fs.inodes import Inode, InodeTable
 from casfs.namespace.namespace import Namespace
@@ -53,7 +54,7 @@ class Places:
         self.version = 0
 
     def of(self, ino: int) -> Place | None:
-        """Of a directory; None for one that lies too deep (DEEPEST, LONGEST, ACCESS_LIMIT)."""
+        """Of a directory; None for one below nothing, or too deep (DEEPEST, LONGEST, ACCESS_LIMIT)."""
         try:
             return self._places[ino]
         except KeyError:
@@ -67,7 +68,10 @@ class Places:
             names = self._dentries.names_of(above)
             if not names:
                 break
-            found = self._inodes.get(above)
+            try:
+                found = self._inodes.get(above)
+            except FsError:  # only a damaged database has names of directories that are none
+                return None
             level = (names[0][1], found.mode & 0o7777, found.uid, found.gid, self.access(found))
             chain.append(level)
             length += len(level[0]) + 1

@@ -254,6 +254,9 @@ class DerivedNames:
             above, _, name = path.rpartition(b"/")
             parent = self._directory(tree, above)
             row = self._rows.first(parent, name)
+            if row is not None and row.type == DIRECTORY and self._find(row.ino) is None:
+                self._rows.remove(row)  # only a damaged database has that
+                row = None
             if row is not None and row.type == DIRECTORY:
                 found = row.ino
                 self._show_as(found, self._inodes.get(tree.ino))

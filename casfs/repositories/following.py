@@ -54,8 +54,9 @@ class Follower:
 
     `_names`: what has happened to them is not in the rows yet; what one stands for that is new. Of them
     `_saved` are in the table `noted`, and `_unsaved` have to be there at the next COMMIT. `_watched`:
-    repositories from whose names anything follows. `_directories`: those of the table `follow`,
-    the last one first, with the cookie of the last name that was followed.
+    repositories from whose names anything follows. `_directories`: those of the table `follow`, the last one
+    first, with the cookie of the last name that was followed. `_runs`: is there a task that follows;
+    `_hurried`: somebody waits for `_done`, which it sets at its end, whether by an `_error` or not.
     """
 
     def __init__(self, core: Core, registry: Registry, derived: DerivedNames) -> None:
@@ -70,6 +71,10 @@ class Follower:
         self._rows = namespace.repositories
         self._savepoint = namespace.savepoint
         self._stepping = Mutex(core.scheduler)
+        self._runs = False
+        self._hurried = False
+        self._error: OSError | None = None
+        self._done = core.scheduler.event()
         self._saved = set(self._rows.noted())
         self._unsaved: dict[Name, None] = {}
         self._names: dict[Name, Entry | None] = dict.fromkeys(self._saved)
@@ -87,6 +92,9 @@ class Follower:
         if started:
             for tree in (*old, *new):
                 self.follow(tree.ino)
+            for tree in old:
+                if tree.ino not in self._derived.trees:
+                    self._derived_rows.keep_none(tree.ino)
         self._started = True
         self._watch()
 
@@ -228,9 +236,17 @@ class Follower:
         self._watch()
 
     async def drain(self) -> None:
-        """Follow everything, in steps. Raises OSError."""
+        """Follow everything, in steps; by `run`, where it runs: whoever waits here may be a request, between
+        whose steps the event loop does nothing else. Raises OSError."""
         while self.is_behind:
-            await self._step()
+            if not self._runs:
+                await self._step()
+                continue
+            self._hurried = True
+            self._more.set()
+            await self._done.wait()
+            if self._error is not None:
+                raise self._error
 
     async def _step(self) -> tuple[int, int]:
         """One step, and let others run; of all who want one, one after the other. `_changes` before that."""
@@ -260,24 +276,46 @@ class Follower:
         return not self._directories
 
     async def run(self) -> None:
-        """Follow what is left, whenever nothing else is done. For one task, until it is cancelled."""
+        """Follow what is left, whenever nothing else is done, and at once when somebody waits for it. For one
+        task, until it is cancelled."""
+        self._runs = True
+        try:
+            while True:
+                if not self.is_behind:
+                    self._more = self._core.scheduler.event()
+                    await self._more.wait()
+                try:
+                    await self._follow_all()
+                except OSError as error:  # the next commit says it too
+                    log.warning("what follows from names has to wait: %s", error)
+                    self._end(error)
+                    await self._core.scheduler.run(time.sleep, LAG_SECONDS)
+                else:
+                    self._end(None)
+        finally:
+            self._runs = False
+            self._end(None)
+
+    def _end(self, error: OSError | None) -> None:
+        """Let those go on who wait."""
+        self._hurried = False
+        self._error = error
+        done, self._done = self._done, self._core.scheduler.event()
+        done.set()
+
+    async def _follow_all(self) -> None:
         scheduler = self._core.scheduler
-        while True:
-            if not self.is_behind:
-                self._more = scheduler.event()
-                await self._more.wait()
-            since = scheduler.now()
-            try:
-                while self.is_behind:
-                    before = self._changes()
-                    await scheduler.run(time.sleep, QUIET_SECONDS)
-                    if before == self._changes():
-                        await self._follow_while_quiet()
-                    elif scheduler.now() - since > LAG_SECONDS:
-                        await self._step()
-            except OSError as error:  # the next commit says it too
-                log.warning("what follows from names has to wait: %s", error)
-                await scheduler.run(time.sleep, LAG_SECONDS)
+        since = scheduler.now()
+        while self.is_behind:
+            if self._hurried:
+                await self._step()
+                continue
+            before = self._changes()
+            await scheduler.run(time.sleep, QUIET_SECONDS)
+            if before == self._changes():
+                await self._follow_while_quiet()
+            elif scheduler.now() - since > LAG_SECONDS:
+                await self._step()
 
     def _changes(self) -> tuple[int, int]:
         """Another one when anything has been changed."""

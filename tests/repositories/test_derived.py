@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from casfs.fs import copy
 from casfs.fs.scheduler import run_inline
 from casfs.namespace.repositories import RepositoryRow
 from casfs.repositories.filesystem import follower_of, registry_of
+from tests.images import copy_store
 from tests.kernel import Kernel
 from tests.repositories.making import JAR, make_directories, make_repository
 from tests.session import Session
@@ -204,6 +206,27 @@ def test_a_repository_and_a_view_of_it_in_one_virtual_repository(libs: Session) 
     assert set(files(libs.kernel, "all")) == {JAR, IVY_JAR, "notes"}
     libs.kernel.unlink(f"libs/{JAR}")
     assert set(files(libs.kernel, "all")) == {"notes"}
+
+
+@pytest.mark.parametrize("path", ["libs/org/acme", "ivy/org.acme"])
+def test_a_directory_whose_inode_is_missing_keeps_no_commit_from_being_made(
+    libs: Session, path: str, scratch: Path
+) -> None:
+    """Only who writes the database himself can take it away."""
+    libs.kernel.sync()
+    copy_store(libs.path, scratch / "copy")
+    damaged = Session(scratch / "copy")
+    app = damaged.kernel.inode("libs/org/acme/app/1.0").ino
+    ino = damaged.kernel.inode(path).ino
+    damaged.store.namespace.query("DELETE FROM inode WHERE ino = ?", (ino,)).fetchall()
+    damaged.store.namespace.repositories.note([(app, b"app-1.0.jar")])
+    damaged.abandon()
+    damaged = Session(scratch / "copy")
+    run_inline(follower_of(damaged.fs).drain())
+    damaged.kernel.write_file("file", b"content")
+    damaged.kernel.sync()
+    damaged.stop()
+    assert Session(scratch / "copy").kernel.read_file("file") == b"content"
 
 
 def test_virtual_repositories_in_diamonds(session: Session) -> None:

@@ -449,7 +449,7 @@ class _Run:
 
     def _look_at_counts(self) -> None:
         rows = Collecting(self.store.namespace)
-        highest = rows.highest_id()
+        highest = max(0, rows.highest_id())
         sample = sorted(random.sample(range(1, highest + 1), min(SAMPLE, highest)))
         self.outcome = replace(self.outcome, miscounted=rows.miscounted(sample))
 
