@@ -202,15 +202,15 @@ class Tree:
             self._policy.forget_since(noted)
             raise
 
-    async def link(self, ino: int, parent: int, name: bytes) -> Inode:
-        """link(2). Raises FsError EEXIST, EPERM (a directory), EMLINK, ENOENT (no name is left), and as
-        sealing does.
+    async def link(self, ino: int, parent: int, name: bytes, uid: int = 0) -> Inode:
+        """link(2) by user `uid`. Raises FsError EEXIST, EPERM (a directory), EMLINK, ENOENT (without a name),
+        and as sealing does.
 
         The first name of a file that has none: its content is durable by then, so that a crash does not
         leave the name of a file that is empty. The kernel refuses it for O_EXCL (I_LINKABLE, fs/namei.c).
         """
         if parent in self._derived:
-            return await self._derived[parent].link(self, ino, parent, name)
+            return await self._derived[parent].link(self, ino, parent, name, uid)
         inode = self._inodes.get(ino)
         if ino in self._linkable:
             await self._settling.persist_unnamed(inode)
@@ -261,10 +261,10 @@ class Tree:
             raise
         return inode
 
-    async def rmdir(self, parent: int, name: bytes) -> Inode:
-        """rmdir(2). Raises FsError ENOENT, ENOTDIR, ENOTEMPTY."""
+    async def rmdir(self, parent: int, name: bytes, uid: int = 0) -> Inode:
+        """rmdir(2) by user `uid`. Raises FsError ENOENT, ENOTDIR, ENOTEMPTY."""
         if parent in self._derived:
-            return await self._derived[parent].rmdir(self, parent, name)
+            return await self._derived[parent].rmdir(self, parent, name, uid)
         await self._group.begin()
         inode = self._listing.existing(parent, name)
         self._listing.check_empty(inode)

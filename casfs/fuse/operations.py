@@ -148,7 +148,7 @@ class Operations(pyfuse3.Operations):
     async def link(
         self, ino: int, parent: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        return self._reply(await self._verbs.link(ino, parent, name))
+        return self._reply(await self._verbs.link(ino, parent, name, ctx.uid))
 
     @translated
     async def unlink(self, parent: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:

@@ -86,17 +86,19 @@ class ShownNames:
 
     async def through(self, names: Names, method: Callable[[], Awaitable[R]]) -> R:
         """In directories of trees, in a task of its own, by which is known what it has changed elsewhere. The
-        kernel keeps others from those directories until it is answered."""
+        kernel keeps others from those directories, and from what is removed, until it is answered."""
         done = self._fs.scheduler.event()
         result: outcome.Outcome[R] | None = None
 
         async def run() -> R:
             for directory, _ in names:
                 await self.caught_up(directory)
+            held = {directory for directory, _ in names}
+            held |= {ino for name in names if (ino := self._trees().find(*name))}
             with self._fs.kernel.answers_held():
                 async with self._caches.names_invalidated():
                     changed = await method()
-                await self._settle(None, frozenset(directory for directory, _ in names))
+                await self._settle(None, frozenset(held))
             return changed
 
         async def task() -> None:

@@ -161,8 +161,8 @@ class Verbs:
     @seen_in_trees(1, is_new=True)
     @mutating
     @patient
-    async def link(self, ino: int, parent: int, name: bytes) -> Inode:
-        return await self.tree.link(ino, parent, name)
+    async def link(self, ino: int, parent: int, name: bytes, uid: int) -> Inode:
+        return await self.tree.link(ino, parent, name, uid)
 
     @seen_in_trees(0)
     @mutating
@@ -171,8 +171,8 @@ class Verbs:
 
     @seen_in_trees(0)
     @mutating
-    async def rmdir(self, parent: int, name: bytes, _uid: int) -> None:
-        await self.tree.rmdir(parent, name)
+    async def rmdir(self, parent: int, name: bytes, uid: int) -> None:
+        await self.tree.rmdir(parent, name, uid)
 
     @seen_in_trees(0, 2)
     @mutating

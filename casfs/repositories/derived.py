@@ -54,7 +54,6 @@ class DerivedNames:
         self._places = core.places
         self._directories = core.directories
         self._nodes = core.nodes
-        self._changes = core.changes
         self._remembered = core.remembered
         self._registry = registry
         self._paths: dict[tuple[int, bytes], int] = {}
@@ -169,6 +168,11 @@ class DerivedNames:
             )
         return found
 
+    def shows(self, directory: int, tree: Tree) -> bool:
+        """Is what lies in a directory of a repository shown in a tree?"""
+        place = self._places.of(directory)
+        return place is not None and self._is_open(place, tree)
+
     def may_show_otherwise(self, directory: int) -> bool:
         """May what is below a directory be shown where it was not, or the other way, now that the directory
         allows something else?"""
@@ -202,7 +206,6 @@ class DerivedNames:
         """A name that the kernel may know stands for something else now, or for nothing."""
         if row.parent in self._nodes.derived:
             self._remembered.names.add((row.parent, row.name))
-            self._changes.names_later(row.parent)
 
     def finish(self) -> None:
         """What is left to be done at the end of a step: directories with nothing in them go, and the times of

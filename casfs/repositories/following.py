@@ -262,6 +262,8 @@ class Follower:
                     self.follow_names(SMALL_STEP)
                 else:
                     self.step(SMALL_STEP)
+            if remembered := self._core.remembered.names:
+                self._core.changes.names_later(next(iter(remembered))[0])
             changes = self._changes()
             await scheduler.pause()
             return changes

@@ -236,6 +236,8 @@ class Through:
             for part in parents:
                 place = self._enter(place, part, tree, uid, gid, made)
             self._check(place, tree, uid, gid)
+            if not self._derived.shows(place.ino, tree):
+                raise FsError(errno.EACCES)  # it would not be seen
         except BaseException:
             self._undo(made)
             raise
@@ -339,12 +341,12 @@ class Through:
         ino = self._derived.hold(tree, above + b"/" + name if above else name)
         return self._give_one(ino)
 
-    async def link(self, verbs: Made, ino: int, directory: int, name: bytes) -> Inode:
+    async def link(self, verbs: Made, ino: int, directory: int, name: bytes, uid: int) -> Inode:
         """As Tree.link."""
         await self.caught_up()
         if self.find(directory, name) is not None:
             raise FsError(errno.EEXIST)
-        placed = await self._place(directory, name, None, None)
+        placed = await self._place(directory, name, uid, None)
         try:
             inode = await verbs.link(ino, placed.parent, placed.name)
         except BaseException:
@@ -392,7 +394,7 @@ class Through:
             self._derived.hold(tree, path)
             self._group.count()
 
-    async def rmdir(self, verbs: Made, directory: int, name: bytes) -> Inode:
+    async def rmdir(self, verbs: Made, directory: int, name: bytes, uid: int) -> Inode:
         """As Tree.rmdir. Raises FsError EROFS for a directory of a repository that is not written to."""
         row = await self._row(directory, name)
         if row.type != DIRECTORY:
@@ -407,9 +409,9 @@ class Through:
             place = self._places.of(holder.source_parent)
             if tree.writes is None or place is None or place.top != tree.sources[tree.writes].repository:
                 raise FsError(errno.EROFS)
-            self._check(self._inodes.get(holder.source_parent), tree, None, None)
+            self._check(self._inodes.get(holder.source_parent), tree, uid, None, inode)
         for holder in holders:
-            await verbs.rmdir(holder.source_parent, holder.source_name)
+            await verbs.rmdir(holder.source_parent, holder.source_name, uid)
         await self._group.begin()
         self._derived.hold_no_more(row.ino, tree.ino)
         self._derived.finish()

@@ -271,7 +271,7 @@ bool casfs_dispatch(const struct fuse_in_header *in, size_t size)
 	}
 	case FUSE_LINK: {
 		const struct fuse_link_in *arg = body;
-		CALL(opcode, U(arg->oldnodeid), U(node), S((const char *)(arg + 1)));
+		CALL(opcode, U(arg->oldnodeid), U(node), S((const char *)(arg + 1)), U(in->uid));
 		return true;
 	}
 	case FUSE_OPEN: {
