@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
+from casfs.errors import FormatError
 from casfs.fs.listing import DT_DIR
 from casfs.layouts.builtin import DEFINITIONS
 from casfs.layouts.layout import Layout, prepare
@@ -70,7 +71,7 @@ def described(namespace: Namespace) -> list[RepositoryFacts]:
                 row.layout,
                 tuple(names[member] for member in members.get(ino, ()) if member in names),
                 None if row.deploy is None else names.get(row.deploy),
-                decode(row.rules),
+                _rules(row),
                 days.get(name, days[b""]),
                 namespace.artifacts.count(ino)
                 if row.kind == RepositoryKind.LOCAL
@@ -79,6 +80,14 @@ def described(namespace: Namespace) -> list[RepositoryFacts]:
             )
         )
     return found
+
+
+def _rules(row: RepositoryRow) -> Rules:
+    """Those that it has; where they are damaged, it is not written to (repositories/damaged.py)."""
+    try:
+        return decode(row.rules)
+    except FormatError:
+        return Rules(read_only=True)
 
 
 @dataclass(frozen=True, slots=True)

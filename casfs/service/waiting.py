@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -31,8 +32,11 @@ def all_within(seconds: float, jobs: Sequence[Callable[[], Result]]) -> list[Res
         threading.Thread(target=run, args=(number, job), daemon=True) for number, job in enumerate(jobs)
     ]
     deadline = time.monotonic() + seconds
+    # They take no signals: one that ends who does not expect it may be held back by all others.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     for thread in threads:
         thread.start()
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
     return [ended.get(number, TimeoutError()) for number in range(len(jobs))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 
@@ -34,3 +35,12 @@ def test_what_hangs_is_named() -> None:
     assert within(5, "/mnt/x", lambda: 3) == 3
     with pytest.raises(ZeroDivisionError):
         within(5, "/mnt/x", lambda: 1 // 0)
+
+
+def test_the_threads_that_wait_take_no_signals() -> None:
+    """One that came while such a thread was left ended a daemon that held it back until it was ready."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    (blocked,) = all_within(5.0, [lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ())])
+    assert isinstance(blocked, set)
+    assert signal.SIGUSR1 in blocked
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
