@@ -5,6 +5,7 @@ from __future__ import annotations
 from casfs.errors import FsError
 from casfs.fs import acl
 from casfs.fs.inodes import Inode, InodeTable
+from casfs.namespace.connection import DatabaseError
 from casfs.namespace.namespace import Namespace
 from casfs.types import ROOT_INO
 
@@ -65,14 +66,14 @@ class Places:
         length = access = top = 0
         above = ino
         while above != ROOT_INO:
-            names = self._dentries.names_of(above)
-            if not names:
-                break
             try:
+                names = self._dentries.names_of(above)
+                if not names:
+                    break
                 found = self._inodes.get(above)
-            except FsError:  # only a damaged database has names of directories that are none
+                level = (names[0][1], found.mode & 0o7777, found.uid, found.gid, self.access(found))
+            except (FsError, DatabaseError):  # a damaged database: a name or a directory that is none
                 return None
-            level = (names[0][1], found.mode & 0o7777, found.uid, found.gid, self.access(found))
             chain.append(level)
             length += len(level[0]) + 1
             access += sum(map(len, level[4].values()))

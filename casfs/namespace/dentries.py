@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import apsw
@@ -143,6 +144,7 @@ class Dentries(Table):
                ORDER BY cookie LIMIT ?""",
             (parent, after, limit),
         ).fetchall()
+        _check_names(row[1] for row in rows)
         return list(rows)
 
     def is_empty(self, parent: int) -> bool:
@@ -169,6 +171,7 @@ class Dentries(Table):
         rows: Any = self._execute(
             "SELECT parent, name FROM dentry WHERE ino = ? ORDER BY parent, cookie", (ino,)
         ).fetchall()
+        _check_names(row[1] for row in rows)
         return list(rows)
 
     def parents_of(self, ino: int) -> list[int]:
@@ -193,3 +196,10 @@ class Dentries(Table):
                 parts.append(name)
             paths.append(b"/".join(reversed(parts)))
         return paths
+
+
+def _check_names(names: Iterable[object]) -> None:
+    """Raises TypeError: only who writes the database himself has others (I9)."""
+    for name in names:
+        if type(name) is not bytes:
+            raise TypeError("a name that is none")

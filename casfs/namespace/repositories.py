@@ -92,7 +92,9 @@ class RepositoryRows(Table):
 
     def noted(self) -> list[tuple[int, bytes]]:
         """(directory, name)."""
-        rows: Any = self._execute("SELECT parent, name FROM noted").fetchall()
+        rows: Any = self._execute(
+            "SELECT parent, name FROM noted WHERE typeof(parent) = 'integer' AND typeof(name) = 'blob'"
+        ).fetchall()
         return list(rows)
 
     # Directories that are to be followed

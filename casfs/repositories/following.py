@@ -11,6 +11,7 @@ still to be done is in the table `follow`, committed together with the change.
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections.abc import Iterable
@@ -44,6 +45,9 @@ LAG_SECONDS = 5.0
 
 LAG_LIMIT = 50_000
 """So many; then who changes more waits for some of them."""
+
+DAMAGE = frozenset({errno.EIO, errno.ESTALE})
+"""What rows that cannot be are answered with: they must not keep others from being followed, or committed."""
 
 Name = tuple[int, bytes]
 """(directory, name)."""
@@ -218,7 +222,14 @@ class Follower:
             for source in tree.sources:
                 self.follow(source.repository)
             return
-        names = self._dentries.children(directory, after, limit)
+        try:
+            names = self._dentries.children(directory, after, limit)
+        except OSError as error:
+            if error.errno not in DAMAGE:
+                raise
+            log.error("names in directory %d are not followed: %s", directory, error)
+            self._has_followed(directory)
+            return
         below = [ino for _, _, ino, type_ in names if type_ == DIRECTORY]
         self._write([((directory, name), (cookie, ino, type_)) for cookie, name, ino, type_ in names])
         if len(names) < limit:
@@ -354,7 +365,12 @@ class Follower:
                 elif not is_new:
                     without.append((directory, name))
                 if self._derived.trees:
-                    self._derived.update(directory, name, place, entry, coordinates, is_new=is_new)
+                    try:
+                        self._derived.update(directory, name, place, entry, coordinates, is_new=is_new)
+                    except OSError as error:
+                        if error.errno not in DAMAGE:
+                            raise
+                        log.error("what trees show of directory %d is not known: %s", directory, error)
             self._artifacts.remove_all(without)
             self._artifacts.set_all(rows)
             if self._derived.trees:

@@ -50,6 +50,18 @@ class Place:
         with closing(sqlite3.connect(self.store / "casfs.db", isolation_level=None)) as database:
             database.executescript(statement)
 
+    def loosely(self, table: str, statement: str) -> None:
+        """Run statements on a table whose types do not count meanwhile."""
+        with closing(sqlite3.connect(self.store / "casfs.db", isolation_level=None)) as database:
+            schema = "SELECT sql FROM sqlite_schema WHERE name = ?"
+            ((strict,),) = database.execute(schema, (table,)).fetchall()
+        loose = strict.removesuffix("STRICT").rstrip().removesuffix(",")
+        for change, then in ((loose, statement), (strict, "SELECT 1")):
+            text = change.replace("'", "''")
+            update = f"UPDATE sqlite_schema SET sql = '{text}' WHERE name = '{table}'"
+            self.sql(f"PRAGMA writable_schema = ON; {update}")
+            self.sql(then)
+
     def everything(self, *, mounts: bool) -> None:
         """The commands of root, one after the other, whatever they say."""
         for words in (["fsck", "--deep"], ["scrub"], ["gc", "run", "--full", "--grace", "0"]):
@@ -197,14 +209,9 @@ def test_an_attribute_that_is_a_number(place: Place) -> None:
 @pytest.mark.parametrize("digest", ["7", "'text'", "x'07'"])
 def test_a_digest_that_is_none(place: Place, digest: str) -> None:
     """To read the file was an unexpected error."""
-    blob = "SELECT sql FROM sqlite_schema WHERE name = 'blob'"
-    with closing(sqlite3.connect(place.store / "casfs.db", isolation_level=None)) as database:
-        ((strict,),) = database.execute(blob).fetchall()
-    loose = strict.removesuffix("STRICT")
-    change = "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = {} WHERE name = 'blob'"
-    place.sql(change.format("'" + loose.replace("'", "''") + "'"))
-    place.sql(f"UPDATE blob SET blake3 = {digest}; INSERT INTO damage SELECT id, 1, 'bad' FROM blob")
-    place.sql(change.format("'" + strict.replace("'", "''") + "'"))
+    place.loosely(
+        "blob", f"UPDATE blob SET blake3 = {digest}; INSERT INTO damage SELECT id, 1, 'bad' FROM blob"
+    )
     casfs("mount", place.store, place.mountpoint)
     with pytest.raises(OSError, match="Input/output"):
         (place.mountpoint / "file").read_bytes()
@@ -212,6 +219,30 @@ def test_a_digest_that_is_none(place: Place, digest: str) -> None:
     assert "Traceback" not in log
     casfs("umount", place.mountpoint)
     place.run("fsck", "--repair", place.store)
+
+
+@pytest.mark.parametrize("name", ["libs", "view", "app-1.0.jar"])
+def test_a_name_in_a_repository_that_is_a_number(place: Place, name: str) -> None:
+    """What follows from names ended the daemon."""
+    casfs("repo", "create", place.store, "libs", "--layout", "maven-2-default")
+    casfs("repo", "create", place.store, "view", "--view", "libs", "--layout", "ivy-default")
+    casfs("mount", place.store, place.mountpoint)
+    (place.mountpoint / "libs/org/app/1.0").mkdir(parents=True)
+    (place.mountpoint / "libs/org/app/1.0/app-1.0.jar").write_bytes(b"jar")
+    casfs("umount", place.mountpoint)
+    place.sql("INSERT INTO noted SELECT parent, name FROM dentry")
+    place.sql("INSERT INTO follow SELECT ino, 0 FROM repository")
+    place.loosely("dentry", f"UPDATE dentry SET name = 7 WHERE name = CAST('{name}' AS BLOB)")
+    casfs("mount", place.store, place.mountpoint)
+    (place.mountpoint / "new").write_bytes(b"content")
+    for _ in os.walk(place.mountpoint):
+        pass
+    casfs("umount", place.mountpoint)
+    assert "Traceback" not in (place.store / "run" / "mount.log").read_text()
+    place.run("fsck", "--repair", place.store)
+    casfs("mount", place.store, place.mountpoint)
+    assert (place.mountpoint / "new").read_bytes() == b"content"
+    casfs("umount", place.mountpoint)
 
 
 def test_healing_from_a_hostile_tree(place: Place, tmp_path: Path) -> None:
