@@ -91,7 +91,7 @@ class KernelCaches:
                 yield
             finally:
                 await self._invalidate(unseen)
-                if self._fs.nodes.derived:
+                if self._fs.nodes.derived and (unseen.names or unseen.inos):
                     await next(iter(self._fs.nodes.derived.values())).settle(None)
                     await self.tell(frozenset())
 

@@ -57,7 +57,7 @@ CHANGES: dict[str, Callable[[Verbs], Awaitable[object]]] = {
     "mkdir": lambda verbs: verbs.mkdir(ROOT_INO, b"new", 0o755, 0, 0, 0),
     "mknod": lambda verbs: verbs.mknod(ROOT_INO, b"new", 0o100644, 0, 0, 0, 0),
     "symlink": lambda verbs: verbs.symlink(ROOT_INO, b"new", b"target", 0, 0),
-    "link": lambda verbs: verbs.link(verbs.lookup(ROOT_INO, b"file").ino, ROOT_INO, b"new"),
+    "link": lambda verbs: verbs.link(verbs.lookup(ROOT_INO, b"file").ino, ROOT_INO, b"new", 0),
     "rename": lambda verbs: verbs.rename(ROOT_INO, b"file", ROOT_INO, b"new", 1, 0, 0),
     "create": lambda verbs: verbs.create(ROOT_INO, b"new", 0o644, 0, os.O_RDWR, 0, 0),
 }

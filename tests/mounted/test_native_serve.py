@@ -50,7 +50,7 @@ def suspended(verb, opcode, unique, wait):
 
 
 native.prepare(
-    {UNLINK: unlink, RMDIR: rmdir}, suspended, None, Inode, {}, set(), (-1, -1, -1), wake_fd, runnable, 0
+    {UNLINK: unlink, RMDIR: rmdir}, suspended, None, Inode, {}, set(), {}, (-1, -1, -1), wake_fd, runnable, 0
 )
 pyfuse3.init(pyfuse3.Operations(), sys.argv[1], {"fsname=test"})
 assert native.status()["installed"]
