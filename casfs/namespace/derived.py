@@ -37,6 +37,7 @@ class DerivedRow(NamedTuple):
 
 class Derived(Table):
     def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
         self._cursor = connection.cursor()
         self._execute = self._cursor.execute
 
@@ -163,23 +164,26 @@ class Derived(Table):
         self.insert(row)
         return first is not None and not row.hidden
 
-    def remove(self, row: DerivedRow) -> None:
-        """Take a row away; of those who want the name the next one has it."""
-        self.delete(row)
+    def remove(self, row: DerivedRow) -> bool:
+        """Take a row away; of those who want the name the next one has it. As `delete`."""
+        was_there = self.delete(row)
         if row.hidden:
-            return
+            return was_there
         following: Any = self._execute(
             "SELECT rank, cookie FROM derived WHERE parent = ? AND name = ? ORDER BY rank, cookie LIMIT 1",
             (row.parent, row.name),
         ).fetchone()
         if following is not None:
             self._hide(0, row.parent, row.name, *following)
+        return was_there
 
-    def delete(self, row: DerivedRow) -> None:
+    def delete(self, row: DerivedRow) -> bool:
+        """Was it there? Only an index that is damaged has rows that are not."""
         self._execute(
             "DELETE FROM derived WHERE parent = ? AND name = ? AND rank = ? AND cookie = ?",
             (row.parent, row.name, row.rank, row.cookie),
         )
+        return self._connection.changes() > 0
 
     def _hide(self, hidden: int, parent: int, name: bytes, rank: int, cookie: int) -> None:
         self._execute(

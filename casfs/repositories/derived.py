@@ -236,14 +236,12 @@ class DerivedNames:
     def wipe(self, tree: int, limit: int) -> bool:
         """Remove rows of a tree that is gone, or will be made anew; False when there were no more."""
         rows = self._rows.of_tree(tree, limit)
+        gone = False
         for row in rows:
-            if row.type == DIRECTORY:
-                self._remove_directory(row)
-            else:
-                self._rows.delete(row)
+            gone |= self._remove_directory(row) if row.type == DIRECTORY else self._rows.delete(row)
         if rows:
             self._touch(tree)
-        return bool(rows)
+        return gone
 
     # Directories of trees
 
@@ -330,8 +328,8 @@ class DerivedNames:
                 self._remove_directory(row)
                 self._emptied.add(row.parent)
 
-    def _remove_directory(self, row: DerivedRow) -> None:
-        self._rows.remove(row)
+    def _remove_directory(self, row: DerivedRow) -> bool:
+        was_there = self._rows.remove(row)
         key = self._keys.pop(row.ino, None)
         if key is not None:
             del self._paths[key]
@@ -341,13 +339,14 @@ class DerivedNames:
             parent.nlink -= 1
             self._touch(row.parent)
         if inode is None:
-            return
+            return was_there
         inode.nlink = 0
         if self._nodes.derived.pop(row.ino, None) is None:
             self._inodes.remove(inode)
         else:  # the kernel knows it
             self._directories.unlinked.add(inode.ino)
             self._inodes.changed(inode)
+        return was_there
 
 
 def takes_nothing(level: Level, base: Level) -> bool:

@@ -59,8 +59,9 @@ class Follower:
     `_names`: what has happened to them is not in the rows yet; what one stands for that is new. Of them
     `_saved` are in the table `noted`, and `_unsaved` have to be there at the next COMMIT. `_watched`:
     repositories from whose names anything follows. `_directories`: those of the table `follow`, the last one
-    first, with the cookie of the last name that was followed. `_runs`: is there a task that follows;
-    `_hurried`: somebody waits for `_done`, which it sets at its end, whether by an `_error` or not.
+    first, with the cookie of the last name that was followed; `_walked`: those that were, since others have
+    asked for one: in a damaged database directories may lie in each other. `_runs`: is there a task that
+    follows; `_hurried`: somebody waits for `_done`, which it sets at its end, whether by an `_error` or not.
     """
 
     def __init__(self, core: Core, registry: Registry, derived: DerivedNames) -> None:
@@ -84,6 +85,7 @@ class Follower:
         self._names: dict[Name, Entry | None] = dict.fromkeys(self._saved)
         self._watched: set[int] = set()
         self._moved: set[int] = set()
+        self._walked: set[int] = set()
         self._more = core.scheduler.event()
         self._directories: dict[int, int] = dict(self._rows.to_follow())
         self._started = False
@@ -143,6 +145,10 @@ class Follower:
 
     def follow(self, directory: int) -> None:
         """Follow everything below a directory anew; of a tree, make it anew. Inside a transaction."""
+        self._walked.clear()
+        self._queue(directory)
+
+    def _queue(self, directory: int) -> None:
         self._rows.follow(directory)
         self._directories.pop(directory, None)
         self._directories[directory] = 0
@@ -238,12 +244,14 @@ class Follower:
             self._rows.follow(directory, names[-1][0])
             self._directories[directory] = names[-1][0]
         for ino in below:
-            self.follow(ino)
+            if ino not in self._walked:
+                self._queue(ino)
         self._core.group.count(len(names))
 
     def _has_followed(self, directory: int) -> None:
         self._rows.followed(directory)
         del self._directories[directory]
+        self._walked.add(directory)
         self._watch()
 
     async def drain(self) -> None:
