@@ -43,6 +43,10 @@ QUIET_SECONDS = 0.02
 LAG_SECONDS = 5.0
 """So long names wait for a quiet moment; then they are followed beside what others do."""
 
+REST_SECONDS = 0.1
+RETRY_RESTS = 50
+"""What could not be followed is tried again after so many rests."""
+
 LAG_LIMIT = 50_000
 """So many; then who changes more waits for some of them."""
 
@@ -310,12 +314,18 @@ class Follower:
                 except OSError as error:  # the next commit says it too
                     log.warning("what follows from names has to wait: %s", error)
                     self._end(error)
-                    await self._core.scheduler.run(time.sleep, LAG_SECONDS)
+                    for _ in range(RETRY_RESTS):
+                        await self._rest(REST_SECONDS)
                 else:
                     self._end(None)
         finally:
             self._runs = False
             self._end(None)
+
+    async def _rest(self, seconds: float) -> None:
+        """A thread is waited for to its end: only the pause lets the task be cancelled."""
+        await self._core.scheduler.run(time.sleep, seconds)
+        await self._core.scheduler.pause()
 
     def _end(self, error: OSError | None) -> None:
         """Let those go on who wait."""
@@ -332,7 +342,7 @@ class Follower:
                 await self._step()
                 continue
             before = self._changes()
-            await scheduler.run(time.sleep, QUIET_SECONDS)
+            await self._rest(QUIET_SECONDS)
             if before == self._changes():
                 await self._follow_while_quiet()
             elif scheduler.now() - since > LAG_SECONDS:
