@@ -14,6 +14,7 @@ The matcher goes back, as it must: repeated tokens are more than an automaton ca
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 from casfs.layouts.patterns import TOKENS, Token
@@ -35,7 +36,7 @@ class Place(NamedTuple):
     level: int
 
 
-class Node:
+class Node(ABC):
     """`first` is what the text here may begin with: literals, ANYTHING, END. `slashes` are the fewest and
     the most from here to the end of the path (None: no limit). `level` counts the repeated tokens before."""
 
@@ -46,12 +47,13 @@ class Node:
         self.first = frozenset({ANYTHING})
         self.slashes: tuple[int, int | None] = place.next.slashes if place else (0, 0)
 
+    @abstractmethod
     def match(self, run: Run, at: int) -> bool:
-        raise NotImplementedError
+        """Does the rest of the path fit from there on?"""
 
     def expected(self, run: Run) -> str:
-        """For a person."""
-        raise NotImplementedError
+        """What could come here, for a person; "" of a node that takes no text itself."""
+        return ""
 
 
 class Traced(Node):
