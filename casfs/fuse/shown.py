@@ -8,6 +8,7 @@ before the request is answered.
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol, TypeVar
@@ -19,6 +20,8 @@ from casfs.fs.attributes import Changes
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.nodes import DerivedDirectory, Names
 from casfs.fuse.options import ACLS
+
+log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -112,9 +115,15 @@ class ShownNames:
         return result.unwrap()
 
     async def _settle(self, names: Names | None, held: frozenset[int]) -> None:
-        if self.derived:
+        """What was done is done: that it cannot follow yet is no reason to say otherwise."""
+        if not self.derived:
+            return
+        try:
             await self._trees().settle(names)
-            await self._caches.tell(held)
+        except OSError as error:
+            log.warning("trees show what was just changed later: %s", error)
+            self._fs.remembered.forget_attributes()
+        await self._caches.tell(held)
 
 
 def seen_in_trees(*directories: int, is_new: bool = False) -> Callable[[Method], Method]:
