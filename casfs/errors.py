@@ -57,6 +57,10 @@ class CasfsError(Exception):
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickled without `__init__`, whose arguments differ by kind."""
+        return type(self).__new__, (type(self), *self.args), self.__dict__
+
 
 class UsageError(CasfsError):
     """A command line, mount option or configuration key that cannot be meant."""

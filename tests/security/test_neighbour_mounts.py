@@ -133,6 +133,7 @@ def test_a_fifo_for_a_lock_keeps_nobody_waiting(mount: Mount, home: Path) -> Non
     casfs("umount", store, code=6)
 
 
+@pytest.mark.alone  # mkfs(8) and others look at the sources of all mounts, and would wait with it
 def test_file_systems_that_hang_are_given_up(mount: Mount, home: Path, scratch: Path) -> None:
     """Root may look into them, and waits for ever: with allow_other those of others are such."""
     hanging = scratch / "hanging"
@@ -150,6 +151,30 @@ def test_file_systems_that_hang_are_given_up(mount: Mount, home: Path, scratch: 
         assert "does not answer" in casfs("cp", hanging / "a", mount.path / "b", code=6)
         assert "is mounted already, with x (fuse.x)" in casfs("mount", mount.store, hanging, code=32)
         assert_commands_work(mount)
+
+
+@pytest.mark.alone
+def test_commands_end_though_others_wait_for_the_same_name_where_nothing_answers(
+    mount: Mount, home: Path, scratch: Path
+) -> None:
+    """Who looks up a name that somebody else looks up already cannot be killed (d_alloc_parallel in the
+    kernel's fs/dcache.c): a thread that waited like that kept the command itself from ending."""
+    hanging = scratch / "hanging"
+    hanging.mkdir()
+    with (
+        mounted(hanging, "x", subtype="x", prefix=()),
+        mounted(home / "mnt", hanging / "store"),
+        subprocess.Popen(["stat", hanging / "store"], stderr=subprocess.DEVNULL) as first,
+    ):
+        try:
+            while not Path(f"/proc/{first.pid}/wchan").read_text().startswith(("fuse_", "request_wait")):
+                time.sleep(0.01)
+            assert "does not answer" in str(statuses()[str(home / "mnt")]["error"])
+            assert "does not answer" in casfs("mv", home / "mnt" / "a", home / "mnt" / "b", code=6)
+            assert "does not answer" in casfs("umount", hanging / "store", code=6)
+            assert_commands_work(mount)
+        finally:
+            first.kill()
 
 
 # Mounts that cover others
