@@ -18,7 +18,7 @@ from operator import attrgetter
 from typing import Any, Protocol
 
 from casfs.errors import FsError
-from casfs.namespace.inodes import InodeRow
+from casfs.namespace.inodes import S_IFMT, InodeRow
 from casfs.namespace.namespace import Namespace
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ FIELDS = tuple(name.removesuffix("_id").removesuffix("_ns") for name in InodeRow
 _columns = attrgetter(*FIELDS)
 _SIZE = FIELDS.index("size")
 
-TYPE, DIRECTORY, REGULAR = 0o170000, stat.S_IFDIR, stat.S_IFREG
+TYPE, DIRECTORY, REGULAR = S_IFMT, stat.S_IFDIR, stat.S_IFREG
 """Of a mode, inode(7): the bits that say what it is, S_IFMT, and two of their values."""
 
 _LOWEST, _HIGHEST = -(1 << 63), (1 << 63) - 1

@@ -71,7 +71,7 @@ def info(namespace: Namespace, path: bytes) -> Info:
     ino, top = ROOT_INO, 0
     row = _inode(namespace, ino, path)
     for part in parts:
-        if not stat.S_ISDIR(row.mode):
+        if row.kind != stat.S_IFDIR:
             raise _error(errno.ENOTDIR, path)
         found = namespace.dentries.find(ino, part)
         if found is None:
@@ -85,9 +85,9 @@ def info(namespace: Namespace, path: bytes) -> Info:
             found = derived[0].ino
         ino, top = found, top or found
         row = _inode(namespace, ino, path)
-    is_file = stat.S_ISREG(row.mode)
+    is_file = row.kind == stat.S_IFREG
     blob = None if row.blob_id is None else namespace.blobs.digest(row.blob_id)
-    is_repository = bool(parts) and (len(parts) > 1 or stat.S_ISDIR(row.mode))
+    is_repository = bool(parts) and (len(parts) > 1 or row.kind == stat.S_IFDIR)
     in_trash = bool(parts) and top == namespace.trash.directory()
     kind, layout, allowed, damaged = _repository(namespace, top)
     coordinates, reason, snapshot = None, "", False
@@ -95,7 +95,7 @@ def info(namespace: Namespace, path: bytes) -> Info:
         coordinates, reason, snapshot = _coordinates(namespace, layout, b"/".join(parts[1:]))
     return Info(
         path=b"/" + b"/".join(parts),
-        kind=_KINDS.get(stat.S_IFMT(row.mode), "unknown"),
+        kind=_KINDS.get(row.kind, "unknown"),
         size=row.size,
         digest="" if blob is None else blob.hex(),
         is_sealed=row.staged is None,

@@ -14,6 +14,9 @@ import apsw
 from casfs.namespace.connection import DatabaseError
 from casfs.namespace.table import Table
 
+S_IFMT = 0o170000
+"""Of a mode, inode(7): the bits that say what it is."""
+
 
 class InodeRow(NamedTuple):
     """A row as schema.sql documents it. Every statement gives and takes its columns in this order."""
@@ -33,6 +36,11 @@ class InodeRow(NamedTuple):
     mtime_ns: int
     ctime_ns: int
     btime_ns: int
+
+    @property
+    def kind(self) -> int:
+        """S_IFMT of the mode. The functions of `stat` raise OverflowError for one that none can have."""
+        return self.mode & S_IFMT
 
 
 CONSTANT = frozenset({"ino", "rdev", "target", "btime_ns"})

@@ -25,6 +25,8 @@ from casfs.errors import FsError
 from casfs.fs.core import Core
 from casfs.fs.inodes import Inode
 from casfs.fs.places import DEEPEST, LONGEST, Place
+from casfs.namespace.derived import DIRECTORY
+from casfs.namespace.inodes import S_IFMT
 from casfs.repositories.patterns import EVERYTHING, Patterns
 from casfs.repositories.quota import Quotas
 from casfs.repositories.refusals import refuse
@@ -235,8 +237,8 @@ class Guard:
             if level > DEEPEST or len(path) + (len(to.path) if to else 0) > LONGEST:
                 raise FsError(errno.ENAMETOOLONG)
             for _, name, child, type_ in self._dentries.children(ino, 0, LIMIT + 1 - len(found)):
-                found.append(Below(path + name, type_ << 12, child))
-                if stat.S_ISDIR(type_ << 12):
+                found.append(Below(path + name, type_ << 12 & S_IFMT, child))
+                if type_ == DIRECTORY:
                     todo.append((path + name + b"/", child, level + 1))
             if len(found) > LIMIT:
                 raise FsError(errno.EXDEV, TOO_MUCH)

@@ -22,6 +22,7 @@ from casfs.fs.listing import NAME_LIMIT, is_name
 from casfs.fs.nodes import Made, Names
 from casfs.fs.tree import RENAME_NOREPLACE
 from casfs.namespace.derived import DIRECTORY, DerivedRow
+from casfs.namespace.inodes import S_IFMT
 from casfs.repositories.derived import SHOWN, DerivedNames
 from casfs.repositories.following import Follower
 from casfs.repositories.trees import Tree
@@ -118,11 +119,12 @@ class Through:
         return rows
 
     def _give(self, listed: Any) -> None:
-        """The kernel gets to know directories: (inode number, mode, None for one that has no row yet)."""
+        """The kernel gets to know directories: (inode number, mode). The mode is None for one that has
+        no row yet, and anything where the row is damaged."""
         for ino, mode in listed:
-            if mode is None:
+            if not isinstance(mode, int):
                 mode = self._inodes.get(ino).mode
-            if stat.S_ISDIR(mode):
+            if mode & S_IFMT == stat.S_IFDIR:
                 self._given[ino] = self
                 self._remembered.learned(ino)
 

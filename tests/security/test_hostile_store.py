@@ -5,6 +5,7 @@ Each attempt once did what its test is named after, or would have; the commands 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -243,6 +244,32 @@ def test_a_name_in_a_repository_that_is_a_number(place: Place, name: str) -> Non
     casfs("mount", place.store, place.mountpoint)
     assert (place.mountpoint / "new").read_bytes() == b"content"
     casfs("umount", place.mountpoint)
+
+
+@pytest.mark.parametrize("mode", ["-1", "1 << 62", "'text'"])
+def test_a_mode_that_none_can_have(place: Place, mode: str) -> None:
+    """To list a view that shows its file, and to ask about it, was an unexpected error."""
+    casfs("repo", "create", place.store, "libs")
+    casfs("repo", "create", place.store, "all", "--virtual", "libs")
+    casfs("mount", place.store, place.mountpoint)
+    (place.mountpoint / "libs/folder").mkdir()
+    (place.mountpoint / "libs/folder/file").write_bytes(b"jar")
+    casfs("umount", place.mountpoint)
+    place.loosely("inode", f"UPDATE inode SET mode = {mode} WHERE size = 3")
+    casfs("mount", place.store, place.mountpoint)
+    for _ in os.walk(place.mountpoint):
+        pass
+    subprocess.run(["ls", "-lR", place.mountpoint], capture_output=True, check=False)
+    place.run("info", place.mountpoint / "libs/folder/file")
+    place.run("info", place.mountpoint / "all/folder/file")
+    place.run("repo", "create", place.store, "other")
+    with contextlib.suppress(OSError):
+        os.rename(place.mountpoint / "libs/folder", place.mountpoint / "other/folder")
+    casfs("umount", place.mountpoint)
+    assert "Traceback" not in (place.store / "run" / "mount.log").read_text()
+    place.run("fsck", "--repair", place.store)
+    done = subprocess.run([*CASFS, "fsck", place.store], env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    assert done.returncode == (5 if "text" in mode else 0)  # what is no number has to come from a backup
 
 
 def test_healing_from_a_hostile_tree(place: Place, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ class LostAndFound:
     def _place(self) -> int:
         if self._folder is None:
             found = self._namespace.dentries.find(ROOT_INO, NAME)
-            if found is not None and stat.S_ISDIR(self._repairs.inode(found).mode):
+            if found is not None and self._repairs.inode(found).kind == stat.S_IFDIR:
                 self._folder = found
             else:
                 self._folder = self.next_ino()

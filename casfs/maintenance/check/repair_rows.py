@@ -85,7 +85,7 @@ class RowRepair:
             kind = stat.S_IFDIR
         else:
             kind = stat.S_IFREG
-        return kind | stat.S_IMODE(row.mode)
+        return kind | row.mode & 0o7777
 
     def _mend_dangling(self) -> None:
         made: set[int] = set()
