@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from casfs.errors import FsError
 from casfs.fs import acl
 from casfs.fs.inodes import Inode, InodeTable
@@ -31,17 +33,23 @@ class Place:
     """A place as long as nothing on the way changes. `path` ends with a slash, and is empty for the root.
 
     `repository` is the name of the directory in the root, b"" for the root itself, and `top` is its inode
-    number, 0 for the root and for what has no name; `within` is the path below it.
+    number, 0 for the root and for what has no name; `within` is the path below it. `access`: bytes of the
+    access lists on the way.
     """
 
-    __slots__ = ("chain", "path", "repository", "top", "within")
+    __slots__ = ("access", "chain", "path", "repository", "top", "within")
 
-    def __init__(self, chain: tuple[Level, ...], top: int) -> None:
+    def __init__(self, chain: tuple[Level, ...], access: int, top: int) -> None:
         self.chain = chain
+        self.access = access
         self.path = b"".join(level[0] + b"/" for level in chain)
         self.repository = chain[0][0] if chain else b""
         self.top = top
         self.within = self.path[len(self.repository) + 1 :]
+
+
+def too_far(levels: Sequence[Level], length: int, access: int) -> bool:
+    return len(levels) > DEEPEST or length > LONGEST or access > ACCESS_LIMIT
 
 
 class Places:
@@ -62,10 +70,17 @@ class Places:
             return self._remember(ino, self._find(ino))
 
     def _find(self, ino: int) -> Place | None:
-        chain: list[Level] = []
+        levels: list[Level] = []
         length = access = top = 0
         above = ino
         while above != ROOT_INO:
+            known = self._places.get(above)
+            if known is not None and known.top:
+                levels.extend(reversed(known.chain))
+                length += len(known.path)
+                access += known.access
+                above, top = ROOT_INO, known.top
+                break
             try:
                 names = self._dentries.names_of(above)
                 if not names:
@@ -74,20 +89,22 @@ class Places:
                 level = (names[0][1], found.mode & 0o7777, found.uid, found.gid, self.access(found))
             except (FsError, DatabaseError):  # a damaged database: a name or a directory that is none
                 return None
-            chain.append(level)
+            levels.append(level)
             length += len(level[0]) + 1
             access += sum(map(len, level[4].values()))
-            if len(chain) > DEEPEST or length > LONGEST or access > ACCESS_LIMIT:
+            if too_far(levels, length, access):
                 return None
             above, top = names[0][0], above
-        return Place(tuple(reversed(chain)), top if above == ROOT_INO else 0)
+        if too_far(levels, length, access):
+            return None
+        return Place(tuple(reversed(levels)), access, top if above == ROOT_INO else 0)
 
     def _remember(self, ino: int, place: Place | None) -> Place | None:
         size = 0
         if place is not None:
             if not place.top and ino != ROOT_INO:
                 return place  # it has no name, but may get one, which nobody tells of
-            size = len(place.path) + sum(len(value) for level in place.chain for value in level[4].values())
+            size = len(place.path) + place.access
         if len(self._places) >= PLACES or self._bytes + size > REMEMBERED_BYTES:
             self.invalidate()
         self._bytes += size

@@ -29,6 +29,11 @@ class Scheduler(Protocol):
     async def pause(self) -> None:
         """Let others run."""
 
+    async def give_way(self) -> None:
+        """Let others run, and as long as requests keep coming them alone, for a while. For work that nobody's
+        request is held up by, after a slice of it: a program sends its requests one after the other, and
+        would wait a slice for each."""
+
     def event(self) -> Event: ...
 
     def now(self) -> float:
@@ -84,6 +89,9 @@ class InlineScheduler:
             done()
 
     async def pause(self) -> None:
+        return None
+
+    async def give_way(self) -> None:
         return None
 
     def event(self) -> Event:

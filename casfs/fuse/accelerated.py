@@ -166,6 +166,11 @@ class Accelerated:
 
     # Waiting for requests: what pyfuse3's session loop calls (loop.py)
 
+    def requests(self) -> int:
+        """How many have come so far."""
+        count: int = self._native.requests()
+        return count
+
     async def wait_readable(self, fd: int) -> None:
         """Serve requests until one comes that is left to libfuse, or the session has ended.
 

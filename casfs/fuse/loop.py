@@ -60,6 +60,11 @@ class RequestWait:
         self._scheduler = scheduler
         self._poll: select.poll | None = None
         self._left = BURST
+        self._requests = 0
+
+    def requests(self) -> int:
+        """How many have come so far."""
+        return self._requests
 
     async def wait_readable(self, fd: int) -> None:
         scheduler, wake_fd = self._scheduler, self._scheduler.wake_fd
@@ -80,6 +85,7 @@ class RequestWait:
                 scheduler.drain()
                 self._left = 0
             if fd in ready:
+                self._requests += 1
                 return
             if others:
                 self._left = 0

@@ -19,6 +19,12 @@ T = TypeVar("T")
 Result = outcome.Outcome[Any]
 Wake = Callable[[Result], object]
 
+GIVE_WAY_SECONDS = 0.003
+"""So long work in slices gives way to requests that keep coming."""
+
+QUIET_SECONDS = 0.0003
+"""Without a request for so long, and what the loop sleeps for the next one, a program is done for now."""
+
 THREADS = 40
 """Calls in threads at a time; more wait for one of them."""
 
@@ -58,7 +64,8 @@ class TrioScheduler:
     and drains, the loop in its poll(2) that trio does not know of (fuse/loop.py), or a task when trio sleeps.
 
     `direct` is set while a verb runs that has no task: instead of trio, it waits by yielding a `Wait`.
-    `runnable` are the tasks that could run: before it sleeps by itself the loop has to let them.
+    `runnable` are the tasks that could run: before it sleeps by itself the loop has to let them. `requests`
+    tells how many have come so far, which is what `give_way` goes by; `_seen` is what it said last.
     """
 
     def __init__(self) -> None:
@@ -66,6 +73,8 @@ class TrioScheduler:
         self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._ready: deque[tuple[Wake, Result]] = deque()
         self._threads = 0
+        self.requests: Callable[[], int] = lambda: 0
+        self._seen = 0
         self._queued: deque[tuple[Callable[[], Any], Wake]] = deque()
         instrument = Runnable()
         self.runnable = instrument.tasks
@@ -196,6 +205,15 @@ class TrioScheduler:
             await Wait(lambda wake: self.soon(wake, outcome.Value(None)))
         else:
             await trio.lowlevel.checkpoint()
+
+    async def give_way(self) -> None:
+        await self.pause()
+        if self.direct:
+            return
+        until = self.now() + GIVE_WAY_SECONDS
+        while (seen := self.requests()) != self._seen and self.now() < until:
+            self._seen = seen
+            await trio.sleep(QUIET_SECONDS)
 
     def event(self) -> TaskEvent:
         return TaskEvent(self)

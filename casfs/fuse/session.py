@@ -74,12 +74,13 @@ class Session:
 
     def _choose_loop(self) -> None:
         """Let the accelerator wait for requests, if libfuse has let it in."""
-        wait = loop.RequestWait(self._scheduler).wait_readable
+        waiting: loop.RequestWait | Accelerated = loop.RequestWait(self._scheduler)
         if self._accelerated is not None:
             self._plain = self._accelerated.refused
         if self._accelerated is not None and not self._plain:
-            wait = self._accelerated.wait_readable
-        self._slow = loop.install(wait, self._scheduler.runnable)
+            waiting = self._accelerated
+        self._scheduler.requests = waiting.requests
+        self._slow = loop.install(waiting.wait_readable, self._scheduler.runnable)
 
     @property
     def idle_handles(self) -> int:

@@ -53,6 +53,10 @@ class Artifacts(Table):
         )
         return rows[0] if rows else None
 
+    def below(self, parent: int) -> list[ArtifactRow]:
+        """Those of all names in a directory."""
+        return typed(self._execute("SELECT * FROM artifact WHERE parent = ?", (parent,)), ArtifactRow)
+
     def count(self, repository: int) -> int:
         """Artifacts of a repository, those that accompany others not among them."""
         count: int = self._execute(

@@ -16,6 +16,7 @@ import logging
 import time
 from collections.abc import Iterable
 from itertools import islice
+from typing import NamedTuple
 
 import msgspec
 
@@ -34,7 +35,7 @@ STEP = 64
 """Names that are followed at a time, up to 5 ms, where somebody waits for them or for the COMMIT."""
 
 SMALL_STEP = 16
-STEP_SECONDS = 0.002
+STEP_SECONDS = 0.003
 """Names at a time, and about how long, where others have to be served meanwhile."""
 
 QUIET_SECONDS = 0.02
@@ -55,6 +56,13 @@ DAMAGE = frozenset({errno.EIO, errno.ESTALE})
 
 Name = tuple[int, bytes]
 """(directory, name)."""
+
+
+class Rows(NamedTuple):
+    """What follows from the names of one directory: their artifacts, and those with names in trees."""
+
+    artifacts: dict[bytes, ArtifactRow]
+    derived: set[bytes]
 
 
 class Follower:
@@ -223,7 +231,9 @@ class Follower:
         if not self._directories:
             return
         directory, after = next(reversed(self._directories.items()))
-        if self._derived.wipe(directory, limit):
+        place = self._places.of(directory)
+        may_be_tree = place is None or place.top in (0, directory)
+        if may_be_tree and self._derived.wipe(directory, limit):
             self._core.group.count(limit)
             return
         tree = self._derived.trees.get(directory)
@@ -241,7 +251,11 @@ class Follower:
             self._has_followed(directory)
             return
         below = [ino for _, _, ino, type_ in names if type_ == DIRECTORY]
-        self._write([((directory, name), (cookie, ino, type_)) for cookie, name, ino, type_ in names])
+        is_all = not after and len(names) < limit
+        self._write(
+            [((directory, name), (cookie, ino, type_)) for cookie, name, ino, type_ in names],
+            there=self._rows_of(directory) if is_all else None,
+        )
         if len(names) < limit:
             self._has_followed(directory)
         else:
@@ -288,7 +302,7 @@ class Follower:
             if remembered := self._core.remembered.names:
                 self._core.changes.names_later(next(iter(remembered))[0])
             changes = self._changes()
-            await scheduler.pause()
+            await scheduler.give_way()
             return changes
 
     def catch_up(self) -> bool:
@@ -356,9 +370,17 @@ class Follower:
         while self.is_behind and await self._step() == self._changes():
             pass
 
-    def _write(self, names: list[tuple[Name, Entry | None]], *, follows: bool = False) -> None:
+    def _rows_of(self, directory: int) -> Rows:
+        return Rows(
+            {row.name: row for row in self._artifacts.below(directory)},
+            {row.source_name for row in self._derived_rows.of_source_directory(directory)},
+        )
+
+    def _write(
+        self, names: list[tuple[Name, Entry | None]], *, follows: bool = False, there: Rows | None = None
+    ) -> None:
         """The rows of names. With an entry it is a name that had no rows before, if all that is not noted
-        `follows`; or else a row may be left of it."""
+        `follows`; or else a row may be left of it. `there`: the rows of all names, if they are known."""
         rows: list[ArtifactRow] = []
         without: list[Name] = []
         gone: list[Name] = []
@@ -379,11 +401,14 @@ class Follower:
                 if place and entry and entry[2] == FILE and repository and repository.layout:
                     coordinates = repository.layout.parse(place.within + name)
                 if coordinates is not None:
-                    rows.append(artifact_row(directory, name, top, coordinates))
-                elif not is_new:
+                    row = artifact_row(directory, name, top, coordinates)
+                    if there is None or there.artifacts.get(name) != row:
+                        rows.append(row)
+                elif not is_new and (there is None or name in there.artifacts):
                     without.append((directory, name))
                 if self._derived.trees:
                     try:
+                        is_new = is_new or (there is not None and name not in there.derived)
                         self._derived.update(directory, name, place, entry, coordinates, is_new=is_new)
                     except OSError as error:
                         if error.errno not in DAMAGE:

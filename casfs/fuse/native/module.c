@@ -77,6 +77,15 @@ static PyObject *status(PyObject *self, PyObject *args)
 			     session.kernel_flags & FUSE_HANDLE_KILLPRIV_V2 ? Py_True : Py_False);
 }
 
+PyDoc_STRVAR(requests_doc, "requests()\n--\n\nHow many requests have come so far.");
+
+static PyObject *requests(PyObject *self, PyObject *args)
+{
+	(void)self;
+	(void)args;
+	return PyLong_FromUnsignedLongLong(session.requests);
+}
+
 PyDoc_STRVAR(same_libfuse_doc, "same_libfuse(path)\n--\n\n"
 	"Is the extension at `path`, which is loaded, linked with the same libfuse as this one?");
 
@@ -183,6 +192,7 @@ PyDoc_STRVAR(write_files_doc, "write_files(files, dir_fd, /)\n--\n\n"
 static PyMethodDef methods[] = {
 	{"prepare", prepare, METH_VARARGS, prepare_doc},
 	{"status", status, METH_NOARGS, status_doc},
+	{"requests", requests, METH_NOARGS, requests_doc},
 	{"same_libfuse", same_libfuse, METH_O, same_libfuse_doc},
 	{"serve", (PyCFunction)(void (*)(void))serve, METH_FASTCALL, serve_doc},
 	{"finish", finish, METH_VARARGS, finish_doc},

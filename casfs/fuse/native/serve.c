@@ -94,6 +94,7 @@ int casfs_serve(int patience, int burst)
 		}
 		if (size >= (ssize_t)sizeof(struct fuse_in_header)) {
 			const struct fuse_in_header *in = (const void *)session.buffer;
+			session.requests++;
 			if (in->opcode == FUSE_INIT)
 				casfs_see_init(in, (size_t)size);
 			if (!casfs_dispatch(in, (size_t)size)) {

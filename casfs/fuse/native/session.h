@@ -28,6 +28,7 @@ struct casfs_session {
 	char *buffer;
 	size_t buffer_size;
 	size_t pending;
+	uint64_t requests; /* that have come so far */
 	bool ended;
 };
 
