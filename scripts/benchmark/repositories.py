@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 
 from . import trial as material
+from .probing import client_process, stop
 from .small_files import open_read_close_all
 from .trial import ARTIFACTS, Trial, count_files, create_files, expect, expect_contents, spawn
 from .workload import READY, Drop, Goal, Steps, workload
@@ -76,6 +77,66 @@ def repo_create_trees(trial: Trial) -> Steps:
     """the same, and a view and a virtual repository show it, until both have followed"""
     with trees_over(trial, os.path.basename(os.getcwd())) as trees:
         yield from create_artifacts(trial, trees)
+
+
+def looking() -> Iterator[None]:
+    """Who walks the working directory again and again, a folder at each step."""
+    while True:
+        for folder, _, files in os.walk("."):
+            for name in files:
+                with contextlib.suppress(FileNotFoundError):
+                    os.stat(f"{folder}/{name}")
+            yield
+
+
+def create_while_looking(trial: Trial, trees: list[str], looked_at: str) -> Steps:
+    """As `create_artifacts`, while another process looks."""
+    steps = create_artifacts(trial, trees)
+    yield next(steps)
+    with client_process(looked_at, "looking", looking) as control:
+        yield next(steps)
+        stop("looking", control)
+    yield from steps
+
+
+@workload("files", slow=True)
+def repo_create_watched_plain(trial: Trial) -> Steps:
+    """create 2,000 artifacts of 4 KiB while another process walks the directory"""
+    yield from create_while_looking(trial, [], ".")
+
+
+@workload("files", slow=True, goal=Goal(0.7, workload="repo_create_watched_plain"))
+def repo_create_watched_trees(trial: Trial) -> Steps:
+    """the same in a repository that a view and a virtual repository show, and the view is walked"""
+    with trees_over(trial, os.path.basename(os.getcwd())) as trees:
+        yield from create_while_looking(trial, trees, trees[0] if trees else ".")
+
+
+def remove_all(trial: Trial, trees: list[str]) -> Steps:
+    """rm -r of what the kernel remembers everywhere, until the trees are empty."""
+    paths = material.artifact_paths(trial.count(ARTIFACTS))
+    material.make_folders(paths)
+    create_files(paths, trial.contents(len(paths)))
+    for place in (".", *trees):
+        expect(count_files(place) == len(paths), f"{place} does not show all files")
+    yield READY
+    spawn("rm", "-r", *sorted({path.split("/")[0] for path in paths}))
+    for tree in trees:
+        expect(os.listdir(tree) == [], f"{tree} still shows something")
+    yield len(paths)
+
+
+@workload("files", slow=True)
+def repo_rm_plain(trial: Trial) -> Steps:
+    """rm -r of 2,000 artifacts that were listed before, in a directory without a layout"""
+    yield from remove_all(trial, [])
+
+
+@workload("files", slow=True, goal=Goal(0.7, workload="repo_rm_plain"))
+def repo_rm_trees(trial: Trial) -> Steps:
+    """the same in a repository that a view and a virtual repository show, which were listed too"""
+    with trees_over(trial, os.path.basename(os.getcwd())) as trees:
+        yield from remove_all(trial, trees)
 
 
 # Listing and reading -------------------------------------------------------------------------------------
