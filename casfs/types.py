@@ -15,8 +15,11 @@ ROOT_INO = 1
 """Inode number of the root directory, FUSE_ROOT_ID of linux/fuse.h."""
 
 HIGHEST_NUMBER = 1 << 62
-"""Numbers of inodes and blobs, and cookies, are below it: a row with a higher one was made by nobody who
-counts, and leaves no numbers for others."""
+"""Numbers of inodes and blobs are below it: a row with a higher one was made by nobody who counts, and leaves
+no numbers for others."""
+
+COOKIE_BITS = 48
+"""Cookies are below 1 << COOKIE_BITS; of names that casfs keeps they have more (schema.sql, `derived`)."""
 
 
 @dataclass(frozen=True, slots=True)

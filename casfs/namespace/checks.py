@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from casfs.namespace.dentries import Dentry
-from casfs.namespace.derived_checks import COOKIES, LOST, NAME_OF
+from casfs.namespace.derived_checks import COOKIES, HIGHEST_COOKIE, LOST, NAME_OF
 from casfs.namespace.namespace import Namespace
 from casfs.namespace.table import Table
 from casfs.types import DIGEST_SIZE, HIGHEST_NUMBER, ROOT_INO
@@ -169,13 +169,13 @@ class Checks(Table):
 
     def counters(self) -> Iterator[tuple[str, Any, int]]:
         """Counters in meta that are missing or too low (I7): (key, what it says, least that is right)."""
-        for key, first, used in (
-            ("next_ino", 2, "SELECT max(ino) FROM inode"),
-            ("next_cookie", 3, f"SELECT max(cookie) FROM ({COOKIES})"),
+        for key, first, highest, used in (
+            ("next_ino", 2, HIGHEST_NUMBER // 2, "SELECT max(ino) FROM inode"),
+            ("next_cookie", 3, HIGHEST_COOKIE, f"SELECT max(cookie) FROM ({COOKIES})"),
         ):
-            least = max(first, (self._value(f"{used} WHERE {key[5:]} <= {HIGHEST_NUMBER // 2}") or 0) + 1)
+            least = max(first, (self._value(f"{used} WHERE {key[5:]} <= {highest}") or 0) + 1)
             value = self._value("SELECT value FROM meta WHERE key = ?", key)
-            if not isinstance(value, int) or not least <= value < HIGHEST_NUMBER:
+            if not isinstance(value, int) or not least <= value < 2 * highest:
                 yield key, value, least
 
     def huge_numbers(self) -> list[tuple[str, int]]:
@@ -226,10 +226,10 @@ class Checks(Table):
                     OR cookie NOT BETWEEN 3 AND ?)
                SELECT d.* FROM fault AS f JOIN dentry AS d ON d.cookie = f.cookie
                ORDER BY d.cookie, d.parent, d.name""",
-            HIGHEST_NUMBER // 2,
+            HIGHEST_COOKIE,
         ):
             dentry = Dentry(*row)
-            if not 2 < dentry.cookie <= HIGHEST_NUMBER // 2 or dentry.cookie == seen:
+            if not 2 < dentry.cookie <= HIGHEST_COOKIE or dentry.cookie == seen:
                 yield dentry
             seen = dentry.cookie
 

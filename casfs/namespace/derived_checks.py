@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from casfs.namespace.derived import DerivedRow
 from casfs.namespace.namespace import Namespace
 from casfs.namespace.table import Table, typed
-from casfs.types import HIGHEST_NUMBER
+from casfs.types import COOKIE_BITS, HIGHEST_NUMBER
 
 BATCH = 500
 """Names of a directory that are looked at together."""
@@ -75,6 +75,11 @@ _FAULTS = (
         f"""d.type = 4 AND NOT {_IS_FOLLOWED}
             AND NOT EXISTS (SELECT 1 FROM derived AS o WHERE o.parent = d.ino)""",
     ),
+    (
+        "another name in its directory has its cookie",
+        f"""d.hidden = 0 AND NOT {_IS_FOLLOWED} AND (SELECT count(*) FROM derived AS o
+            WHERE o.parent = d.parent AND o.cookie = d.cookie AND o.hidden = 0) > 1""",
+    ),
     ("it names a directory in itself", "d.type = 4 AND d.ino NOT IN (SELECT ino FROM below)"),
 )
 
@@ -82,8 +87,13 @@ _BELOW = """WITH RECURSIVE below (ino) AS (
     SELECT DISTINCT tree FROM derived
     UNION SELECT d.ino FROM below AS b JOIN derived AS d ON d.parent = b.ino WHERE d.type = 4)"""
 
-COOKIES = "SELECT cookie FROM dentry UNION ALL SELECT cookie FROM derived"
-"""Every cookie of a name."""
+HIGHEST_COOKIE = 1 << COOKIE_BITS - 1
+"""Of a name that a program has made; with a higher one too few would be left for others."""
+
+_SOURCE_COOKIE = f"cookie & {(1 << COOKIE_BITS) - 1}"
+
+COOKIES = f"SELECT cookie FROM dentry UNION ALL SELECT {_SOURCE_COOKIE} FROM derived"
+"""Every cookie that was given."""
 
 NAME_OF = """SELECT parent, name FROM dentry WHERE ino = ?1
     UNION ALL SELECT parent, name FROM derived WHERE ino = ?1 AND type = 4 LIMIT 1"""
@@ -151,9 +161,9 @@ class DerivedChecks(Table):
     def sourceless(self) -> Iterator[DerivedRow]:
         """Rows whose source is missing, or is another one than they say."""
         for row in self._rows(
-            """SELECT s.* FROM derived AS s
+            f"""SELECT s.* FROM derived AS s
                LEFT JOIN dentry AS d ON d.parent = s.source_parent AND d.name = s.source_name
-               WHERE s.source_parent <> 0 AND (d.ino IS NULL OR s.cookie <> d.cookie
+               WHERE s.source_parent <> 0 AND (d.ino IS NULL OR s.{_SOURCE_COOKIE} <> d.cookie
                 OR s.name <> x'' AND (s.ino <> d.ino OR s.type <> d.type)
                 OR s.name = x'' AND d.type <> 4)"""
         ):

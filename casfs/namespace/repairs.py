@@ -9,6 +9,7 @@ from typing import Any
 
 from casfs.namespace.checks import BAD_VALUES, NUMBERED, BlobFault, LinkFault
 from casfs.namespace.dentries import Dentry
+from casfs.namespace.derived_checks import COOKIES, HIGHEST_COOKIE
 from casfs.namespace.inodes import InodeRow, directory_row
 from casfs.namespace.namespace import Namespace
 from casfs.namespace.table import Table
@@ -40,11 +41,10 @@ class Repairs(Table):
             HIGHEST_NUMBER // 2,
         )
         cookies = self._run(
-            """SELECT max(cookie) FROM dentry WHERE cookie <= ?1
-               UNION ALL SELECT max(cookie) FROM derived WHERE cookie <= ?1
+            f"""SELECT max(cookie) FROM ({COOKIES}) WHERE cookie <= ?1
                UNION ALL SELECT value - 1 FROM meta
                 WHERE key = 'next_cookie' AND typeof(value) = 'integer' AND value <= ?1""",
-            HIGHEST_NUMBER // 2,
+            HIGHEST_COOKIE,
         )
         return max(ROOT_INO, *(ino or 0 for (ino,) in inos)), max(2, *(cookie or 0 for (cookie,) in cookies))
 

@@ -204,7 +204,8 @@ CREATE TABLE derived (
     parent        INTEGER NOT NULL,   -- inode number of the repository's directory, or of a derived one
     name          BLOB NOT NULL,      -- empty: no name, but what holds a directory that has none
     rank          INTEGER NOT NULL,   -- of those who want the name the lowest has it; -1: a directory
-    cookie        INTEGER NOT NULL,   -- that of the source's dentry; a directory's own
+    cookie        INTEGER NOT NULL,   -- that of the source's dentry, above its 48 bits the number of those that
+                                      -- the tree has of the source's repository before; a directory's own
     ino           INTEGER NOT NULL,   -- of the source, or of the derived directory; 0 where there is no name
     type          INTEGER NOT NULL,   -- as in dentry; 4: a derived directory; 0 where there is no name
     hidden        INTEGER NOT NULL,   -- 1: another one has the name, or there is none

@@ -21,7 +21,7 @@ from casfs.fs.places import Level, Place
 from casfs.layouts.coordinates import Coordinates
 from casfs.namespace.derived import DIRECTORY, DerivedRow
 from casfs.repositories.registry import Registry
-from casfs.repositories.trees import Source, Tree, trees_of
+from casfs.repositories.trees import Shows, Tree, shown_by, trees_of
 
 FILE = stat.S_IFREG >> 12
 
@@ -41,10 +41,9 @@ Entry = tuple[int, int, int]
 class DerivedNames:
     """Owned by the thread that runs the file system.
 
-    `trees`: by the inode number of their directory. `_shown_by`: repository -> the trees that show it, as
-    what, and with which rank. `_paths`: (tree, path) -> the inode number of a directory, and `_keys` the
-    other way; what is in one is in the other. `_emptied`: directories that may have nothing in them any more;
-    `_changed`: those with other names.
+    `trees`: by the inode number of their directory. `_shown_by`: repository -> how trees show it. `_paths`:
+    (tree, path) -> the inode number of a directory, and `_keys` the other way; what is in one is in the
+    other. `_emptied`: directories that may have nothing in them any more; `_changed`: those with other names.
     `_open`: (place, tree) -> does the place allow all that the tree does?
     """
 
@@ -63,7 +62,7 @@ class DerivedNames:
         self._open: dict[tuple[Place, int], bool] = {}
         self._version = -1
         self.trees: dict[int, Tree] = {}
-        self._shown_by: dict[int, list[tuple[Tree, Source, int]]] = {}
+        self._shown_by: dict[int, list[Shows]] = {}
 
     def read(self) -> tuple[list[Tree], list[Tree]]:
         """The repositories have changed: the trees that are new or other ones, and those that they were
@@ -72,10 +71,7 @@ class DerivedNames:
         found = trees_of(self._registry.repositories)
         before = self.trees
         self.trees = {ino: tree for ino, tree in found.items() if self._find(ino) is not None}
-        self._shown_by = {}
-        for tree in self.trees.values():
-            for rank, source in enumerate(tree.sources):
-                self._shown_by.setdefault(source.repository, []).append((tree, source, rank))
+        self._shown_by = shown_by(self.trees.values())
         new = [tree for ino, tree in self.trees.items() if before.get(ino) != tree]
         old = [tree for ino, tree in before.items() if self.trees.get(ino) != tree]
         self.invalidate()
@@ -92,7 +88,7 @@ class DerivedNames:
 
     def is_contended(self, repository: int) -> bool:
         """Is there a tree where others may want the names of a repository?"""
-        return any(len(tree.sources) > 1 for tree, _, _ in self._shown_by.get(repository, ()))
+        return any(len(shows.tree.sources) > 1 for shows in self._shown_by.get(repository, ()))
 
     @property
     def shown(self) -> KeysView[int]:
@@ -131,12 +127,14 @@ class DerivedNames:
     def _wanted(
         self, directory: int, name: bytes, place: Place, entry: Entry, coordinates: Coordinates | None
     ) -> list[DerivedRow]:
-        cookie, ino, type_ = entry
+        its_cookie, ino, type_ = entry
         path = place.within + name
         rows: list[DerivedRow] = []
-        for tree, source, rank in self._shown_by[place.top]:
+        for shows in self._shown_by[place.top]:
+            tree, source, rank, _ = shows
             if not self._is_open(place, tree):
                 continue
+            cookie = shows.cookie(its_cookie)
             if type_ == DIRECTORY:
                 if not source.steps:
                     holds = self._directory(tree, path)
@@ -179,7 +177,7 @@ class DerivedNames:
         place = self._places.of(directory)
         if place is None:
             return True
-        trees = [tree for tree, _, _ in self._shown_by.get(place.top, ())]
+        trees = [shows.tree for shows in self._shown_by.get(place.top, ())]
         shown = {row.tree for row in self._rows.of_source_directory(directory)}
         return any(not self._is_open(place, tree) or tree.ino not in shown for tree in trees)
 

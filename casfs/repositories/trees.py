@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from casfs.errors import LayoutError
@@ -10,6 +11,10 @@ from casfs.layouts.coordinates import Coordinates
 from casfs.layouts.layout import Layout
 from casfs.layouts.translation import build_for, translate
 from casfs.repositories.registry import Repository, RepositoryKind
+from casfs.types import COOKIE_BITS
+
+TIMES = 1 << 60 - COOKIE_BITS
+"""So often a tree may show one repository, each time in another layout: what is more is not shown."""
 
 
 class Source(NamedTuple):
@@ -54,6 +59,34 @@ class Tree(NamedTuple):
     ino: int
     sources: tuple[Source, ...]
     writes: int | None
+
+
+class Shows(NamedTuple):
+    """How a tree shows a repository, which it may show several times: as what, with which rank, and how often
+    before."""
+
+    tree: Tree
+    source: Source
+    rank: int
+    earlier: int
+
+    def cookie(self, cookie: int) -> int:
+        """Of a name with that cookie in the repository: another one each time it is shown, so that in a
+        directory where it has two names a listing may go on between them."""
+        return self.earlier << COOKIE_BITS | cookie if self.earlier else cookie
+
+
+def shown_by(trees: Iterable[Tree]) -> dict[int, list[Shows]]:
+    """How repositories are shown in those trees."""
+    found: dict[int, list[Shows]] = {}
+    for tree in trees:
+        times: Counter[int] = Counter()
+        for rank, source in enumerate(tree.sources):
+            earlier = times[source.repository]
+            times[source.repository] += 1
+            if earlier < TIMES:
+                found.setdefault(source.repository, []).append(Shows(tree, source, rank, earlier))
+    return found
 
 
 def trees_of(repositories: Mapping[int, Repository]) -> dict[int, Tree]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
+import struct
 from pathlib import Path
 
 import pytest
 
-from tests.mounted.mounts import Mount
+from tests.mounted.mounts import Mount, asked
 from tests.mounted.shown import (
     IVY_JAR,
     JAR,
@@ -169,3 +171,55 @@ def test_directories_are_moved_within_into_and_out_of_trees(
         run("mv", tree / "in", shown.mount.path / f"{tree.name}-out")
         assert contents(shown.mount.path / f"{tree.name}-out") == expected
         assert contents(shown.libs) == contents(shown.more) == {}
+
+
+# Listings
+
+NAMES = 1200
+GETDENTS64 = {"x86_64": 217, "aarch64": 61}
+
+
+def getdents(folder: Path, size: int) -> list[tuple[int, bytes]]:
+    """(offset, name) of all entries, read by getdents64(2) with a buffer of so many bytes."""
+    number = GETDENTS64[os.uname().machine]
+    libc = ctypes.CDLL(None, use_errno=True)
+    buffer = ctypes.create_string_buffer(size)
+    found = []
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        while count := libc.syscall(number, fd, buffer, size):
+            assert count > 0, os.strerror(ctypes.get_errno())
+            place = 0
+            while place < count:
+                _, offset, length = struct.unpack_from("<QqH", buffer.raw, place)
+                name = buffer.raw[place + 19 : place + length].split(b"\0")[0]
+                found.append((offset, name))
+                place += length
+    finally:
+        os.close(fd)
+    return found
+
+
+def test_two_names_of_a_file_in_one_directory_are_both_listed(shown: Shown) -> None:
+    prefix = shown.libs.name.removesuffix("libs")
+    asked(
+        *("layout", "add", shown.mount.store, "turned"),
+        *("--artifact", "[orgPath]/[module]/[baseRev]/[baseRev]-[module](-[classifier]).[ext]"),
+    )
+    turned = shown.create(
+        shown.mount.path / f"{prefix}turned", "--view", shown.libs.name, "--layout", "turned"
+    )
+    both = shown.create(shown.mount.path / f"{prefix}both", "--virtual", f"{shown.libs.name},{turned.name}")
+    for number in range(NAMES):
+        put(shown.libs / f"org/acme/app/1.0/app-1.0-c{number}.jar", b"")
+    expected = {f"app-1.0-c{number}.jar" for number in range(NAMES)}
+    expected |= {f"1.0-app-c{number}.jar" for number in range(NAMES)}
+    folder = both / "org/acme/app/1.0"
+    for _ in range(2):
+        assert sorted(os.listdir(folder)) == sorted(expected)
+        for size in (300, 4096, 1 << 20):
+            entries = getdents(folder, size)
+            assert sorted(name.decode() for _, name in entries) == sorted(expected | {".", ".."})
+            assert len({offset for offset, _ in entries}) == len(entries)
+        assert len(run("ls", "-l", folder).splitlines()) == 1 + len(expected)
+        shown.mount.remount()

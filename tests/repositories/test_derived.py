@@ -11,7 +11,10 @@ import pytest
 from casfs.errors import FsError
 from casfs.fs import copy
 from casfs.fs.scheduler import run_inline
-from casfs.namespace.repositories import RepositoryRow
+from casfs.layouts.files import to_toml
+from casfs.layouts.layout import Definition
+from casfs.maintenance.check.fsck import check
+from casfs.namespace.repositories import LayoutRow, RepositoryRow
 from casfs.repositories.filesystem import follower_of, registry_of
 from tests.images import copy_store
 from tests.kernel import Kernel
@@ -76,6 +79,31 @@ def test_a_view_shows_what_parses_in_its_own_layout(libs: Session) -> None:
     assert files(libs.kernel, "ivy") == {IVY_JAR: b"jar"}
     assert libs.kernel.inode(f"ivy/{IVY_JAR}") is libs.kernel.inode(f"libs/{JAR}")
     assert libs.reopen().inode(f"ivy/{IVY_JAR}").nlink == 1
+
+
+def test_two_names_of_a_file_in_one_directory_are_both_listed_wherever_the_listing_goes_on(
+    libs: Session,
+) -> None:
+    kernel = libs.kernel
+    make_turned(libs)
+    for members in (["libs", "turned"], ["turned", "libs"]):
+        make_tree(libs, "both", "virtual", members)
+        listed = list(kernel.list("both/org/acme/app/1.0"))
+        assert {name for _, name, _ in listed} == {b"app-1.0.jar", b"1.0-app.jar"}
+        assert len({ino for _, _, ino in listed}) == 1
+        for position, (cookie, _, _) in enumerate(listed):
+            assert list(kernel.list("both/org/acme/app/1.0", cookie)) == listed[position + 1 :]
+    libs.stop()
+    assert check(str(libs.path)).problems == ()
+
+
+def make_turned(session: Session) -> None:
+    """A view of `libs` in whose directories its files have other names."""
+    pattern = "[orgPath]/[module]/[baseRev]/[baseRev]-[module](-[classifier]).[ext]"
+    run_inline(session.fs.group.begin())
+    row = LayoutRow("turned", to_toml([Definition(name="turned", artifact=pattern)]))
+    session.store.namespace.repositories.set_layout(row)
+    make_tree(session, "turned", "view", ["libs"], "turned")
 
 
 def test_a_view_is_current_at_once(libs: Session) -> None:

@@ -18,7 +18,7 @@ from casfs.namespace.derived import DIRECTORY, DerivedRow
 from casfs.namespace.derived_checks import DerivedChecks, DerivedRepairs
 from casfs.namespace.namespace import Namespace
 from casfs.repositories.derived import FILE, takes_nothing
-from casfs.repositories.trees import Source, Tree, trees_of
+from casfs.repositories.trees import Shows, Tree, shown_by, trees_of
 from casfs.types import ROOT_INO
 
 PLACES = 10_000
@@ -49,7 +49,7 @@ class Visit(NamedTuple):
     length: int
     depth: int
     access: int
-    shown_in: tuple[tuple[Tree, Source, int], ...]
+    shown_in: tuple[Shows, ...]
 
 
 class DerivedScan:
@@ -71,12 +71,8 @@ class DerivedScan:
                 detail = "the name that it is derived from is gone, or another one"
                 yield NameFault(row.source_parent, row.source_name, False, detail)
         judged: set[int] = set()
-        shown: dict[int, list[tuple[Tree, Source, int]]] = {}
-        for tree in self._trees.values():
-            for rank, source in enumerate(tree.sources):
-                if tree.ino not in self._scan.unjudged:
-                    shown.setdefault(source.repository, []).append((tree, source, rank))
-        for repository, shown_in in shown.items():
+        judged_trees = (tree for tree in self._trees.values() if tree.ino not in self._scan.unjudged)
+        for repository, shown_in in shown_by(judged_trees).items():
             yield from self._below(repository, tuple(shown_in), judged)
         excused: dict[int, bool] = {}
         for directory in self._checks.source_directories():
@@ -87,9 +83,7 @@ class DerivedScan:
         found = self._checks.level(directory)
         return None if found is None else (name, *found)
 
-    def _below(
-        self, repository: int, shown_in: tuple[tuple[Tree, Source, int], ...], judged: set[int]
-    ) -> Iterator[NameFault]:
+    def _below(self, repository: int, shown_in: tuple[Shows, ...], judged: set[int]) -> Iterator[NameFault]:
         top = self._scan.checks.name_of(repository)
         if top is None or top[0] != ROOT_INO:
             return
@@ -106,7 +100,7 @@ class DerivedScan:
                 self._scan.unjudged.add(visit.directory)  # as for artifacts
                 continue
             judged.add(visit.directory)
-            open_to = tuple(one for one in visit.shown_in if self._allows(level, one[0]))
+            open_to = tuple(one for one in visit.shown_in if self._allows(level, one.tree))
             visit = visit._replace(shown_in=open_to, access=access)
             kept = self._checks.kept_in(visit.directory)
             for names, rows in self._checks.names(visit.directory):
@@ -159,11 +153,12 @@ class DerivedScan:
         path = visit.path + name
         layout = self._scan.layouts.get(repository)
         found = layout.parse(path) if layout is not None and type_ == FILE else None
-        for tree, source, rank in visit.shown_in:
+        for shows in visit.shown_in:
+            tree, source, rank, _ = shows
             key = name, tree.ino, rank
             if type_ == DIRECTORY:
                 if not source.steps:
-                    yield key, (path, b"", cookie, 0, 0)
+                    yield key, (path, b"", shows.cookie(cookie), 0, 0)
                 continue
             derived: bytes | None = path
             if source.steps:
@@ -172,7 +167,7 @@ class DerivedScan:
                     derived = path
             if derived is not None:
                 above, _, last = derived.rpartition(b"/")
-                yield key, (above, last, cookie, ino, type_)
+                yield key, (above, last, shows.cookie(cookie), ino, type_)
 
     def _said(self, row: DerivedRow) -> Wanted | None:
         """None for a row that lies in another tree than it says."""

@@ -67,6 +67,11 @@ DAMAGES: dict[str, Callable[[Damaged], object]] = {
     "source is another inode": damaged(f"UPDATE derived SET ino = ? WHERE {SHOWN}", "/a/one"),
     "source is of another type": damaged(f"UPDATE derived SET type = 10 WHERE {SHOWN}"),
     "source has another cookie": damaged(f"UPDATE derived SET cookie = cookie + 1000 WHERE {SHOWN}"),
+    "cookie is that of another name": damaged(
+        f"UPDATE derived SET cookie = (SELECT cookie FROM derived WHERE {OF_ONE} AND name <> x'')"
+        " WHERE type = 4 AND parent = ? AND name = CAST('deep' AS BLOB)",
+        "/all",
+    ),
     "row is missing": damaged(f"DELETE FROM derived WHERE {OF_ONE}"),
     "row is at another place": damaged(f"UPDATE derived SET parent = ? WHERE {SHOWN}", "/view"),
     "rank is another one": damaged(f"UPDATE derived SET rank = 1 WHERE {OF_ONE}"),
