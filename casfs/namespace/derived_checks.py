@@ -149,6 +149,18 @@ class DerivedChecks(Table):
         for (ino,) in self._rows(f"SELECT i.ino FROM inode AS i WHERE {LOST}"):
             yield ino
 
+    def with_entries(self) -> Iterator[int]:
+        """Directories of trees in which names of programs are: nobody can see those."""
+        for (ino,) in self._rows(
+            """SELECT p.parent FROM (SELECT DISTINCT parent FROM dentry) AS p
+               WHERE EXISTS (SELECT 1 FROM derived AS d INDEXED BY derived_directory
+                WHERE d.ino = p.parent AND d.type = 4
+                AND NOT EXISTS (SELECT 1 FROM dentry AS n WHERE n.ino = p.parent))
+               OR EXISTS (SELECT 1 FROM repository AS r JOIN dentry AS n ON n.ino = r.ino
+                WHERE r.ino = p.parent AND r.kind IN ('virtual', 'view') AND n.parent = 1)"""
+        ):
+            yield ino
+
     def stray_kept(self) -> Iterator[tuple[Any, Any, Any]]:
         """Rows of `kept` for what is no name, or no tree."""
         yield from self._rows(

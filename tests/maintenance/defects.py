@@ -11,8 +11,17 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from casfs.maintenance.offline import opened
 from casfs.namespace.artifacts import ArtifactRow
-from tests.maintenance.stores import ONE, ORPHAN, TWO, Damaged, add_repositories, add_views
+from tests.maintenance.stores import (
+    ONE,
+    ORPHAN,
+    TWO,
+    Damaged,
+    add_repositories,
+    add_views,
+    make_directory,
+)
 
 ARTIFACT = ArtifactRow._fields
 
@@ -92,6 +101,20 @@ def _entries_in_a_file(store: Damaged) -> None:
     store.sql("UPDATE dentry SET parent = ? WHERE ino = ?", file, moved)
 
 
+def _entry_in_a_view(store: Damaged) -> None:
+    add_views(store)
+    store.add_name("/view", b"lost", store.ino("/a/one"), 8)
+    store.add_links("/a/one", 1)
+
+
+def _entry_below_a_view(store: Damaged) -> None:
+    _entry_in_a_view(store)
+    store.sql(
+        """UPDATE dentry SET parent = (SELECT ino FROM derived WHERE name = CAST('wo' AS BLOB) AND type = 4)
+           WHERE name = CAST('lost' AS BLOB)"""
+    )
+
+
 def _two_names(store: Damaged) -> None:
     store.add_name("/b", b"deep", store.ino("/a/deep"), 4)
     store.add_links("/b", 1)
@@ -165,10 +188,22 @@ def _in_views(statement: str, *names: str) -> Callable[[Damaged], object]:
     return make
 
 
+def _make_empty(store: Damaged) -> None:
+    with opened(str(store)) as fs:
+        for name in (b"v", b"w"):
+            make_directory(fs, 1, name)
+
+
+def _nowhere_to_write(store: Damaged) -> None:
+    _make_empty(store)
+    store.sql("INSERT INTO repository VALUES (?, 'virtual', NULL, 999, '{}')", store.ino("/v"))
+
+
 def _members(*members: tuple[str, str]) -> Callable[[Damaged], object]:
-    """Virtual repositories, and what each shows."""
+    """Virtual repositories, /v and /w, and what each shows."""
 
     def make(store: Damaged) -> None:
+        _make_empty(store)
         for position, (repository, member) in enumerate(members):
             ino = store.ino(repository)
             store.sql("INSERT OR IGNORE INTO repository VALUES (?, 'virtual', NULL, NULL, '{}')", ino)
@@ -329,6 +364,20 @@ DEFECTS = (
         _entries_in_a_file,
         ONES,
         moved={b"/a/deep/two": b"/lost+found/ino-5-entries/two"},
+    ),
+    Defect(
+        "entries in a view",
+        "lost-entries",
+        _entry_in_a_view,
+        (b"/view",),
+        gained={b"/lost+found/ino-13-entries/lost": ONE},
+    ),
+    Defect(
+        "entries in a directory of a view",
+        "lost-entries",
+        _entry_below_a_view,
+        (b"/view/wo",),
+        gained={b"/lost+found/ino-15-entries/lost": ONE},
     ),
     Defect("two names", "many-names", _two_names, (b"/a/deep", b"/b/deep")),
     Defect("name below itself", "many-names", _name_below_itself, (b"/a", b"/a/deep/again")),
@@ -503,7 +552,7 @@ DEFECTS = (
         _in_repositories("INSERT INTO layout SELECT 'other', definition FROM layout"),
     ),
     Defect("no layout", "lost-layout", _in_repositories("DELETE FROM layout"), (b"/a",)),
-    Defect("member that is gone", "stray-member", _members(("/a", "/b"), ("/a", "/a/deep")), (b"/a",)),
+    Defect("member that is gone", "stray-member", _members(("/v", "/b"), ("/v", "/a/deep")), (b"/v",)),
     Defect(
         "member of nothing",
         "stray-member",
@@ -513,13 +562,11 @@ DEFECTS = (
     Defect(
         "where nothing can be written",
         "stray-member",
-        lambda store: store.sql(
-            "INSERT INTO repository VALUES (?, 'virtual', NULL, 999, '{}')", store.ino("/b")
-        ),
-        (b"/b",),
+        _nowhere_to_write,
+        (b"/v",),
     ),
-    Defect("repository in itself", "member-loop", _members(("/a", "/a")), (b"/a",)),
-    Defect("repositories in each other", "member-loop", _members(("/a", "/b"), ("/b", "/a")), (b"/a",)),
+    Defect("repository in itself", "member-loop", _members(("/v", "/v")), (b"/v",)),
+    Defect("repositories in each other", "member-loop", _members(("/v", "/w"), ("/w", "/v")), (b"/v",)),
     Defect(
         "nothing to be followed",
         "stray-follow",

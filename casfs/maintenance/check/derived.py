@@ -199,6 +199,9 @@ def check_derived(namespace: Namespace, checks: Checks, findings: Findings) -> N
     for parent, name, tree in rows.stray_kept():
         detail = f"the name {name!r:.300} in inode {parent!r:.40} is gone, or the view {tree!r:.40}"
         findings.add(Kind.STRAY_KEPT, detail)
+    for ino in rows.with_entries():
+        detail = f"there are entries in inode {ino}, a directory of a view or virtual repository"
+        findings.add(Kind.LOST_ENTRIES, detail, _path_of, checks, rows, ino)
     sound = True
     for detail in rows.no_rows():
         sound = False
@@ -248,6 +251,11 @@ def _are_rows_sound(checks: DerivedChecks) -> bool:
         and next(checks.faults(), None) is None
         and next(checks.lost_directories(), None) is None
     )
+
+
+def _path_of(checks: Checks, rows: DerivedChecks, directory: int) -> Affected:
+    place = rows.place_of(directory)
+    return checks.paths_of_inode(directory, PATHS) if place is None else _path(checks, *place)
 
 
 def _path(checks: Checks, parent: int, name: bytes) -> Affected:

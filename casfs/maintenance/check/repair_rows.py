@@ -12,6 +12,7 @@ import time
 
 from casfs.maintenance.check.lost_found import LostAndFound
 from casfs.namespace.checks import Checks, ContentFault
+from casfs.namespace.derived_checks import DerivedChecks
 from casfs.namespace.inodes import directory_row
 from casfs.namespace.namespace import Namespace
 from casfs.namespace.repairs import Repairs
@@ -111,6 +112,8 @@ class RowRepair:
                 self.repairs.move_entries(ino, self.lost.add_directory(f"ino-{ino}-entries"))
             else:
                 self._make_directory(ino)  # it has no name yet: lost+found gives it one
+        for ino in list(DerivedChecks(self._namespace).with_entries()):
+            self.repairs.move_entries(ino, self.lost.add_directory(f"ino-{ino}-entries"))
 
     def _mend_tree(self) -> None:
         self._checks.read_tree()
