@@ -199,8 +199,7 @@ class Verbs:
     @patient
     async def setattr(self, ino: int, changes: Changes, fh: int | None, uid: int) -> Inode:
         handle = None if fh is None else self.handles.get(fh)
-        derived = self.fs.nodes.derived.get(ino)
-        if derived is not None and derived.parent_of(ino) is not None:
+        if self._is_below_tree(ino):
             changes.mode = changes.uid = changes.gid = None  # it is shown as the tree's own directory
         if changes.mode is not None and uid:
             inode = self.inode(ino)
@@ -211,6 +210,15 @@ class Verbs:
             if inode.content is not None:
                 await self._see_mappings(inode)  # their being written back later would move the time
         return await self.fs.attributes.set(ino, changes, handle, uid)
+
+    def _is_below_tree(self, ino: int) -> bool:
+        """Is it a directory of a tree, but not the tree's own one? Raises FsError EROFS for one that must not
+        be changed."""
+        derived = self.fs.nodes.derived.get(ino)
+        if derived is None or derived.parent_of(ino) is None:
+            return False
+        derived.check_attributes(ino)
+        return True
 
     def _foreign_group(self, parent: int, uid: int) -> int:
         """S_ISGID if a file that `uid` makes in that directory must not have it: it gets the directory's
@@ -247,12 +255,14 @@ class Verbs:
     @patient
     async def setxattr(self, ino: int, name: bytes, value: bytes, in_group: Callable[[int], bool]) -> None:
         self._check_shown(name)
+        self._is_below_tree(ino)
         await self.fs.xattrs.set(ino, name, value, in_group)
 
     @access_seen_in_trees
     @mutating
     async def removexattr(self, ino: int, name: bytes) -> None:
         self._check_shown(name)
+        self._is_below_tree(ino)
         await self.fs.xattrs.remove(ino, name)
 
     # Files

@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import stat
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from casfs.errors import FsError
 from casfs.fs.core import Core
@@ -25,7 +25,8 @@ from casfs.namespace.derived import DIRECTORY, DerivedRow
 from casfs.namespace.inodes import S_IFMT
 from casfs.repositories.derived import SHOWN, DerivedNames
 from casfs.repositories.following import Follower
-from casfs.repositories.trees import Tree
+from casfs.repositories.refusals import refuse
+from casfs.repositories.trees import Source, Tree
 
 WRITE_AND_SEARCH = 3
 
@@ -183,6 +184,11 @@ class Through:
 
     # Where it is done
 
+    def _path(self, directory: int, name: bytes) -> tuple[Tree, bytes]:
+        """The tree of a name, and its path there. Raises FsError ENOENT."""
+        tree, above = self._derived.where(directory)
+        return tree, above + b"/" + name if above else name
+
     def _check(
         self,
         directory: Inode,
@@ -211,11 +217,31 @@ class Through:
         shift = 6 if uid == directory.uid else 3 if gid == directory.gid else 0
         return directory.mode >> shift & WRITE_AND_SEARCH == WRITE_AND_SEARCH
 
-    def _source(self, row: DerivedRow, tree: Tree, uid: int | None, gid: int | None) -> tuple[int, bytes]:
+    def _taker(self, tree: Tree, path: bytes) -> Source:
+        """What takes what is written to a tree. Raises FsError EROFS."""
+        if tree.writes is None:
+            self._refuse(tree, path, "there is no repository that takes what is written")
+        return tree.sources[tree.writes]
+
+    def _check_taker(self, directory: int, tree: Tree, path: bytes) -> None:
+        """Raises FsError EROFS for a directory of another repository."""
+        taker, place = self._taker(tree, path), self._places.of(directory)
+        if place is None or place.top != taker.repository:
+            self._refuse(tree, path, "it lies in another repository than the one that takes what is written")
+
+    def _refuse(self, tree: Tree, path: bytes, rule: str) -> NoReturn:
+        refuse(errno.EROFS, self._dentries.paths_of(tree.ino)[0], path, rule)
+
+    def check_attributes(self, directory: int) -> None:
+        """As DerivedDirectory.check_attributes."""
+        self._taker(*self._derived.where(directory))
+
+    def _source(
+        self, row: DerivedRow, tree: Tree, path: bytes, uid: int | None, gid: int | None
+    ) -> tuple[int, bytes]:
         """The dentry that a name is derived from, which is going to be removed. Raises FsError EROFS, EACCES,
         EPERM."""
-        if tree.writes is None:
-            raise FsError(errno.EROFS)
+        self._check_taker(row.source_parent, tree, path)
         directory = self._inodes.get(row.source_parent)
         self._check(directory, tree, uid, gid, self._inodes.get(row.ino))
         return row.source_parent, row.source_name
@@ -225,11 +251,8 @@ class Through:
         if not is_name(name):
             raise FsError(errno.ENAMETOOLONG if len(name) > NAME_LIMIT else errno.EINVAL)
         await self._group.begin()
-        tree, above = self._derived.where(directory)
-        if tree.writes is None:
-            raise FsError(errno.EROFS)
-        source = tree.sources[tree.writes]
-        path = above + b"/" + name if above else name
+        tree, path = self._path(directory, name)
+        source = self._taker(tree, path)
         origin = source.origin(path)
         *parents, last = (path if origin is None else origin).split(b"/")
         made: list[Directory] = []
@@ -330,17 +353,15 @@ class Through:
 
     async def _hold(self, directory: int, name: bytes) -> Inode | None:
         """Make a directory of the tree alone; None when it is one of the repository as well."""
-        tree, above = self._derived.where(directory)
-        if tree.writes is None:
-            raise FsError(errno.EROFS)
-        if not tree.sources[tree.writes].steps:
+        tree, path = self._path(directory, name)
+        if not self._taker(tree, path).steps:
             return None
         if not is_name(name):
             raise FsError(errno.ENAMETOOLONG if len(name) > NAME_LIMIT else errno.EINVAL)
         await self._group.begin()
         self._core.store.filestore.space.claim_rows(1024)
         self._group.count()
-        ino = self._derived.hold(tree, above + b"/" + name if above else name)
+        ino = self._derived.hold(tree, path)
         return self._give_one(ino)
 
     async def link(self, verbs: Made, ino: int, directory: int, name: bytes, uid: int) -> Inode:
@@ -363,9 +384,9 @@ class Through:
         if row.type == DIRECTORY:
             raise FsError(errno.EISDIR)
         await self._group.begin()
-        tree, path = self._derived.where(directory)
-        source = self._source(row, tree, uid, None)
-        self._hold_emptied(tree, path, directory)
+        source = self._source(row, *self._path(directory, name), uid, None)
+        tree, above = self._derived.where(directory)
+        self._hold_emptied(tree, above, directory)
         inode = await verbs.unlink(*source, uid)
         await self._prune(verbs, source[0], tree)
         return inode
@@ -405,12 +426,11 @@ class Through:
             raise FsError(errno.ENOTEMPTY)
         await self._group.begin()
         inode = self._inodes.get(row.ino)
-        tree, _ = self._derived.where(directory)
+        tree, path = self._path(directory, name)
+        self._taker(tree, path)
         holders = [holder for holder in self._rows.holders(row.ino) if holder.source_parent]
         for holder in holders:
-            place = self._places.of(holder.source_parent)
-            if tree.writes is None or place is None or place.top != tree.sources[tree.writes].repository:
-                raise FsError(errno.EROFS)
+            self._check_taker(holder.source_parent, tree, path)
             self._check(self._inodes.get(holder.source_parent), tree, uid, None, inode)
         for holder in holders:
             await verbs.rmdir(holder.source_parent, holder.source_name, uid)
@@ -446,10 +466,10 @@ class Through:
         if there is not None and there.type == DIRECTORY:
             raise FsError(errno.EISDIR)
         await self._group.begin()
-        tree, path = self._derived.where(directory)
-        source = self._source(row, tree, uid, gid)
+        source = self._source(row, *self._path(directory, name), uid, gid)
         if there is not None:
-            target = Placed(*self._source(there, self._derived.where(new_directory)[0], uid, gid), [])
+            to = self._path(new_directory, new_name)
+            target = Placed(*self._source(there, *to, uid, gid), [])
         else:
             target = await self._place(new_directory, new_name, uid, gid)
         try:
@@ -458,7 +478,8 @@ class Through:
             self._undo(target.made)
             raise
         self._keep(target)
-        self._hold_emptied(tree, path, directory)
+        tree, above = self._derived.where(directory)
+        self._hold_emptied(tree, above, directory)
         await self._prune(verbs, source[0], tree)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mounted.mounts import Mount, asked
+from tests.mounted.mounts import Mount
 from tests.mounted.shown import IVY_JAR, JAR, Shown, contents, make_shown, put, run
 from tests.security.users import renameat2
 
@@ -170,10 +170,46 @@ def test_what_a_tree_does_not_do_is_said(shown: Shown) -> None:
         (tree / folder).chmod(0o700)
         assert (tree / folder).stat().st_mode == mode
         (tree / "moved").unlink()
-    asked("repo", "create", shown.mount.store, f"{shown.all.name}-ro", "--virtual", shown.libs.name)
-    closed = shown.all.parent / f"{shown.all.name}-ro"
-    for call in (lambda: put(closed / "x"), (closed / "d").mkdir, lambda: os.symlink("x", closed / "y")):
-        fails(errno.EROFS, call)
+
+
+def test_nothing_is_made_removed_or_renamed_where_nothing_takes_it(shown: Shown) -> None:
+    put(shown.libs / JAR, b"jar")
+    closed = shown.create(shown.all.parent / f"{shown.all.name}-ro", "--virtual", shown.libs.name)
+    view = shown.create(
+        shown.all.parent / f"{closed.name}-ivy", "--view", closed.name, "--layout", "ivy-default"
+    )
+    shown.mount.expect("is refused, EROFS: there is no repository that takes what is written")
+    for tree, file in ((closed, closed / JAR), (view, view / IVY_JAR)):
+        fails(errno.EROFS, put, tree / "x")
+        fails(errno.EROFS, os.mkdir, tree / "d")
+        fails(errno.EROFS, os.symlink, "x", tree / "y")
+        fails(errno.EROFS, os.mkfifo, tree / "fifo")
+        fails(errno.EROFS, os.link, shown.libs / JAR, tree / "linked")
+        fails(errno.EROFS, os.unlink, file)
+        fails(errno.EROFS, os.rename, file, tree / "moved")
+        fails(errno.ENOTEMPTY, os.rmdir, file.parent)
+        fails(errno.EROFS, os.chmod, file.parent, 0o700)
+        fails(errno.EROFS, os.utime, file.parent)
+        fails(errno.EROFS, os.setxattr, file.parent, "user.note", b"x")
+        assert contents(shown.libs) == {os.fsencode(JAR): b"jar"}
+        assert contents(tree) == {os.fsencode(file.relative_to(tree)): b"jar"}
+
+
+def test_what_lies_elsewhere_is_neither_removed_nor_replaced(shown: Shown) -> None:
+    put(shown.libs / JAR, b"jar")
+    put(shown.all / "own", b"own")
+    shown.mount.expect("is refused, EROFS: it lies in another repository than the one that takes")
+    run("rm", shown.all / JAR, code=1)
+    run("mv", shown.all / "own", shown.all / JAR, code=1)
+    run("sed", "-i", "s/a/b/", shown.all / JAR, code=4)
+    run("rsync", "-aI", shown.more / "own", shown.all / JAR, code=23)
+    run("rm", "-r", shown.all / "org", code=1)
+    assert contents(shown.libs) == {os.fsencode(JAR): b"jar"}
+    run("cp", shown.more / "own", shown.all / JAR)  # writes to the file, whichever name it was opened by
+    assert contents(shown.libs) == {os.fsencode(JAR): b"own"}
+    run("sed", "-i", "s/own/new/", shown.all / "own")
+    run("rm", shown.all / "own")
+    assert contents(shown.more) == {}
 
 
 def test_names_of_any_bytes_and_of_any_length(shown: Shown) -> None:

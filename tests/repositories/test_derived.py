@@ -163,7 +163,32 @@ def test_a_virtual_repository_shows_its_members_in_order(session: Session) -> No
     assert set(files(session.kernel, "all")) == {"d/both", "d/first", "d/second", "d/new"}
 
 
-def test_a_virtual_repository_without_a_deployment_repository_is_read_only(session: Session) -> None:
+def test_what_lies_in_other_repositories_than_the_deployment_repository_stays(
+    session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    kernel = session.kernel
+    for name in ("first", "second"):
+        make_directories(session, f"{name}/d")
+        kernel.write_file(f"{name}/d/both", name.encode())
+        kernel.write_file(f"{name}/d/{name}", b"own")
+    make_tree(session, "all", "virtual", ["first", "second"], deploy="first")
+    fails(errno.EROFS, kernel.unlink, "all/d/second")
+    assert "repository all: d/second is refused, EROFS: it lies in another repository" in caplog.text
+    fails(errno.EROFS, kernel.rename, "all/d/second", "all/d/moved")
+    fails(errno.EROFS, kernel.rename, "all/d/first", "all/d/second")
+    kernel.rename("all/d/first", "all/d/moved")
+    assert sorted(kernel.names("first/d")) == [b"both", b"moved"]
+    kernel.rename("all/d/moved", "all/d/both")
+    assert kernel.read_file("first/d/both") == b"own"
+    kernel.unlink("all/d/both")
+    assert kernel.read_file("all/d/both") == b"second"
+    fails(errno.EROFS, kernel.unlink, "all/d/both")
+    assert files(kernel, "second") == {"d/both": b"second", "d/second": b"own"}
+
+
+def test_a_virtual_repository_without_a_deployment_repository_is_read_only(
+    session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
     kernel = session.kernel
     make_directories(session, "first/d")
     make_directories(session, "first/e")
@@ -175,6 +200,9 @@ def test_a_virtual_repository_without_a_deployment_repository_is_read_only(sessi
     assert kernel.names("first/e") == [b"there"]
     fails(errno.EROFS, kernel.mkdir, "all/d/more")
     fails(errno.EROFS, kernel.rmdir, "all/d")
+    fails(errno.EROFS, kernel.link, "first/e/there", "all/e/linked")
+    fails(errno.EROFS, kernel.symlink, "there", "all/e/symlink")
+    assert "repository all: d is refused, EROFS: there is no repository that takes" in caplog.text
 
 
 def test_whole_trees_are_copied_and_moved_by_rows_neither_into_a_view_nor_out_of_it(libs: Session) -> None:
