@@ -108,10 +108,12 @@ class Listing:
 
     def dot(self, ino: int, name: bytes) -> Inode:
         """What "." or ".." is in a directory."""
-        names = self._derived.get(ino)
-        above = None if name == b"." else self._dentries.parent_of(ino)
-        if above is None and names is not None and name == b"..":
-            above = names.parent_of(ino)
+        above = None
+        if name == b"..":
+            names = self._derived.get(ino)
+            above = None if names is None else names.parent_of(ino)
+            if above is None:
+                above = self._dentries.parent_of(ino)
         return self._inodes.get(ino if above is None else above)
 
     # What verbs look at first

@@ -93,6 +93,13 @@ class Derived(Table):
         found = typed(rows, DerivedRow)
         return found[0] if found else None
 
+    def parent_of(self, directory: int) -> int | None:
+        """The directory that has the name of a derived one."""
+        above: int | None = self._execute(
+            "SELECT parent FROM derived WHERE ino = ? AND type = 4 LIMIT 1", (directory,)
+        ).get
+        return above
+
     def of_source(self, parent: int, name: bytes) -> list[DerivedRow]:
         """What is derived from a dentry."""
         rows = self._execute(

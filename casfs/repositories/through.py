@@ -64,7 +64,7 @@ class Through:
         self._given = core.nodes.derived
         self._trees = core.nodes.trees
         self._remembered = core.remembered
-        self.parent_of = self._parent_of
+        self.parent_of = self._rows.parent_of
         self.catch_up = follower.catch_up
 
     def read(self) -> None:
@@ -73,7 +73,7 @@ class Through:
             self._given[ino] = self
         self._trees.clear()
         self._trees.update(self._derived.trees)
-        for ino in [ino for ino in self._given if self._rows.place_of(ino) is None]:
+        for ino in [ino for ino in self._given if self._rows.parent_of(ino) is None]:
             if ino not in self._derived.trees:
                 del self._given[ino]
 
@@ -98,10 +98,6 @@ class Through:
         self._given[directory] = self
         self._remembered.learned(directory)
         return self._inodes.get(directory)
-
-    def _parent_of(self, directory: int) -> int | None:
-        row = self._rows.place_of(directory)
-        return None if row is None else row.parent
 
     def children(self, directory: int, after: int, limit: int) -> list[tuple[int, bytes, int, int]]:
         self.catch_up()
