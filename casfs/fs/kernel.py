@@ -29,6 +29,9 @@ class Kernel(Protocol):
     def answers_held(self) -> AbstractContextManager[None]:
         """Inside `answer` does nothing: what has been asked is answered at its end."""
 
+    def groups(self, uid: int) -> frozenset[int]:
+        """All groups of user `uid`, who has asked, as far as they are known. Blocks for a moment."""
+
     def forget_attributes(self, ino: int) -> None:
         """A request has changed attributes of an inode that its answer does not tell of. At once, on the
         event loop's thread."""
@@ -51,6 +54,10 @@ class NoKernel:
     def answers_held(self) -> AbstractContextManager[None]:
         """Nobody has asked."""
         return nullcontext()
+
+    def groups(self, uid: int) -> frozenset[int]:
+        """Nobody has asked."""
+        return frozenset()
 
     def forget_attributes(self, ino: int) -> None:
         """Nobody remembers any."""

@@ -108,6 +108,7 @@ class Accelerated:
         self._verbs = verbs
         self._scheduler = scheduler
         self._derived = verbs.fs.nodes.derived
+        verbs.shown.caller = native.caller
         self._waiting = 0
         self._none_waits = trio.Event()
         self._leases: dict[int, int] = {}

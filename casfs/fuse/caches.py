@@ -15,6 +15,7 @@ from casfs.fs.changes import Unseen
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.kernel import Backings
 from casfs.fuse import accelerator
+from casfs.fuse.callers import CALLER, groups_of
 from casfs.fuse.options import MountOptions
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,10 @@ class MountKernel:
             self._holding -= 1
             if not self._holding:
                 self.answer = self._answer
+
+    def groups(self, uid: int) -> frozenset[int]:
+        """As `Kernel.groups`, of the program whose request the task serves."""
+        return groups_of(CALLER.get(), uid)
 
     def forget_attributes(self, ino: int) -> None:
         """As `Kernel.forget_attributes`: without its pages the kernel waits for nothing

@@ -15,6 +15,7 @@ from casfs.fs.attributes import Changes
 from casfs.fs.content.content import Handle
 from casfs.fs.content.files import CAPABILITY
 from casfs.fs.inodes import Inode
+from casfs.fuse.callers import CALLER, groups_of
 from casfs.fuse.options import AS_IT_IS
 from casfs.fuse.room import NAME_LIMIT
 from casfs.fuse.verbs import Verbs
@@ -37,6 +38,8 @@ def translated(method: Handler[P, R]) -> Handler[P, R]:
     """Errors of the verbs as FUSE replies; what nobody expected is logged and becomes EIO."""
 
     async def handler(self: Operations, *args: P.args, **kwargs: P.kwargs) -> R:
+        if self._derived and args:
+            CALLER.set(getattr(args[-1], "pid", 0))  # of the context, where there is one
         try:
             return await method(self, *args, **kwargs)
         except pyfuse3.FUSEError:
@@ -243,7 +246,7 @@ class Operations(pyfuse3.Operations):
     @translated
     async def setxattr(self, ino: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:
         def in_group(gid: int) -> bool:
-            return ctx.uid == 0 or gid == ctx.gid or gid in pyfuse3.get_sup_groups(ctx.pid)
+            return ctx.uid == 0 or gid == ctx.gid or gid in groups_of(ctx.pid, ctx.uid)
 
         await self._verbs.setxattr(ino, name, value, in_group)
 

@@ -19,6 +19,7 @@ import trio
 from casfs.fs.attributes import Changes
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.nodes import DerivedDirectory, Names
+from casfs.fuse.callers import CALLER
 from casfs.fuse.options import ACLS
 
 log = logging.getLogger(__name__)
@@ -51,13 +52,14 @@ class NoCaches:
 class ShownNames:
     """Of one mount. Runs on the event loop's thread.
 
-    `derived`: those of `Nodes`.
+    `derived`: those of `Nodes`. `caller`: whose request is it that a verb is called for (callers.py)?
     """
 
     def __init__(self, fs: FileSystem, caches: Caches) -> None:
         self._fs = fs
         self._caches = caches
         self.derived = fs.nodes.derived
+        self.caller: Callable[[], int] = CALLER.get
 
     def may_change(self, names: Names, *, is_new: bool) -> bool:
         """May trees show those names, or be going to show them?"""
@@ -87,13 +89,14 @@ class ShownNames:
             await self._settle(names, held)
         return result
 
-    async def through(self, names: Names, method: Callable[[], Awaitable[R]]) -> R:
+    async def through(self, names: Names, method: Callable[[], Awaitable[R]], caller: int) -> R:
         """In directories of trees, in a task of its own, by which is known what it has changed elsewhere. The
         kernel keeps others from those directories, and from what is removed, until it is answered."""
         done = self._fs.scheduler.event()
         result: outcome.Outcome[R] | None = None
 
         async def run() -> R:
+            CALLER.set(caller)
             for directory, _ in names:
                 await self.caught_up(directory)
             held = {directory for directory, _ in names}
@@ -137,7 +140,7 @@ def seen_in_trees(*directories: int, is_new: bool = False) -> Callable[[Method],
                 return method(self, *args)
             names = tuple((args[position], args[position + 1]) for position in directories)
             if any(directory in shown.derived for directory, _ in names):
-                return shown.through(names, functools.partial(method, self, *args))
+                return shown.through(names, functools.partial(method, self, *args), shown.caller())
             if shown.may_change(names, is_new=is_new):
                 return shown.beside(names, functools.partial(method, self, *args))
             return method(self, *args)

@@ -193,8 +193,8 @@ class Through:
         gid: int | None,
         removed: Inode | None = None,
     ) -> None:
-        """May a user change names in a directory of a repository, or remove that one? Of the groups that he
-        has besides, nothing is known here. Raises FsError EACCES, EPERM."""
+        """May a user change names in a directory of a repository, or remove that one? Raises FsError EACCES,
+        EPERM."""
         top = self._inodes.get(tree.ino)
         if uid != 0 and not self._may_write(directory, top, uid, gid):
             raise FsError(errno.EACCES)
@@ -210,7 +210,10 @@ class Through:
             return True  # who may not has not come as far as this
         if uid is None or access:
             return False
-        shift = 6 if uid == directory.uid else 3 if gid == directory.gid else 0
+        if uid == directory.uid:
+            shift = 6
+        else:
+            shift = 3 if gid == directory.gid or directory.gid in self._core.kernel.groups(uid) else 0
         return directory.mode >> shift & WRITE_AND_SEARCH == WRITE_AND_SEARCH
 
     def _taker(self, tree: Tree, path: bytes) -> Source:

@@ -63,6 +63,9 @@ class Native:
     def finish(self, _opcode: int, unique: int, result: object, error: BaseException | None) -> None:
         self.answers[unique] = error or result
 
+    def caller(self) -> int:
+        return 0
+
     def ask(self, *verbs: Verb) -> None:
         self.requests.extend(verbs)
         self.expected += len(verbs)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.mounted.mounts import Mount, asked
-from tests.mounted.shown import Shown, contents, put
+from tests.mounted.shown import Shown, contents, put, run
 from tests.security.attempts import became
 from tests.security.users import (
     GROUP_OBJ,
@@ -260,6 +260,48 @@ def test_what_is_made_through_a_tree_is_its_makers(shown: Shown) -> None:
         assert (made.st_uid, made.st_gid, stat.S_IMODE(made.st_mode)) == (OTHER, OTHER, 0o604)
     sources = (shown.libs / "net/own/app/1.0/app-1.0-sources.jar").stat()
     assert (sources.st_uid, stat.S_IMODE(sources.st_mode)) == (OTHER, 0o640)
+
+
+def test_who_writes_through_a_tree_has_all_his_groups(shown: Shown) -> None:
+    """The trees are open to everybody, the repositories to a group."""
+    top = shown.more / "team"
+    top.mkdir()
+    for directory in (shown.more, top, shown.libs):
+        os.chown(directory, 0, TEAM)
+        directory.chmod(0o775)
+    for tree in (shown.ivy, shown.all):
+        tree.chmod(0o777)
+    place = shown.all / "team"
+
+    def change() -> list[str]:
+        return became(
+            lambda: put(place / "new"),
+            lambda: os.rename(place / "new", place / "moved"),
+            lambda: os.link(place / "moved", place / "linked"),
+            lambda: os.symlink("x", place / "soft"),
+            lambda: os.unlink(place / "soft"),
+            lambda: os.mkdir(place / "made"),
+            lambda: os.rmdir(place / "made"),
+            lambda: put(shown.ivy / "net.team/app/1.0/jars/app-1.0.jar"),
+            lambda: os.unlink(shown.ivy / "net.team/app/1.0/jars/app-1.0.jar"),
+        )
+
+    missing = (shown.all / "team/moved", shown.all / "team/linked")
+    outcomes = as_user(OTHER, change)
+    assert set(outcomes) <= {"EACCES", "ENOENT"}, outcomes
+    assert as_user(OTHER, change, TEAM + 1, TEAM) == ["ok"] * 9
+    for path in missing:
+        path.unlink()
+    run(*("setpriv", f"--reuid={OTHER}", f"--regid={OTHER}", f"--groups={TEAM}"), "cp", "/bin/true", place)
+    run(
+        *("setpriv", f"--reuid={OTHER}", f"--regid={OTHER}", "--clear-groups"),
+        "rm",
+        "-f",
+        place / "true",
+        code=1,
+    )
+    top.chmod(0o757)  # whoever is in the group is none of the others
+    assert set(as_user(OTHER, change, TEAM)[:1]) == {"EACCES"}
 
 
 def test_rules_hold_through_trees(shown: Shown) -> None:

@@ -139,6 +139,17 @@ static PyObject *finish(PyObject *self, PyObject *args)
 	Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(caller_doc, "caller()\n--\n\n"
+	"The thread whose request a handler is called for, in the daemon's pid namespace; 0 when it is in another one.");
+
+static PyObject *caller(PyObject *self, PyObject *args)
+{
+	(void)self;
+	(void)args;
+	const struct fuse_in_header *in = (const void *)session.buffer;
+	return PyLong_FromUnsignedLong(in ? in->pid : 0);
+}
+
 PyDoc_STRVAR(backing_open_doc, "backing_open(fd)\n--\n\n"
 	"Register a file for passthrough (FUSE_DEV_IOC_BACKING_OPEN); the descriptor may be closed afterwards. Gives "
 	"its backing id. Raises OSError: EPERM without CAP_SYS_ADMIN, ELOOP when its file system is stacked too deep.");
@@ -196,6 +207,7 @@ static PyMethodDef methods[] = {
 	{"same_libfuse", same_libfuse, METH_O, same_libfuse_doc},
 	{"serve", (PyCFunction)(void (*)(void))serve, METH_FASTCALL, serve_doc},
 	{"finish", finish, METH_VARARGS, finish_doc},
+	{"caller", caller, METH_NOARGS, caller_doc},
 	{"backing_open", backing_open, METH_O, backing_open_doc},
 	{"backing_close", backing_close, METH_O, backing_close_doc},
 	{"write_files", casfs_write_files, METH_VARARGS, write_files_doc},
