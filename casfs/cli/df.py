@@ -1,14 +1,14 @@
 """Show what a store holds and what deduplication saves.
 
 One row per top-level directory, which is a repository, with its kind, layout,
-artifacts and quota where there are any; one for the files in the root itself
-(/), and TOTAL: the files and their size, the distinct contents (blobs) they have and
-the size of those, and how much less that is. A file with several names counts
-for each of them; a blob that several directories share counts in each, in
-TOTAL once. Below: the trash and the blobs only it has (neither counts above),
-orphans (blobs no file has any more), the last collection of such, files being
-written, the database, and the room on the file system that holds the store. A
-mounted store is shown as of its last commit.
+artifacts (files that the layout knows) and quota where there are any; one for
+the files in the root itself (/), and TOTAL: the files and their size, the
+distinct contents (blobs) they have and the size of those, and how much less that
+is. A file with several names counts for each of them; a blob that several
+directories share counts in each, in TOTAL once. Below: the trash and the blobs
+only it has (neither counts above), orphans (blobs no file has any more), the last
+collection of such, files being written, the database, and the room on the file
+system that holds the store. A mounted store is shown as of its last commit.
 """
 
 from __future__ import annotations

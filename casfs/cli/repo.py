@@ -282,7 +282,7 @@ def _show(args: argparse.Namespace) -> int:
         print_json(facts | {"plain_directories": takes_plain_directories(store)})
         return ExitCode.OK
     del facts["rules"]
-    none = ("hidden", "left_out") if repository.kind == "local" else tuple(held)[:2]
+    none = ("hidden", "left_out") if repository.kind == "local" else ("bytes",)
     shown = {key: _for_person(value) for key, value in facts.items() if value not in ((), None)}
     shown = {("size_bytes" if key == "bytes" else key): shown[key] for key in shown if key not in none}
     print_facts(shown | {"rules": {key: _for_person(value) for key, value in rules.items()}})

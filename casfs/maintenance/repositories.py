@@ -27,7 +27,9 @@ EVERYTHING = 1 << 62
 class RepositoryFacts:
     """A directory in the root. `members`: what a virtual one shows, in order, or the source of a view;
     `deploy`: where what is written to it goes. `trash_days`: by the trash's rule for it, or for all. `plain`:
-    it is a local one only because it is a directory. `artifacts`: of one that holds none, what it shows.
+    it is a local one only because it is a directory. `artifacts`: files that the layout of the local
+    repository where they lie has coordinates for, but for those that accompany others; of one that holds
+    none, those of them that it shows.
     """
 
     ino: int
@@ -75,7 +77,7 @@ def described(namespace: Namespace) -> list[RepositoryFacts]:
                 days.get(name, days[b""]),
                 namespace.artifacts.count(ino)
                 if row.kind == RepositoryKind.LOCAL
-                else namespace.derived.counts(ino)[0],
+                else namespace.derived.artifacts(ino),
                 ino not in rows,
             )
         )
@@ -92,9 +94,9 @@ def _rules(row: RepositoryRow) -> Rules:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What one repository has. `files`, `bytes`: names of files that it holds, and their sizes. Of one that
-    shows others, `hidden`: names that one before has, `left_out`: files that its layout has no path for, or
-    that lie in a directory which allows less than it does."""
+    """What one repository has. `files`: names of files that it holds, or shows; `bytes`: the sizes of those
+    that it holds. Of one that shows others, `hidden`: names that one before has, `left_out`: files that its
+    layout has no path for, or that lie in a directory which allows less than it does."""
 
     files: int
     bytes: int
@@ -113,7 +115,7 @@ def contents(store: str, repository: RepositoryFacts) -> Contents:
         sources = _held(found, repository)
         files = sum(figures.files for figures in below(namespace, sources).values())
         shown, hidden = namespace.derived.counts(repository.ino)
-        return Contents(0, 0, hidden, max(0, files - shown - hidden))
+        return Contents(shown, 0, hidden, max(0, files - shown - hidden))
 
 
 def _held(found: dict[bytes, RepositoryFacts], repository: RepositoryFacts) -> set[int]:

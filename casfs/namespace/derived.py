@@ -152,6 +152,16 @@ class Derived(Table):
         ).get
         return row
 
+    def artifacts(self, tree: int) -> int:
+        """Of the files shown in a tree those that are artifacts where they lie, as `Artifacts.count`."""
+        count: int = self._execute(
+            """SELECT count(*) FROM derived AS d
+               JOIN artifact AS a ON a.parent = d.source_parent AND a.name = d.source_name
+               WHERE d.tree = ? AND d.hidden = 0 AND d.type NOT IN (0, 4) AND a.companion = ''""",
+            (tree,),
+        ).get
+        return count
+
     # Changing
 
     def insert(self, row: DerivedRow) -> None:

@@ -176,15 +176,15 @@ def test_repositories_are_described_with_what_they_hold(store: Damaged) -> None:
     }
     assert said == {
         b"a": ("local", None, 0, True),
-        b"all": ("virtual", None, 2, False),
+        b"all": ("virtual", None, 1, False),
         b"b": ("local", None, 0, True),
         b"libs": ("local", "simple-default", 1, False),
         b"view": ("view", "ivy-default", 1, False),
     }
     held = {each.name: contents(str(store), each) for each in found.values() if each}
     assert held[b"libs"] == Contents(2, 14, 0, 0)
-    assert held[b"view"] == Contents(0, 0, 0, 1)
-    assert held[b"all"] == Contents(0, 0, 0, 0)
+    assert held[b"view"] == Contents(1, 0, 0, 1)
+    assert held[b"all"] == Contents(2, 0, 0, 0)
 
 
 def store_ino(fs: FileSystem, name: bytes) -> int:
