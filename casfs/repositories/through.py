@@ -385,8 +385,13 @@ class Through:
         await self._group.begin()
         source = self._source(row, *self._path(directory, name), uid, None)
         tree, above = self._derived.where(directory)
-        self._hold_emptied(tree, above, directory)
-        inode = await verbs.unlink(*source, uid)
+        held = self._hold_emptied(tree, above, directory)
+        try:
+            inode = await verbs.unlink(*source, uid)
+        except BaseException:
+            if held and self._group.active:
+                self._derived.hold_no_more(directory, tree.ino)
+            raise
         await self._prune(verbs, source[0], tree)
         return inode
 
@@ -410,11 +415,14 @@ class Through:
     def _has_own_paths(tree: Tree, repository: int) -> bool:
         return any(source.steps for source in tree.sources if source.repository == repository)
 
-    def _hold_emptied(self, tree: Tree, path: bytes, directory: int) -> None:
-        """What is emptied through the tree stays until it is removed, as any directory does."""
-        if path and len(self._rows.children(directory, 2, 2)) < 2:
-            self._derived.hold(tree, path)
-            self._group.count()
+    def _hold_emptied(self, tree: Tree, path: bytes, directory: int) -> bool:
+        """What is emptied through the tree stays until it is removed, as any directory does; one of a
+        repository as long as it does there. Was it held by nothing?"""
+        if not path or len(self._rows.children(directory, 2, 2)) > 1 or self._rows.holders(directory):
+            return False
+        self._derived.hold(tree, path)
+        self._group.count()
+        return True
 
     async def rmdir(self, verbs: Made, directory: int, name: bytes, uid: int) -> Inode:
         """As Tree.rmdir. Raises FsError EROFS for a directory of a repository that is not written to."""
@@ -434,6 +442,7 @@ class Through:
         for holder in holders:
             await verbs.rmdir(holder.source_parent, holder.source_name, uid)
         await self._group.begin()
+        self._hold_emptied(tree, path.rpartition(b"/")[0], directory)
         self._derived.hold_no_more(row.ino, tree.ino)
         self._derived.finish()
         self._group.count()

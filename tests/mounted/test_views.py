@@ -172,6 +172,17 @@ def test_directories_are_moved_within_into_and_out_of_trees(
         assert contents(shown.libs) == contents(shown.more) == {}
 
 
+def test_directories_that_are_there_by_the_repository_are_moved_and_removed(shown: Shown) -> None:
+    for version in ("1.0", "2.0"):
+        put(shown.libs / f"org/acme/app/{version}/app-{version}.jar")
+    app = shown.ivy / "org.acme/app"
+    run("mv", app / "1.0", app / "1.5")
+    assert contents(app) == {b"1.5/jars/app-1.0.jar": b"content", b"2.0/jars/app-2.0.jar": b"content"}
+    run("rm", "-r", app / "2.0")
+    run("find", app, "-delete")
+    assert contents(shown.libs) == {}
+
+
 # Listings
 
 NAMES = 1200

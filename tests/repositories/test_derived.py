@@ -16,6 +16,7 @@ from casfs.layouts.layout import Definition
 from casfs.maintenance.check.fsck import check
 from casfs.namespace.repositories import LayoutRow, RepositoryRow
 from casfs.repositories.filesystem import follower_of, registry_of
+from casfs.repositories.rules import Rules
 from tests.images import copy_store
 from tests.kernel import Kernel
 from tests.repositories.making import JAR, make_directories, make_repository
@@ -184,6 +185,42 @@ def test_what_lies_in_other_repositories_than_the_deployment_repository_stays(
     assert kernel.read_file("all/d/both") == b"second"
     fails(errno.EROFS, kernel.unlink, "all/d/both")
     assert files(kernel, "second") == {"d/both": b"second", "d/second": b"own"}
+
+
+def test_an_emptied_directory_of_a_virtual_repository_goes_with_that_of_the_repository(
+    session: Session,
+) -> None:
+    kernel = session.kernel
+    make_directories(session, "first/d/e")
+    kernel.write_file("first/d/file", b"")
+    make_tree(session, "all", "virtual", ["first"], deploy="first")
+    kernel.unlink("all/d/file")
+    kernel.rmdir("all/d/e")
+    assert kernel.names("all") == [b"d"]
+    kernel.rmdir("first/d")
+    assert kernel.names("all") == []
+
+
+def test_what_could_not_be_emptied_goes_when_it_is_emptied_elsewhere(libs: Session) -> None:
+    kernel = libs.kernel
+    make_repository(libs, "libs", with_rules=Rules(immutable=True))
+    fails(errno.EPERM, kernel.unlink, f"ivy/{IVY_JAR}")
+    make_repository(libs, "libs", with_rules=Rules())
+    kernel.unlink(f"libs/{JAR}")
+    assert kernel.names("ivy") == []
+
+
+def test_directories_of_a_view_that_are_emptied_one_by_one_stay_until_they_are_removed(
+    libs: Session,
+) -> None:
+    kernel = libs.kernel
+    kernel.unlink(f"ivy/{IVY_JAR}")
+    for path in ("jars", "1.0", "app", "org.acme"):
+        above = IVY_JAR[: IVY_JAR.index(f"{path}/")]
+        assert kernel.names(f"ivy/{above}") == [path.encode()]
+        kernel.rmdir(f"ivy/{above}{path}")
+        assert kernel.names(f"ivy/{above}") == []
+    assert kernel.names("libs") == [b"notes"]
 
 
 def test_a_virtual_repository_without_a_deployment_repository_is_read_only(
