@@ -3,9 +3,6 @@
 A name that is made in a tree is made in the repository that takes what is written, where its path leads there
 by the layouts. A path that they do not know stays as it is, and the tree shows it (`kept`), so that temporary
 names work, and with them cp(1), rsync(1) and tar(1). Directories on the way are made as the tree's own one.
-
-The kernel has checked permissions by the directory in the tree; those of the directory in the repository are
-checked here.
 """
 
 from __future__ import annotations
@@ -26,9 +23,8 @@ from casfs.namespace.inodes import S_IFMT
 from casfs.repositories.derived import SHOWN, DerivedNames
 from casfs.repositories.following import Follower
 from casfs.repositories.refusals import refuse
+from casfs.repositories.rights import Rights
 from casfs.repositories.trees import Source, Tree
-
-WRITE_AND_SEARCH = 3
 
 FORGOTTEN = 200
 """Directories whose names are looked up before other requests are served: about 1 ms."""
@@ -59,6 +55,7 @@ class Through:
         self._dentries = core.store.namespace.dentries
         self._rows = core.store.namespace.derived
         self._places = core.places
+        self._rights = Rights(core)
         self._derived = derived
         self._follower = follower
         self._given = core.nodes.derived
@@ -185,51 +182,21 @@ class Through:
         tree, above = self._derived.where(directory)
         return tree, above + b"/" + name if above else name
 
-    def _check(
-        self,
-        directory: Inode,
-        tree: Tree,
-        uid: int | None,
-        gid: int | None,
-        removed: Inode | None = None,
-    ) -> None:
-        """May a user change names in a directory of a repository, or remove that one? Raises FsError EACCES,
-        EPERM."""
-        top = self._inodes.get(tree.ino)
-        if uid != 0 and not self._may_write(directory, top, uid, gid):
-            raise FsError(errno.EACCES)
-        if removed is None or not directory.mode & stat.S_ISVTX:
-            return
-        if uid not in (0, removed.uid, directory.uid):
-            raise FsError(errno.EPERM)
-
-    def _may_write(self, directory: Inode, top: Inode, uid: int | None, gid: int | None) -> bool:
-        access = self._places.access(directory)
-        same = (directory.mode & 0o777, directory.uid, directory.gid) == (top.mode & 0o777, top.uid, top.gid)
-        if same and not access and not self._places.access(top):
-            return True  # who may not has not come as far as this
-        if uid is None or access:
-            return False
-        if uid == directory.uid:
-            shift = 6
-        else:
-            shift = 3 if gid == directory.gid or directory.gid in self._core.kernel.groups(uid) else 0
-        return directory.mode >> shift & WRITE_AND_SEARCH == WRITE_AND_SEARCH
-
     def _taker(self, tree: Tree, path: bytes) -> Source:
         """What takes what is written to a tree. Raises FsError EROFS."""
         if tree.writes is None:
-            self._refuse(tree, path, "there is no repository that takes what is written")
+            self._refuse(errno.EROFS, tree, path, "there is no repository that takes what is written")
         return tree.sources[tree.writes]
 
     def _check_taker(self, directory: int, tree: Tree, path: bytes) -> None:
         """Raises FsError EROFS for a directory of another repository."""
         taker, place = self._taker(tree, path), self._places.of(directory)
         if place is None or place.top != taker.repository:
-            self._refuse(tree, path, "it lies in another repository than the one that takes what is written")
+            rule = "it lies in another repository than the one that takes what is written"
+            self._refuse(errno.EROFS, tree, path, rule)
 
-    def _refuse(self, tree: Tree, path: bytes, rule: str) -> NoReturn:
-        refuse(errno.EROFS, self._dentries.paths_of(tree.ino)[0], path, rule)
+    def _refuse(self, number: int, tree: Tree, path: bytes, rule: str) -> NoReturn:
+        refuse(number, self._dentries.paths_of(tree.ino)[0], path, rule)
 
     def check_attributes(self, directory: int) -> None:
         """As DerivedDirectory.check_attributes."""
@@ -242,7 +209,7 @@ class Through:
         EPERM."""
         self._check_taker(row.source_parent, tree, path)
         directory = self._inodes.get(row.source_parent)
-        self._check(directory, tree, uid, gid, self._inodes.get(row.ino))
+        self._rights.check(directory, tree, uid, gid, self._inodes.get(row.ino))
         return row.source_parent, row.source_name
 
     async def _place(self, directory: int, name: bytes, uid: int | None, gid: int | None) -> Placed:
@@ -259,7 +226,7 @@ class Through:
         try:
             for part in parents:
                 place = self._enter(place, part, tree, uid, gid, made)
-            self._check(place, tree, uid, gid)
+            self._rights.check(place, tree, uid, gid)
             if not self._derived.shows(place.ino, tree):
                 raise FsError(errno.EACCES)  # it would not be seen
         except BaseException:
@@ -288,7 +255,7 @@ class Through:
             if not inode.is_directory:
                 raise FsError(errno.ENOTDIR)
             return inode
-        self._check(place, tree, uid, gid)
+        self._rights.check(place, tree, uid, gid)
         self._core.store.filestore.space.claim_rows(1024)
         inode = self._inodes.create(*self._like_top(tree))
         inode.nlink = 2
@@ -438,7 +405,7 @@ class Through:
         holders = [holder for holder in self._rows.holders(row.ino) if holder.source_parent]
         for holder in holders:
             self._check_taker(holder.source_parent, tree, path)
-            self._check(self._inodes.get(holder.source_parent), tree, uid, None, inode)
+            self._rights.check(self._inodes.get(holder.source_parent), tree, uid, None, inode)
         for holder in holders:
             await verbs.rmdir(holder.source_parent, holder.source_name, uid)
         await self._group.begin()
@@ -460,7 +427,8 @@ class Through:
         gid: int,
     ) -> None:
         """As Tree.rename, of a file within trees. Raises FsError EXDEV for directories, and between a tree
-        and another directory: mv(1) copies then, which moves no bytes."""
+        and another directory: mv(1) copies then, which moves no bytes. EEXIST for a name that the repository
+        has and the tree does not show: nobody replaces what he does not see."""
         if directory not in self._given or new_directory not in self._given:
             raise FsError(errno.EXDEV)
         if flags & ~RENAME_NOREPLACE:
@@ -475,12 +443,14 @@ class Through:
             raise FsError(errno.EISDIR)
         await self._group.begin()
         source = self._source(row, *self._path(directory, name), uid, gid)
+        to = self._path(new_directory, new_name)
         if there is not None:
-            to = self._path(new_directory, new_name)
             target = Placed(*self._source(there, *to, uid, gid), [])
         else:
             target = await self._place(new_directory, new_name, uid, gid)
         try:
+            if there is None and self._dentries.find(target.parent, target.name) is not None:
+                self._refuse(errno.EEXIST, *to, "the repository has that name, which is not shown")
             await verbs.rename(*source, target.parent, target.name, flags, uid, gid)
         except BaseException:
             self._undo(target.made)

@@ -201,6 +201,23 @@ def test_an_emptied_directory_of_a_virtual_repository_goes_with_that_of_the_repo
     assert kernel.names("all") == []
 
 
+def test_what_a_view_does_not_show_is_not_replaced_through_it(
+    libs: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    kernel = libs.kernel
+    kernel.symlink("elsewhere", "libs/org/acme/app/1.0/app-1.0-sources.jar")
+    kernel.write_file("ivy/temporary", b"new")
+    for name in ("notes", "org.acme/app/1.0/jars/app-sources-1.0.jar"):
+        fails(errno.ENOENT, kernel.inode, f"ivy/{name}")
+        fails(errno.EEXIST, kernel.rename, "ivy/temporary", f"ivy/{name}")
+        fails(errno.EEXIST, kernel.write_file, f"ivy/{name}", b"new")
+    assert "repository ivy: notes is refused, EEXIST: the repository has that name" in caplog.text
+    assert kernel.read_file("libs/notes") == b"no artifact"
+    assert kernel.readlink("libs/org/acme/app/1.0/app-1.0-sources.jar") == b"elsewhere"
+    kernel.rename("ivy/temporary", f"ivy/{IVY_JAR}")
+    assert kernel.read_file(f"libs/{JAR}") == b"new"
+
+
 def test_what_could_not_be_emptied_goes_when_it_is_emptied_elsewhere(libs: Session) -> None:
     kernel = libs.kernel
     make_repository(libs, "libs", with_rules=Rules(immutable=True))
