@@ -13,7 +13,7 @@ import pytest
 
 from tests.mounted.mounts import Mount
 from tests.mounted.shown import IVY_JAR, JAR, Shown, contents, make_shown, put, run
-from tests.security.users import renameat2
+from tests.security.users import GROUP_OBJ, MASK, OTHERS, USER, USER_OBJ, access_list, renameat2
 
 NOREPLACE, EXCHANGE, WHITEOUT = 1, 2, 4
 ODD = [b"a b", b"\xff\xfe", b"new\nline", "ü€😀".encode(), b"-rf", b"*?[", b"x" * 255, b"\x01\x7f", b"..."]
@@ -168,6 +168,9 @@ def test_what_a_tree_does_not_do_is_said(shown: Shown) -> None:
         fails(errno.EPERM, os.link, tree / folder, tree / "linked")
         mode = (tree / folder).stat().st_mode
         (tree / folder).chmod(0o700)
+        granted = access_list((USER_OBJ, 7), (USER, 7, 1001), (GROUP_OBJ, 5), (MASK, 7), (OTHERS, 5))
+        os.setxattr(tree / folder, "system.posix_acl_access", granted)
+        assert "system.posix_acl_access" not in os.listxattr(tree / folder)
         assert (tree / folder).stat().st_mode == mode
         (tree / "moved").unlink()
 
