@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -11,11 +11,14 @@ from casfs.control.client import Client, DaemonError, NoAnswer, Peer, Unanswered
 from casfs.control.messages import Identify
 from casfs.control.protocol import SILENCE_SECONDS
 from casfs.errors import CasfsError, ExitCode, NotMounted
-from casfs.service.mounttable import Entry, mount_at, read_table
+from casfs.service.mounttable import Entry, mounts_at, read_table
 from casfs.service.waiting import within
 
 IDENTIFY_SECONDS = 1.0
 """How long a daemon has to say which mount it serves; then what the kernel knows of it has to do."""
+
+LOCATED = 500
+"""Paths that are looked for at a time: some 50 ms, of the seconds for which a file system may be silent."""
 
 ROOT = 0
 """The user who is believed whatever he mounts."""
@@ -119,14 +122,21 @@ def claimed_mount(path: str | bytes) -> tuple[MountInfo, bytes]:
 
     The last component may be missing or a symbolic link. Raises NotMounted, NoAnswer.
     """
-    shown = os.fsdecode(path)
-    entry, location = within(SILENCE_SECONDS, shown, partial(mount_at, path))
-    mount = None if entry is None else _claimed(entry)
-    if mount is None or mount.root.endswith("//deleted"):  # a bind mount of what has gone
-        raise NotMounted(f"{shown} is in no casfs mount", "casfs status lists the mounts")
-    below = os.path.relpath(location.path, mount.mountpoint)
-    inside = os.path.normpath(os.path.join(mount.root, below))
-    return mount, b"/" + os.fsencode(inside).lstrip(b"/")
+    return next(_claimed_mounts([path]))
+
+
+def _claimed_mounts(paths: Sequence[str | bytes]) -> Iterator[tuple[MountInfo, bytes]]:
+    """As `claimed_mount` of each path, many of them in one helper (service/waiting.py)."""
+    for start in range(0, len(paths), LOCATED):
+        some = paths[start : start + LOCATED]
+        found = within(SILENCE_SECONDS, os.fsdecode(some[0]), partial(mounts_at, some))
+        for path, (entry, location) in zip(some, found, strict=True):
+            mount = None if entry is None else _claimed(entry)
+            if mount is None or mount.root.endswith("//deleted"):  # a bind mount of what has gone
+                raise NotMounted(f"{os.fsdecode(path)} is in no casfs mount", "casfs status lists the mounts")
+            below = os.path.relpath(location.path, mount.mountpoint)
+            inside = os.path.normpath(os.path.join(mount.root, below))
+            yield mount, b"/" + os.fsencode(inside).lstrip(b"/")
 
 
 def find_mount(path: str | bytes) -> tuple[MountInfo, bytes]:
@@ -135,11 +145,19 @@ def find_mount(path: str | bytes) -> tuple[MountInfo, bytes]:
     Raises NotMounted, and as `verified` does; NotOurs for a mount of another user that nothing serves, too:
     his store is whatever he makes of the path.
     """
-    mount, inside = claimed_mount(path)
-    found = verified(mount)
-    if found.pid is None and found.user not in (ROOT, os.geteuid()):
-        raise _not_ours(found, "nothing serves it")
-    return found, inside
+    return next(find_mounts([path]))
+
+
+def find_mounts(paths: Sequence[str | bytes]) -> Iterator[tuple[MountInfo, bytes]]:
+    """As `find_mount` of each path; a mount is verified once."""
+    known: dict[MountInfo, MountInfo] = {}
+    for mount, inside in _claimed_mounts(paths):
+        found = known.get(mount)
+        if found is None:
+            found = known[mount] = verified(mount)
+        if found.pid is None and found.user not in (ROOT, os.geteuid()):
+            raise _not_ours(found, "nothing serves it")
+        yield found, inside
 
 
 def own_device(store: str, mountpoint: str) -> str:

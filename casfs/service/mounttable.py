@@ -7,7 +7,7 @@ its source. The kernel's own words are the ids, the device, and `user_id`: who h
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from casfs.fuse.options import SUBTYPE, store_of_source
@@ -105,5 +105,12 @@ def locate(path: str | bytes) -> Location:
 
 def mount_at(path: str | bytes) -> tuple[Entry | None, Location]:
     """The mount that a path lies in, None when it is gone already. Raises OSError, waits as `locate` does."""
-    location = locate(path)
-    return next((entry for entry in read_table() if entry.id == location.mount), None), location
+    (found,) = mounts_at([path])
+    return found
+
+
+def mounts_at(paths: Sequence[str | bytes]) -> list[tuple[Entry | None, Location]]:
+    """As `mount_at` of each path."""
+    locations = list(map(locate, paths))
+    entries = {entry.id: entry for entry in read_table()}
+    return [(entries.get(location.mount), location) for location in locations]
