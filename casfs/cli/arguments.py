@@ -138,6 +138,16 @@ def add_pair(parser: Parser) -> None:
     add_path(parser, "DST", "where it shall be")
 
 
+def add_paths(parser: Parser) -> None:
+    """Paths inside stores: `args.paths`, and `args.store` (None: paths in mounts)."""
+    parser.add_argument("--store", metavar="STORE", type=path, help="take each PATH from this store's root")
+    parser.add_argument("paths", metavar="PATH", type=path, nargs="+", help="what is there")
+
+
+def add_force(parser: Parser) -> None:
+    parser.add_argument("--force", action="store_true", help="releases that are immutable, too")
+
+
 def add_json(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 

@@ -22,6 +22,7 @@ COMMANDS = (
     "df",
     "cp",
     "mv",
+    "rm",
     "info",
     "find",
     "latest",
@@ -43,7 +44,7 @@ _DESCRIPTION = """
 A file system that keeps every distinct content once.
 
 Where a command takes STORE, it comes first: 'casfs fsck STORE', 'casfs gc run STORE'. It is the store's
-directory, or a path in the mount of one; 'casfs cp' and 'casfs mv' find the store by their paths alone.
+directory, or a path in the mount of one; 'casfs cp', 'mv' and 'rm' find the store by their paths alone.
 'casfs help' lists the topics of the manual.
 """
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from casfs.errors import NotMounted, UsageError
 
 if TYPE_CHECKING:
     from casfs.control.access import StoreAccess
+    from casfs.service.mounts import MountInfo
 
 
 def store_of(path: str) -> str:
@@ -58,9 +60,30 @@ def pair(store: str | None, source: str, destination: str) -> Pair:
         message = f"{source} and {destination} are in different stores"
         raise UsageError(message, "use cp(1) or mv(1) between stores")
     if mount.pid is None:
-        raise NotMounted(f"nothing serves {mount.mountpoint}", f"casfs umount {mount.mountpoint} clears it")
+        raise _unserved(mount)
     access = StoreAccess(mount.store, mounted=True, pid=mount.pid)
     return Pair(access, os.fsdecode(inside), os.fsdecode(other_inside))
+
+
+def inside(store: str | None, paths: Sequence[str]) -> list[tuple[StoreAccess, list[str]]]:
+    """Paths inside `store`, or with None below mount points, in order for each of their stores. Raises
+    NotMounted for a path that lies in no casfs mount."""
+    from casfs.control.access import StoreAccess
+
+    if store is not None:
+        return [(StoreAccess(store), list(map(_rooted, paths)))]
+    from casfs.service.mounts import find_mounts
+
+    found: dict[MountInfo, list[str]] = {}
+    for mount, path in find_mounts(paths):
+        if mount.pid is None:
+            raise _unserved(mount)
+        found.setdefault(mount, []).append(os.fsdecode(path))
+    return [(StoreAccess(mount.store, mounted=True, pid=mount.pid), paths) for mount, paths in found.items()]
+
+
+def _unserved(mount: MountInfo) -> NotMounted:
+    return NotMounted(f"nothing serves {mount.mountpoint}", f"casfs umount {mount.mountpoint} clears it")
 
 
 def _rooted(path: str) -> str:

@@ -70,20 +70,44 @@ class Sync(Operation[Done], frozen=True):
 
 
 class Copy(Operation[Done], frozen=True):
-    """As fs/copy.py does."""
+    """As fs/copy.py does. `force`: over a release that is immutable, too."""
 
     op = "cp"
     src: str
     dst: str
     recursive: bool
+    force: bool = False
 
 
 class Move(Operation[Done], frozen=True):
-    """As fs/copy.py does."""
+    """As fs/copy.py does. `force`: releases that are immutable, too."""
 
     op = "mv"
     src: str
     dst: str
+    force: bool = False
+
+
+class Removed(Struct, frozen=True):
+    """What has been removed, or would be. `releases`: of the files, those that are immutable. `failures`: a
+    path that was asked for, and why it is still there, or some of what is below it."""
+
+    files: int
+    directories: int
+    bytes: int
+    releases: int
+    failures: list[tuple[str, str]]
+
+
+class Remove(Operation[Removed], frozen=True):
+    """As repositories/removal.py does, one path after the other. `force`: releases that are immutable, too;
+    `dry_run`: only look."""
+
+    op = "rm"
+    paths: list[str]
+    recursive: bool = False
+    force: bool = False
+    dry_run: bool = False
 
 
 class Damaged(Operation[Done], frozen=True):

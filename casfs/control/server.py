@@ -12,6 +12,7 @@ from typing import Any
 
 import trio
 
+from casfs.control import asking
 from casfs.control.messages import Operation
 from casfs.control.protocol import (
     ALIVE_SECONDS,
@@ -95,6 +96,7 @@ class Server:
         uid = CREDENTIALS.unpack(credentials)[1]
         if uid not in (0, os.getuid()):
             return Answer(ok=False, error="only root and the owner of the mount may do this")
+        asking.uid.set(uid)
         line = bytearray()
         with trio.move_on_after(SILENCE_SECONDS):
             while not line.endswith(b"\n") and len(line) <= LINE_LIMIT:

@@ -1,4 +1,4 @@
-"""What `casfs cp`, `mv`, `undelete`, `trash`, `repo` and `layout` do on a store that is not mounted."""
+"""What `casfs cp`, `mv`, `rm`, `undelete`, `trash`, `repo` and `layout` do on a store that is not mounted."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from casfs.control import repositories
+from casfs.control import names, repositories
 from casfs.control.messages import (
-    Copy,
     Done,
     Emptied,
     EmptyTrash,
-    Move,
     Operation,
     Result,
     SetTrashRule,
@@ -20,7 +18,6 @@ from casfs.control.messages import (
     Undeleted,
 )
 from casfs.control.protocol import operation_of, path_of, request_of
-from casfs.fs import copy as trees
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import run_inline
 from casfs.maintenance.offline import opened
@@ -35,16 +32,6 @@ def perform(store: str, operation: Operation[Result]) -> Result:
     with opened(store) as fs:
         result: Result = run_inline(handle(fs, operation))
     return result
-
-
-async def _copy(fs: FileSystem, asked: Copy) -> Done:
-    await trees.copy(fs, path_of(asked.src), path_of(asked.dst), recursive=asked.recursive)
-    return Done()
-
-
-async def _move(fs: FileSystem, asked: Move) -> Done:
-    await trees.move(fs, path_of(asked.src), path_of(asked.dst))
-    return Done()
 
 
 async def _empty_trash(fs: FileSystem, asked: EmptyTrash) -> Emptied:
@@ -64,10 +51,9 @@ async def _undelete(fs: FileSystem, asked: Undelete) -> Undeleted:
 
 
 _HANDLERS: dict[type[Operation[Any]], Callable[[FileSystem, Any], Coroutine[Any, Any, Any]]] = {
-    Copy: _copy,
-    Move: _move,
     EmptyTrash: _empty_trash,
     SetTrashRule: _set_trash_rule,
     Undelete: _undelete,
+    **names.HANDLERS,
     **repositories.HANDLERS,
 }

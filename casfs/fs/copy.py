@@ -78,10 +78,24 @@ def _destination(fs: FileSystem, path: bytes, source: Place) -> Place:
     return place
 
 
+async def _at_source(fs: FileSystem, place: Place) -> Place:
+    """A file that is seen through a tree is replaced where it is. Raises FsError EROFS, ENOENT."""
+    names = fs.nodes.derived.get(place.parent)
+    if names is None or place.inode is None or place.inode.is_directory:
+        return place
+    await names.caught_up()
+    source = names.source_of(place.parent, place.name)
+    if fs.tree.lookup(*source) is not place.inode:
+        raise FsError(errno.ENOENT)
+    return Place(*source, place.inode)
+
+
 async def move(fs: FileSystem, source: bytes, destination: bytes) -> None:
     """rename(2) by paths inside the store, durable. Raises FsError as it does."""
     origin, _ = _existing(fs, source)
     target = _destination(fs, destination, origin)
+    if origin.parent not in fs.nodes.derived:
+        target = await _at_source(fs, target)
     if (origin.parent in fs.nodes.derived) != (target.parent in fs.nodes.derived):
         raise FsError(errno.EXDEV, _in_tree(destination, "mv"))
     await fs.tree.rename(origin.parent, origin.name, target.parent, target.name, 0)
@@ -97,10 +111,10 @@ async def copy(fs: FileSystem, source: bytes, destination: bytes, *, recursive: 
 
     Raises FsError EISDIR (a directory without `recursive`), EEXIST (never replaces a directory, nor a file
     by a directory), EINVAL (into itself), EXDEV (a directory of a view or a virtual repository, or anything
-    to one), EBUSY (a file stays open for writing), ENOSPC.
+    new to one), EBUSY (a file stays open for writing), ENOSPC.
     """
     origin, inode = _existing(fs, source)
-    target = _destination(fs, destination, origin)
+    target = await _at_source(fs, _destination(fs, destination, origin))
     if inode.is_directory and not recursive:
         raise FsError(errno.EISDIR, f"{_text(source)} is a directory; copy it with -r")
     if target.parent in fs.nodes.derived or inode.ino in fs.nodes.derived:  # their names are no dentries

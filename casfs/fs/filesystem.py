@@ -51,6 +51,7 @@ class FileSystem:
         self.group = core.group
         self.changes = core.changes
         self.nodes = core.nodes
+        self.places = core.places
         self.remembered = core.remembered
         self.directories = core.directories
         self.policy = policy

@@ -27,6 +27,7 @@ from casfs.fs.inodes import Inode
 from casfs.fs.places import DEEPEST, LONGEST, Place
 from casfs.namespace.derived import DIRECTORY
 from casfs.namespace.inodes import S_IFMT
+from casfs.repositories import forcing
 from casfs.repositories.patterns import EVERYTHING, Patterns
 from casfs.repositories.quota import Quotas
 from casfs.repositories.refusals import refuse
@@ -47,6 +48,8 @@ DECISIONS = 1000
 """Directories of which it is remembered what the rules say."""
 
 T = TypeVar("T")
+
+FORCE = "see --force of casfs rm, cp and mv"
 
 TOO_MUCH = "too many files, or names, for a rule to look at in one step; move them one by one"
 
@@ -150,9 +153,11 @@ class Guard:
         self._known[place] = here
         return here
 
-    def _refuse(self, number: int, here: Here, name: bytes, rule: str) -> None:
-        repository = self._dentries.paths_of(here.ruled.ino)[0]
-        refuse(number, repository, here.path(name), rule)
+    def _refuse(self, number: int, here: Here, name: bytes, rule: str, hint: str = "") -> None:
+        refuse(number, self._repository(here), here.path(name), rule, hint)
+
+    def _repository(self, here: Here) -> bytes:
+        return self._dentries.paths_of(here.ruled.ino)[0]
 
     # What comes
 
@@ -286,21 +291,32 @@ class Guard:
         layout = here.ruled.fixed
         if layout is None or not is_finished(inode):
             return
-        if kind_of(layout, here.path(path)) is Kind.RELEASE:
-            self._refuse(errno.EPERM, here, path, "it is a release, which is immutable")
+        if kind_of(layout, here.path(path)) is not Kind.RELEASE:
+            return
+        if (forced := forcing.current()) is None:
+            self._refuse(errno.EPERM, here, path, "it is a release, which is immutable", FORCE)
+        else:
+            forced.release(self._repository(here), here.path(path))
 
     # What goes
 
-    def _check_loss(self, directory: int, name: bytes, inode: Inode) -> None:
-        """A name is going to stand for something else, or for nothing. Raises FsError EROFS, EPERM, EXDEV."""
+    def _check_loss(self, directory: int, name: bytes, inode: Inode) -> Here | None:
+        """A name is going to stand for something else, or for nothing; of a directory that is not empty
+        `_check_leave` says the rest. Raises FsError EROFS, EPERM."""
         here = self._here(directory)
         if here is None:
-            return
+            return None
         self._check_writable(here, name)
+        if here.place is not None and not inode.is_directory:
+            self._check_fixed(here, name, inode)
+        return here
+
+    def _check_leave(self, here: Here, name: bytes, inode: Inode) -> None:
+        """A directory goes elsewhere, with everything below it. Raises FsError EPERM, EXDEV."""
         if here.ruled.fixed is None or here.place is None:
             return
-        if not inode.is_directory:
-            self._check_fixed(here, name, inode)
+        if (forced := forcing.current()) is not None:
+            forced.release(self._repository(here), here.path(name) + b"/")
             return
         for each in _in_time(self._below(inode, here.place)):
             if not stat.S_ISDIR(each.mode):
@@ -325,7 +341,9 @@ class Guard:
         self._trash.check_move(directory, name, inode, to)
         if to != ROOT_INO and inode.ino in self._registry.repositories:
             refuse(errno.EBUSY, name, b"", "a repository does not leave the root")
-        self._check_loss(directory, name, inode)
+        here = self._check_loss(directory, name, inode)
+        if here is not None and inode.is_directory:
+            self._check_leave(here, name, inode)
 
     def _check_unused(self, name: bytes, inode: Inode) -> None:
         """Raises FsError EBUSY."""

@@ -12,8 +12,8 @@ from casfs.errors import FsError
 log = logging.getLogger(__name__)
 
 
-def refuse(number: int, repository: bytes, path: bytes, rule: str) -> NoReturn:
-    """`path`: in the repository. Raises FsError `number`."""
+def refuse(number: int, repository: bytes, path: bytes, rule: str, hint: str = "") -> NoReturn:
+    """`path`: in the repository. `hint`: what a person may do about it. Raises FsError `number`."""
     log.warning(
         "repository %s: %s is refused, %s: %s",
         os.fsdecode(repository),
@@ -21,4 +21,5 @@ def refuse(number: int, repository: bytes, path: bytes, rule: str) -> NoReturn:
         errno.errorcode[number],
         rule,
     )
-    raise FsError(number)
+    where = os.fsdecode(repository + b"/" + path if path else repository)
+    raise FsError(number, f"{where}: {rule}; {hint}" if hint else f"{where}: {rule}")

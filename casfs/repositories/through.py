@@ -90,6 +90,15 @@ class Through:
             self._give_one(row.ino)
         return row.ino
 
+    def source_of(self, directory: int, name: bytes) -> tuple[int, bytes]:
+        self.catch_up()
+        row = self._rows.first(directory, name)
+        if row is None:
+            raise FsError(errno.ENOENT)
+        if self._derived.where(directory)[0].writes is None:
+            raise FsError(errno.EROFS)
+        return row.source_parent, row.source_name
+
     def _give_one(self, directory: int) -> Inode:
         """The kernel gets to know a directory."""
         self._given[directory] = self

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
+from casfs.control import names
 from casfs.control.messages import (
     Collect,
     Collected,
-    Copy,
     Damaged,
     Done,
     Identify,
     Identity,
-    Move,
     Status,
     Sync,
 )
-from casfs.control.protocol import path_of
 from casfs.control.server import Handlers
-from casfs.fs import copy
 from casfs.fs.filesystem import FileSystem
 from casfs.fuse.session import Session
 from casfs.maintenance.collect import mounted as collect_mounted
@@ -61,8 +60,7 @@ class Requests:
             Identify: self.identify,
             Status: self.status,
             Sync: self.sync,
-            Copy: self.copy,
-            Move: self.move,
+            **{kind: partial(self._name, handle) for kind, handle in names.HANDLERS.items()},
             Damaged: self.damaged,
             Collect: self.collect,
             **self._trash.handlers(),
@@ -98,15 +96,9 @@ class Requests:
         self._fs.contents.settling.check_kept()
         return Done()
 
-    async def copy(self, asked: Copy) -> Done:
+    async def _name(self, handle: Callable[[FileSystem, Any], Awaitable[Any]], asked: Any) -> Any:
         async with self._session.caches.invalidated():
-            await copy.copy(self._fs, path_of(asked.src), path_of(asked.dst), recursive=asked.recursive)
-        return Done()
-
-    async def move(self, asked: Move) -> Done:
-        async with self._session.caches.invalidated():
-            await copy.move(self._fs, path_of(asked.src), path_of(asked.dst))
-        return Done()
+            return await handle(self._fs, asked)
 
     async def collect(self, asked: Collect) -> Collected:
         record = Record(*asked.record)

@@ -97,6 +97,7 @@ def mounted(stand_in, monkeypatch):
             list_mounts=lambda: list(mounts),
             find_mount=find_mount,
             claimed_mount=find_mount,
+            find_mounts=lambda paths: map(find_mount, paths),
             NotOurs=NotMounted,
             verified=lambda mount: mount,
         )

@@ -17,7 +17,7 @@ import pytest
 from casfs.control import protocol
 from casfs.control.access import StoreAccess
 from casfs.control.client import DaemonError, Unanswered
-from casfs.control.messages import Copy, EmptyTrash, Move, SetTrashRule, Sync, Undelete
+from casfs.control.messages import Copy, EmptyTrash, Move, Remove, SetTrashRule, Sync, Undelete
 from casfs.errors import FsError, NotMounted, StoreLocked, UsageError
 from casfs.maintenance.collect.mounted import Collected
 from casfs.namespace.collecting import Amount, Record
@@ -71,9 +71,14 @@ def test_without_a_daemon_it_is_done_in_the_store(store: Path, session: Session)
     access.perform(Copy("/top", "/copy", True))
     access.perform(Move("/top/file", "/moved"))
     assert access.perform(Undelete("/removed", *ALWAYS)).files == 1
+    assert access.perform(Remove(["/copy/file", "/absent"], dry_run=True)).files == 1
+    removed = access.perform(Remove(["/absent", "/copy"], recursive=True, force=True))
+    assert (removed.files, removed.directories, removed.releases) == (1, 1, 0)
+    assert removed.failures == [("/absent", "/absent: No such file or directory")]
     access.perform(SetTrashRule("", 3, ["*.tmp"], 0))
     session.start()
-    assert session.kernel.read_file("copy/file") == session.kernel.read_file("moved") == b"content"
+    assert session.kernel.read_file("moved") == b"content"
+    assert b"copy" not in session.kernel.names()
     assert session.kernel.read_file("removed") == b"gone"
     assert [(rule.days, rule.exclude) for rule in trash_of(session.fs).rules] == [(3, ("*.tmp",))]
     session.kernel.unlink("moved")

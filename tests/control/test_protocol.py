@@ -22,6 +22,8 @@ from casfs.control.messages import (
     Identity,
     Move,
     Operation,
+    Remove,
+    Removed,
     RemoveLayout,
     RemoveRepositories,
     RenameRepository,
@@ -44,6 +46,13 @@ REQUESTS: list[tuple[Operation[Any], str, dict[str, Any]]] = [
     (Sync(seal=True), "sync", {"seal": True}),
     (Copy("/a", "/b", False), "cp", {"src": "/a", "dst": "/b", "recursive": False}),
     (Move("/a\udcff", "/ä"), "mv", {"src": "/a\udcff", "dst": "/ä"}),
+    (Move("/a", "/b", True), "mv", {"src": "/a", "dst": "/b", "force": True}),
+    (Remove(["/a", "/b"]), "rm", {"paths": ["/a", "/b"]}),
+    (
+        Remove(["/a"], True, True, True),
+        "rm",
+        {"paths": ["/a"], "recursive": True, "force": True, "dry_run": True},
+    ),
     (Damaged([1, 2]), "damaged", {"blobs": [1, 2]}),
     (
         Collect([7], 1, 2, (3, 4, 5, 6, 7)),
@@ -87,6 +96,11 @@ RESULTS: list[tuple[Operation[Any], object, dict[str, Any]]] = [
     (Status(), {"format": 1, "room": {"low": False}}, {"format": 1, "room": {"low": False}}),
     (Identify(), Identity("0:45"), {"device": "0:45"}),
     (Sync(), Done(), {}),
+    (
+        Remove([]),
+        Removed(1, 2, 3, 4, [("/a", "why")]),
+        {"files": 1, "directories": 2, "bytes": 3, "releases": 4, "failures": [["/a", "why"]]},
+    ),
     (
         Collect([], 0, 0, (0, 0, 0, 0, 0)),
         Collected(1, 2, [("ab", 3, "why")], 4, False, True),
@@ -134,7 +148,7 @@ def test_every_operation_has_a_name_and_is_above() -> None:
     [
         (Copy, {"src": "/a", "dst": "/b"}, "missing required field `recursive`"),
         (Copy, {"src": "/a", "dst": "/b", "recursive": 1}, "Expected `bool`"),
-        (Copy, {"src": "/a", "dst": "/b", "recursive": True, "force": True}, "unknown field `force`"),
+        (Copy, {"src": "/a", "dst": "/b", "recursive": True, "forced": True}, "unknown field `forced`"),
         (Damaged, {"blobs": [-1]}, ">= 0"),
         (Damaged, {"blobs": [1 << 63]}, "bad arguments"),
         (Damaged, {"blobs": [1 << 80]}, "bad arguments"),

@@ -276,7 +276,6 @@ def test_whole_trees_are_copied_and_moved_by_rows_neither_into_a_view_nor_out_of
         ("ivy/org.acme", "plain"),
         ("libs/org", "ivy/new"),
         ("libs/notes", "ivy"),
-        ("libs/notes", f"ivy/{IVY_JAR}"),
     ):
         fails(errno.EXDEV, attempt, "cp", source, destination)
         if source != "ivy":
@@ -287,6 +286,19 @@ def test_whole_trees_are_copied_and_moved_by_rows_neither_into_a_view_nor_out_of
     assert files(kernel, "plain") == {"app-1.0.jar": b"jar"}
     attempt("mv", f"ivy/{IVY_JAR}", "ivy/org.acme/app/1.0/jars/app-sources-1.0.jar")
     assert "org/acme/app/1.0/app-1.0-sources.jar" in files(kernel, "libs")
+
+
+@pytest.mark.parametrize("verb", ["cp", "mv"])
+def test_a_file_that_a_tree_shows_is_replaced_where_it_is(libs: Session, verb: str) -> None:
+    kernel = libs.kernel
+    kernel.write_file("new", b"new")
+    if verb == "cp":
+        run_inline(copy.copy(libs.fs, b"new", f"ivy/{IVY_JAR}".encode(), recursive=False))
+    else:
+        run_inline(copy.move(libs.fs, b"new", f"ivy/{IVY_JAR}".encode()))
+    assert kernel.read_file(f"libs/{JAR}") == kernel.read_file(f"ivy/{IVY_JAR}") == b"new"
+    make_tree(libs, "all", "virtual", ["libs"])
+    fails(errno.EROFS, run_inline, copy.copy(libs.fs, b"libs/notes", f"all/{JAR}".encode(), recursive=False))
 
 
 def test_what_lies_below_a_directory_that_is_closed_is_not_shown(libs: Session) -> None:
