@@ -11,6 +11,7 @@ _MAVEN = (
 )
 _SBT = "[org]/[module]/(scala_[scalaVersion<.+>]/)(sbt_[sbtVersion<.+>]/)[baseRev]/[type]s/"
 _NAMED_FILE = "[orgPath]/[module]/[module]-[baseRev](-[fileItegRev]).[ext]"
+_NPM_FILE = "[module]-[baseRev<[^+\\-]+(?:\\+.+)?>](-[fileItegRev]).tgz"
 _TIMESTAMP = r"\d{14}"
 _UNIQUE = r"SNAPSHOT|[0-9]{8}\.[0-9]{6}-[0-9]+"
 
@@ -76,7 +77,14 @@ DEFINITIONS = (
     # As the npm client has it: @scope/name/-/name-version.tgz, the scope not in the file's name.
     Definition(
         name="npm-default",
-        artifact="([org<@.+>]/)[module]/-/[module]-[baseRev<[^+\\-]+(?:\\+.+)?>](-[fileItegRev]).tgz",
+        artifact="([org<@.+>]/)[module]/-/" + _NPM_FILE,
+        roles={"org": ""},
+        versions="semver",
+    ),
+    # As repositories had it before clients asked for it in that way: without /-/, whatever the organisation.
+    Definition(
+        name="npm-legacy-default",
+        artifact="([orgPath]/)[module]/" + _NPM_FILE,
         roles={"org": ""},
         versions="semver",
     ),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from casfs.cli.help import read
 from casfs.errors import LayoutError
 from casfs.layouts.builtin import (
     DEFINITIONS,
@@ -124,6 +126,17 @@ PATHS = [
     ),
     ("npm-default", "m/-/m-1.0.0+b-5.tgz", "module=m baseRev=1.0.0+b-5 ext=tgz"),
     ("npm-default", "m/-/m-1.0.0-a+b-5.tgz", "module=m baseRev=1.0.0 fileItegRev=a+b-5 ext=tgz integration"),
+    ("npm-legacy-default", "lodash/lodash-4.17.21.tgz", "module=lodash baseRev=4.17.21 ext=tgz"),
+    (
+        "npm-legacy-default",
+        "@babel/core/core-7.0.0-beta.1.tgz",
+        "org=@babel module=core baseRev=7.0.0 fileItegRev=beta.1 ext=tgz integration",
+    ),
+    (
+        "npm-legacy-default",
+        "acme/tools/es6-x/es6-x-1.0.0+b-5.tgz.sha1",
+        "org=acme.tools module=es6-x baseRev=1.0.0+b-5 ext=tgz companion=.sha1",
+    ),
     (
         "bower-default",
         "o/m/m-1.0-rc.x.tar.gz",
@@ -198,6 +211,14 @@ def test_paths_that_package_clients_make(name: str, path: str, text: str) -> Non
     assert layout.build(found) == path.encode()
 
 
+def test_there_are_as_many_as_the_manual_says() -> None:
+    text = read("layouts")
+    assert "The twenty built-in ones" in text
+    assert len(NAMES) == 20
+    for name in NAMES:
+        assert re.search(rf"[ ]{name.removesuffix('-default')}[,; ]", text), name
+
+
 def test_every_layout_has_an_example() -> None:
     assert {row[0] for row in PATHS} == set(NAMES)
 
@@ -217,6 +238,8 @@ def test_every_layout_has_an_example() -> None:
         ("npm-default", "@babel/core/-/@babel/core-7.0.0.tgz"),
         ("npm-default", "babel/core/-/core-7.0.0.tgz"),
         ("npm-default", "core/-/other-7.0.0.tgz"),
+        ("npm-legacy-default", "core/-/core-7.0.0.tgz"),
+        ("npm-legacy-default", "core/other-7.0.0.tgz"),
         ("go-default", "github.com/a/b/@v/list"),
         ("go-default", "github.com/a/b/@latest"),
         ("go-default", "github.com/Azure/sdk/@v/v1.0.0.zip"),
@@ -268,6 +291,7 @@ INTEGRATIONS = {
     "conan-default": [("0", "1")],
     "nuget-default": [("", ""), ("", "beta")],
     "npm-default": [("", ""), ("", "beta.1")],
+    "npm-legacy-default": [("", ""), ("", "beta.1")],
     "bower-default": [("", ""), ("", "beta")],
     "composer-default": [("", ""), ("", "rc-1")],
     "go-default": [("", ""), ("", PSEUDO)],
@@ -366,7 +390,7 @@ def test_ordinary_coordinates_can_be_built(name: str, data: st.DataObject) -> No
 
 
 def test_every_package_type_has_a_layout() -> None:
-    unused = {"gradle-default", "maven-1-default"}
+    unused = {"gradle-default", "maven-1-default", "npm-legacy-default"}
     assert {layout_of(kind).name for kind in PACKAGE_TYPES} == set(NAMES) - unused
     simple = ["alpine", "conda", "cran", "debian", "docker", "gems", "generic", "gitlfs", "helm", "pypi"]
     assert {layout_of(kind).name for kind in (*simple, "rpm")} == {"simple-default"}

@@ -70,6 +70,13 @@ def translated(path: str, source: str, target: str) -> str:
             "maven-2-default",
             "@b/core/7.0.0-rc.1/core-7.0.0-rc.1.tgz",
         ),
+        (
+            "npm-default",
+            "@b/core/-/core-7.0.0-rc.1.tgz",
+            "npm-legacy-default",
+            "@b/core/core-7.0.0-rc.1.tgz",
+        ),
+        ("npm-default", "core/-/core-7.0.0.tgz", "npm-legacy-default", "core/core-7.0.0.tgz"),
         ("npm-default", "core/-/core-7.0.0.tgz", "cargo-default", "crates/core/core-7.0.0.tgz"),
         # Upper-case letters are written as each layout has them; directories stay as they are.
         (
