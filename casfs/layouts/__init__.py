@@ -11,7 +11,7 @@ State: what expressions and prepared layouts remember, all of it derived; any th
     translate(path, source, target)                                       both in one
     explain(path, layouts)                                                why, and why not
     prepare(Definition(name=…, artifact=…)), from_toml(text)              layouts of one's own
-    order_of(layout, package_type).key(revision)                          for sorted() and max()
+    layout.order.key(revision)                                            for sorted() and max()
 
 Paths are bytes, relative to their repository. One that is not UTF-8 belongs to no artifact: coordinates are
 text, in rows, JSON and on terminals, and no package client makes others. Whatever parses is built again byte

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from casfs.errors import LayoutError
 from casfs.layouts.layout import Definition, Layout, prepare
-from casfs.layouts.versions import ORDERS, Order
 
 _MAVEN = (
     "[orgPath]/[module]/[baseRev](-[folderItegRev])/[module]-[baseRev](-[fileItegRev])(-[classifier]).[ext]"
@@ -91,6 +90,20 @@ DEFINITIONS = (
     Definition(name="bower-default", artifact=_NAMED_FILE, versions="semver"),
     Definition(name="composer-default", artifact=_NAMED_FILE, versions="semver"),
     Definition(name="simple-default", artifact="[orgPath]/[module]/[module]-[baseRev].[ext]"),
+    # Of wheels the tags are the classifier: a version has no hyphen there.
+    Definition(
+        name="pypi-default",
+        artifact="([orgPath]/)[module]/[module]-[baseRev<[^\\-]+>](-[classifier]).[ext]",
+        roles={"org": ""},
+        versions="pep440",
+    ),
+    # Charts lie together, mostly in one directory. A version is a full one.
+    Definition(
+        name="helm-default",
+        artifact=r"([orgPath]/)[module<.+?>]-[baseRev<v?\d+\.\d+\.\d+(?:\+.+)?>](-[fileItegRev]).tgz",
+        roles={"org": ""},
+        versions="semver",
+    ),
     Definition(
         name="puppet-default",
         artifact="[orgPath]/[module]/[orgPath]-[module]-[baseRev].tar.gz",
@@ -139,7 +152,7 @@ DEFINITIONS = (
 
 _BY_NAME = {definition.name: definition for definition in DEFINITIONS}
 
-_SIMPLE = ("alpine", "conda", "cran", "debian", "docker", "gems", "generic", "gitlfs", "helm", "pypi", "rpm")
+_SIMPLE = ("alpine", "conda", "cran", "debian", "docker", "gems", "generic", "gitlfs", "rpm")
 
 PACKAGE_TYPES = {
     **dict.fromkeys(_SIMPLE, "simple-default"),
@@ -151,19 +164,19 @@ PACKAGE_TYPES = {
     "conan": "conan-default",
     "go": "go-default",
     "gradle": "maven-2-default",
+    "helm": "helm-default",
     "ivy": "ivy-default",
     "maven": "maven-2-default",
     "npm": "npm-default",
     "nuget": "nuget-default",
     "puppet": "puppet-default",
+    "pypi": "pypi-default",
     "sbt": "sbt-default",
     "swift": "swift-default",
     "terraform": "terraform-module-default",
     "vcs": "vcs-default",
 }
 """Names of layouts."""
-
-_PACKAGE_ORDERS = {"pypi": "pep440", "conda": "pep440", "helm": "semver"}
 
 
 def builtin(name: str) -> Layout:
@@ -180,9 +193,3 @@ def layout_of(package_type: str) -> Layout:
     if name is None:
         raise LayoutError.unknown("package type", package_type, PACKAGE_TYPES)
     return builtin(name)
-
-
-def order_of(layout: Layout, package_type: str = "") -> Order:
-    """How revisions are sorted: as the package type has it, or else the layout."""
-    name = _PACKAGE_ORDERS.get(package_type)
-    return ORDERS[name] if name else layout.order

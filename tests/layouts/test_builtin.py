@@ -16,7 +16,6 @@ from casfs.layouts.builtin import (
     PACKAGE_TYPES,
     builtin,
     layout_of,
-    order_of,
 )
 from casfs.layouts.coordinates import Coordinates
 from casfs.layouts.layout import Layout
@@ -143,6 +142,19 @@ PATHS = [
         "org=o module=m baseRev=1.0 fileItegRev=rc.x ext=tar.gz integration",
     ),
     ("composer-default", "v/p/p-1.0.zip", "org=v module=p baseRev=1.0 ext=zip"),
+    (
+        "pypi-default",
+        "acme/np/np-1.26.0-cp311-cp311-linux_2_17_x86_64.linux2014_x86_64.whl",
+        "org=acme module=np baseRev=1.26.0 classifier=cp311-cp311-linux_2_17_x86_64.linux2014_x86_64 ext=whl",
+    ),
+    ("pypi-default", "zope.x/zope.x-1!2.0.post1.tar.gz", "module=zope.x baseRev=1!2.0.post1 ext=tar.gz"),
+    ("pypi-default", "my-app/my-app-1.0rc1.zip.asc", "module=my-app baseRev=1.0rc1 ext=zip companion=.asc"),
+    ("helm-default", "nginx-13.2.1.tgz", "module=nginx baseRev=13.2.1 ext=tgz"),
+    (
+        "helm-default",
+        "charts/k8s-2-1.0.0-rc.1+b.5.tgz",
+        "org=charts module=k8s-2 baseRev=1.0.0 fileItegRev=rc.1+b.5 ext=tgz integration",
+    ),
     ("simple-default", "a/b/m/m-1.0.Final.jar", "org=a.b module=m baseRev=1.0.Final ext=jar"),
     ("simple-default", "a/m/m-1.0.post1.tar.gz", "org=a module=m baseRev=1.0.post1 ext=tar.gz"),
     ("simple-default", "a/m/m-1.0.whl.sha256", "org=a module=m baseRev=1.0 ext=whl companion=.sha256"),
@@ -213,8 +225,7 @@ def test_paths_that_package_clients_make(name: str, path: str, text: str) -> Non
 
 def test_there_are_as_many_as_the_manual_says() -> None:
     text = read("layouts")
-    assert "The twenty built-in ones" in text
-    assert len(NAMES) == 20
+    assert len(NAMES) == 22
     for name in NAMES:
         assert re.search(rf"[ ]{name.removesuffix('-default')}[,; ]", text), name
 
@@ -240,6 +251,10 @@ def test_every_layout_has_an_example() -> None:
         ("npm-default", "core/-/other-7.0.0.tgz"),
         ("npm-legacy-default", "core/-/core-7.0.0.tgz"),
         ("npm-legacy-default", "core/other-7.0.0.tgz"),
+        ("pypi-default", "app/other-1.0.tar.gz"),
+        ("pypi-default", "app/index.html"),
+        ("helm-default", "index.yaml"),
+        ("helm-default", "chart-1.tgz"),
         ("go-default", "github.com/a/b/@v/list"),
         ("go-default", "github.com/a/b/@latest"),
         ("go-default", "github.com/Azure/sdk/@v/v1.0.0.zip"),
@@ -277,6 +292,7 @@ FURTHER = {
     "refs": st.sampled_from(["tags", "branches"]),
     "remainder": st.lists(words, min_size=1, max_size=3).map("/".join),
 }
+VERSIONS = {"helm-default": st.lists(st.integers(0, 20).map(str), min_size=3, max_size=3).map(".".join)}
 INTEGRATIONS = {
     "maven-2-default": [
         ("", ""),
@@ -293,6 +309,7 @@ INTEGRATIONS = {
     "npm-default": [("", ""), ("", "beta.1")],
     "npm-legacy-default": [("", ""), ("", "beta.1")],
     "bower-default": [("", ""), ("", "beta")],
+    "helm-default": [("", ""), ("", "rc.1")],
     "composer-default": [("", ""), ("", "rc-1")],
     "go-default": [("", ""), ("", PSEUDO)],
     "build-default": [("", ""), ("", "1600000000000")],
@@ -319,7 +336,7 @@ def coordinates(draw: st.DrawFn, layout: Layout, *, ordinary: bool) -> Coordinat
     return Coordinates(
         org=org,
         module=value("module", free),
-        base_revision=value("baseRev", numbers if ordinary else names),
+        base_revision=value("baseRev", VERSIONS.get(layout.name, numbers) if ordinary else names),
         folder_integration=folder if layout.uses("folderItegRev") else "",
         file_integration=file if layout.uses("fileItegRev") else "",
         classifier=value("classifier", maybe),
@@ -392,7 +409,7 @@ def test_ordinary_coordinates_can_be_built(name: str, data: st.DataObject) -> No
 def test_every_package_type_has_a_layout() -> None:
     unused = {"gradle-default", "maven-1-default", "npm-legacy-default"}
     assert {layout_of(kind).name for kind in PACKAGE_TYPES} == set(NAMES) - unused
-    simple = ["alpine", "conda", "cran", "debian", "docker", "gems", "generic", "gitlfs", "helm", "pypi"]
+    simple = ["alpine", "conda", "cran", "debian", "docker", "gems", "generic", "gitlfs"]
     assert {layout_of(kind).name for kind in (*simple, "rpm")} == {"simple-default"}
     assert layout_of("gradle").name == "maven-2-default"
 
@@ -408,6 +425,17 @@ def test_the_order_of_revisions() -> None:
     orders = {name: builtin(name).order.name for name in NAMES}
     assert {orders[name] for name in ("maven-2-default", "ivy-default", "simple-default")} == {"maven"}
     assert {orders[name] for name in ("npm-default", "go-default", "cargo-default")} == {"semver"}
-    assert order_of(layout_of("pypi"), "pypi").name == "pep440"
-    assert order_of(layout_of("npm"), "npm").name == "semver"
-    assert order_of(layout_of("generic")).name == "maven"
+    assert orders["pypi-default"] == "pep440"
+    assert orders["helm-default"] == "semver"
+
+
+def test_wheels_and_archives_of_one_version_are_of_one_revision() -> None:
+    layout = layout_of("pypi")
+    names = ("app-1.9-py3-none-any.whl", "app-1.10.tar.gz", "app-1.10-1-cp311-cp311-linux_x86_64.whl")
+    names = (*names, "app-1!0.1.dev2.zip", "app-1.10.post1.tar.gz", "app-2.0rc1-py3-none-any.whl")
+    found = [layout.parse(f"app/{name}".encode()) for name in names]
+    revisions = [each.revision for each in found if each]
+    assert revisions == ["1.9", "1.10", "1.10", "1!0.1.dev2", "1.10.post1", "2.0rc1"]
+    ordered = sorted(set(revisions), key=layout.order.key)
+    assert ordered == ["1.9", "1.10", "1.10.post1", "2.0rc1", "1!0.1.dev2"]
+    assert list(filter(layout.order.integration, ordered)) == ["2.0rc1", "1!0.1.dev2"]
