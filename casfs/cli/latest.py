@@ -3,7 +3,8 @@
 Prints the revision, and the paths of its files: from the root of the store, or
 of the mount, where STORE is one in it. Revisions are sorted as the layout of
 their repository has it: as Maven does, as semantic versions, or by PEP 440. A
-module without an organisation, as npm has them, is :MODULE or MODULE.
+module without an organisation, as npm has them, is :MODULE or MODULE. As Go and
+npm write them does as well: golang.org/x/net, @types/node.
 
 Exit code 1 if there is none. More: casfs help searching
 """
@@ -24,6 +25,12 @@ class Module(NamedTuple):
 
     organisation: str
     name: str
+
+    @property
+    def as_path(self) -> Module:
+        """The same, taken as a path: an organisation has a dot for each slash."""
+        organisation, _, name = "/".join(filter(None, self)).rpartition("/")
+        return Module(organisation.replace("/", "."), name)
 
 
 def add(commands: Commands) -> None:
@@ -47,14 +54,18 @@ def _module(word: str) -> Module:
 def run(args: argparse.Namespace) -> int:
     from casfs.cli.find import as_json
     from casfs.cli.searches import search_of
-    from casfs.maintenance.search import latest
+    from casfs.maintenance.search import NothingFound, latest
     from casfs.namespace.searches import Wanted
 
     module: Module = args.module
     with search_of(args.store) as (search, prefix):
         repositories = () if args.repo is None else search.repositories(os.fsencode(args.repo))
-        wanted = Wanted(repositories, module.organisation, module.name)
-        found = latest(search, wanted, snapshots=args.snapshot)
+        try:
+            found = latest(search, Wanted(repositories, *module), snapshots=args.snapshot)
+        except NothingFound:
+            if module.as_path == module:
+                raise
+            found = latest(search, Wanted(repositories, *module.as_path), snapshots=args.snapshot)
     if args.json:
         print_json({"revision": found[0].row.revision, "artifacts": [as_json(each) for each in found]})
         return 0

@@ -232,7 +232,7 @@ class _Parser:
             return Token(name, column, seen.expression, seen.longest, shown)
         if own is None and name not in TOKENS:
             error = LayoutError.unknown("token", shown, TOKENS)
-            error.hint += f" A token of your own has an expression: [{shown}<.+>]"
+            error.hint += f"; a token of your own has an expression: [{shown}<.+>]"
             error.column = column
             raise error
         longest = name in _LONGEST if own is None else not own.lazy

@@ -80,6 +80,8 @@ def test_latest(casfs, store):
     assert casfs("latest", store, "acme:app", "--snapshot").out.startswith("1.11-SNAPSHOT\n")
     document = json.loads(casfs("latest", store, "acme:app", "--repo", "libs", "--json").out)
     assert (document["revision"], len(document["artifacts"])) == ("1.10", 1)
+    assert casfs("latest", store, "acme/app") == casfs("latest", store, "acme:app")
+    assert "no release of acme.x:app" in casfs("latest", store, "acme/x:app").complaint
     nothing = casfs("latest", store, "acme:other")
     assert (nothing.code, nothing.complaint) == (ExitCode.FAILED, "there is no release of acme:other")
     assert "no pattern" in casfs("latest", store, "acme:*").complaint
