@@ -6,6 +6,7 @@ import errno
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pyfuse3
@@ -14,6 +15,7 @@ import trio
 from casfs.fs.changes import Unseen
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.kernel import Backings
+from casfs.fs.scheduler import Event
 from casfs.fuse import accelerator
 from casfs.fuse.callers import CALLER, groups_of
 from casfs.fuse.options import MountOptions
@@ -70,13 +72,43 @@ def _answered_later(result: object) -> None:
     """The request is answered when its verb has ended."""
 
 
+PATIENCE_SECONDS = 0.2
+"""So long a request waits until the kernel has been told, before it is answered anyway."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Telling:
+    """A request that is answered when the kernel has been told. `held`: the directories that the kernel keeps
+    others from until then. `wanted`: those that it waits for, until others are answered that hold them."""
+
+    held: frozenset[int]
+    wanted: frozenset[int]
+
+
+def may_wait(directory: int, held: frozenset[int], telling: Iterable[Telling]) -> bool:
+    """May a request that holds `held` wait for a directory? Not when who holds it waits, whoever is between
+    them, for this one: none of them would ever be answered."""
+    reached, waiting = {directory}, list(telling)
+    while held.isdisjoint(reached):
+        found = [each for each in waiting if not each.held.isdisjoint(reached)]
+        if not found:
+            return True
+        waiting = [each for each in waiting if each not in found]
+        reached.update(*(each.wanted for each in found))
+    return False
+
+
 class KernelCaches:
     """What one mount's kernel remembers: names, attributes, pages. Used from the event loop's thread; the
     kernel is told by others, since it may have to wait for a request on the same directory, which this loop
-    serves (pyfuse3.invalidate_entry)."""
+    serves (pyfuse3.invalidate_entry).
+
+    `_telling`: who waits for the kernel now.
+    """
 
     def __init__(self, fs: FileSystem) -> None:
         self._fs = fs
+        self._telling: list[Telling] = []
 
     async def run(self) -> None:
         """Tell of directories that have got names by no command. Until cancelled."""
@@ -101,26 +133,48 @@ class KernelCaches:
                     await self.tell(frozenset())
 
     @asynccontextmanager
-    async def names_invalidated(self) -> AsyncIterator[None]:
-        """As `invalidated`, inside a request: who waits for its answer holds the inodes that have lost names,
-        so that those are only forgotten by him."""
+    async def names_invalidated(self, held: frozenset[int]) -> AsyncIterator[None]:
+        """As `invalidated`, inside a request that holds those directories: who waits for its answer holds the
+        inodes that have lost names too, so that those are only forgotten by him."""
         with self._fs.changes.unseen() as unseen:
             try:
                 yield
             finally:
-                await trio.to_thread.run_sync(_invalidate_entries, list(unseen.names))
+                self._fs.remembered.names.update(unseen.names)
+                await self.tell(held)
                 await self.invalidate({directory for directory, _ in unseen.names})
 
     async def tell(self, held: frozenset[int]) -> None:
-        """Of names in trees that stand for something else; not of those in directories that a request holds
-        which waits for this: those come after it."""
+        """Of names that stand for something else; not of those in directories that a request holds which
+        waits for this, or for which another request would have to be answered that waits for this one: those
+        come after it. So do those that take too long: programs that wait for files which a request holds may
+        hold directories themselves, and no request says so."""
         names = self._fs.remembered.names
-        told = [name for name in names if name[0] not in held]
+        told = [name for name in names if may_wait(name[0], held, self._telling)]
         names.difference_update(told)
-        if told:
-            await self._fs.scheduler.run(_invalidate_entries, told)
+        if told and not held:
+            await trio.to_thread.run_sync(_invalidate_entries, told)
+        elif told:
+            telling = Telling(held, frozenset(directory for directory, _ in told))
+            self._telling.append(telling)
+            done = self._fs.scheduler.event()
+            trio.lowlevel.spawn_system_task(self._tell, telling, told, done)
+            await done.wait()
         if names:
             self._fs.changes.names_later(next(iter(names))[0])
+
+    async def _tell(self, telling: Telling, told: list[tuple[int, bytes]], done: Event) -> None:
+        """As `tell`, for a request, in a task of its own: not every request has one."""
+        try:
+            with trio.move_on_after(PATIENCE_SECONDS) as patience:
+                await trio.to_thread.run_sync(_invalidate_entries, told, abandon_on_cancel=True)
+            if patience.cancelled_caught:
+                self._fs.remembered.names.update(told)
+        except OSError as error:
+            log.warning("the kernel may show %d names as they were: %s", len(told), error)
+        finally:
+            self._telling.remove(telling)
+            done.set()
 
     async def _invalidate(self, unseen: Unseen) -> None:
         """An inode without a name goes when the kernel forgets it: which it is told to, or it would remember

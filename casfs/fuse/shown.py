@@ -31,18 +31,19 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 class Caches(Protocol):
     """What the kernel remembers (caches.py)."""
 
-    def names_invalidated(self) -> AbstractAsyncContextManager[None]:
-        """Invalidate the names that are changed inside."""
+    def names_invalidated(self, held: frozenset[int]) -> AbstractAsyncContextManager[None]:
+        """Invalidate the names that are changed inside. `held` as in `tell`."""
 
     async def tell(self, held: frozenset[int]) -> None:
-        """Of names that it remembers otherwise, but in those directories: later."""
+        """Of names that it remembers otherwise. `held`: directories that it keeps others from until the
+        request is answered; what has to wait for that is told later."""
 
 
 class NoCaches:
     """There is no kernel that remembers anything."""
 
     @asynccontextmanager
-    async def names_invalidated(self) -> AsyncIterator[None]:
+    async def names_invalidated(self, held: frozenset[int]) -> AsyncIterator[None]:
         yield
 
     async def tell(self, held: frozenset[int]) -> None:
@@ -84,6 +85,8 @@ class ShownNames:
     ) -> R:
         """In directories that are no tree's. `names` are changed, or, None, the access of a directory, which
         is `held` by the kernel until it is answered."""
+        if names is not None:
+            held = self._held(names, self._fs.store.namespace.dentries.find)
         with self._fs.kernel.answers_held():
             result = await method()
             await self._settle(names, held)
@@ -99,12 +102,11 @@ class ShownNames:
             CALLER.set(caller)
             for directory, _ in names:
                 await self.caught_up(directory)
-            held = {directory for directory, _ in names}
-            held |= {ino for name in names if (ino := self._trees().find(*name))}
+            held = self._held(names, self._trees().find)
             with self._fs.kernel.answers_held():
-                async with self._caches.names_invalidated():
+                async with self._caches.names_invalidated(held):
                     changed = await method()
-                await self._settle(None, frozenset(held))
+                await self._settle(None, held)
             return changed
 
         async def task() -> None:
@@ -116,6 +118,12 @@ class ShownNames:
         await done.wait()
         assert result is not None
         return result.unwrap()
+
+    @staticmethod
+    def _held(names: Names, find: Callable[[int, bytes], int | None]) -> frozenset[int]:
+        """What the kernel keeps others from: the directories, and what has the names before."""
+        held = {directory for directory, _ in names}
+        return frozenset(held | {ino for name in names if (ino := find(*name))})
 
     async def _settle(self, names: Names | None, held: frozenset[int]) -> None:
         """What was done is done: that it cannot follow yet is no reason to say otherwise."""

@@ -6,7 +6,9 @@ import contextlib
 import multiprocessing
 import os
 import random
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -168,3 +170,34 @@ def test_remembered_names_attributes_and_listings_follow(shown: Shown, count: in
             source.rmdir()
             assert not tree.exists()
             assert tree.name not in os.listdir(tree.parent) if tree.parent.exists() else True
+
+
+def change_for(seconds: float, top: str, names: list[str], seed: int) -> int:
+    """Make, rename and remove files of few names; how often."""
+    dice, end, count = random.Random(seed), time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        path, other = (os.path.join(top, dice.choice(names)) for _ in range(2))
+        outcome(lambda path=path, other=other: do(dice.choice(KINDS[:-2]), path, other, b"content"))  # type: ignore[misc]
+        count += 1
+    return count
+
+
+def test_programs_that_change_the_same_names_do_not_wait_for_each_other(shown: Shown) -> None:
+    """Each has the kernel keep others from its directory, and have names forgotten in those of the others."""
+    work = [
+        (shown.libs, [maven(*each) for each in ARTIFACTS[:3]]),
+        (shown.ivy, [ivy(*each) for each in ARTIFACTS[:3]]),
+        (shown.more, list(PLAIN[:3])),
+        (shown.all, [*PLAIN[:3], *(maven(*each) for each in ARTIFACTS[:3])]),
+    ]
+    with contextlib.ExitStack() as programs:
+        told = [programs.enter_context(other_program()) for _ in work]
+        with ThreadPoolExecutor(len(work)) as threads:
+            counts = threads.map(
+                lambda number: told[number](change_for, 2.0, str(work[number][0]), work[number][1], number),
+                range(len(work)),
+            )
+            assert all(isinstance(count, int) and count > 10 for count in counts)
+    view, both = expected_of(shown)
+    assert see(shown.ivy) == view
+    assert see(shown.all) == both
