@@ -221,14 +221,18 @@ class Through:
         self._rights.check(directory, tree, uid, gid, self._inodes.get(row.ino))
         return row.source_parent, row.source_name
 
-    async def _place(self, directory: int, name: bytes, uid: int | None, gid: int | None) -> Placed:
-        """Where a new name in a tree is to be made. Raises FsError EROFS, EACCES, ENOTDIR, EINVAL."""
+    async def _place(
+        self, directory: int, name: bytes, uid: int | None, gid: int | None, kind: int
+    ) -> Placed:
+        """Where a new name in a tree is to be made: `kind`, of a mode. Layouts have paths for files, and for
+        directories on the way to them; all else stays as it is. Raises FsError EROFS, EACCES, ENOTDIR,
+        EINVAL."""
         if not is_name(name):
             raise FsError(errno.ENAMETOOLONG if len(name) > NAME_LIMIT else errno.EINVAL)
         await self._group.begin()
         tree, path = self._path(directory, name)
         source = self._taker(tree, path)
-        origin = source.origin(path)
+        origin = source.origin(path) if kind in (stat.S_IFREG, stat.S_IFDIR) or not source.steps else None
         *parents, last = (path if origin is None else origin).split(b"/")
         made: list[Directory] = []
         place = self._inodes.get(source.repository)
@@ -311,7 +315,7 @@ class Through:
             raise FsError(errno.EEXIST)
         if stat.S_ISDIR(mode) and (held := await self._hold(directory, name)) is not None:
             return held
-        placed = await self._place(directory, name, uid, gid)
+        placed = await self._place(directory, name, uid, gid, mode & S_IFMT)
         if stat.S_ISDIR(mode):  # as it is shown: cp(1) makes it closed, and cannot open it afterwards
             mode, uid, gid = self._like_top(self._derived.where(directory)[0])
             umask = 0
@@ -344,7 +348,8 @@ class Through:
         await self.caught_up()
         if self.find(directory, name) is not None:
             raise FsError(errno.EEXIST)
-        placed = await self._place(directory, name, uid, None)
+        kind = self._inodes.get(ino).mode & S_IFMT
+        placed = await self._place(directory, name, uid, None, kind)
         try:
             inode = await verbs.link(ino, placed.parent, placed.name)
         except BaseException:
@@ -456,7 +461,8 @@ class Through:
         if there is not None:
             target = Placed(*self._source(there, *to, uid, gid), [])
         else:
-            target = await self._place(new_directory, new_name, uid, gid)
+            kind = self._inodes.get(row.ino).mode & S_IFMT
+            target = await self._place(new_directory, new_name, uid, gid, kind)
         try:
             if there is None and self._dentries.find(target.parent, target.name) is not None:
                 self._refuse(errno.EEXIST, *to, "the repository has that name, which is not shown")

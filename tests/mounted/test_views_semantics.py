@@ -96,6 +96,20 @@ def test_links_are_made_and_found(shown: Shown) -> None:
         assert not os.listdir(tree)
 
 
+def test_links_with_the_name_of_an_artifact_are_where_they_are_made(shown: Shown) -> None:
+    """No layout has a path for them."""
+    place = put(shown.ivy / IVY_JAR).parent
+    os.symlink("app-1.0.jar", place / "app-linked-1.0.jar")
+    run("mkfifo", place / "app-fifo-1.0.jar")
+    assert sorted(os.listdir(place)) == ["app-1.0.jar", "app-fifo-1.0.jar", "app-linked-1.0.jar"]
+    os.rename(place / "app-linked-1.0.jar", place / "app-renamed-1.0.jar")
+    os.link(place / "app-renamed-1.0.jar", place / "app-second-1.0.jar", follow_symlinks=False)
+    for name in ("app-renamed-1.0.jar", "app-second-1.0.jar"):
+        assert (place / name).read_bytes() == (place / "app-1.0.jar").read_bytes()
+    run("rm", "-r", shown.ivy / "org.acme")
+    assert contents(shown.libs) == {}
+
+
 def test_a_database_lives_in_trees(shown: Shown) -> None:
     for tree in (shown.ivy, shown.all):
         for journal in ("wal", "delete", "truncate", "persist"):
