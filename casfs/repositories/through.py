@@ -95,8 +95,11 @@ class Through:
         row = self._rows.first(directory, name)
         if row is None:
             raise FsError(errno.ENOENT)
-        if self._derived.where(directory)[0].writes is None:
-            raise FsError(errno.EROFS)
+        tree, path = self._path(directory, name)
+        if row.type == DIRECTORY:
+            self._taker(tree, path)
+        else:
+            self._check_taker(row.source_parent, tree, path)
         return row.source_parent, row.source_name
 
     def _give_one(self, directory: int) -> Inode:
