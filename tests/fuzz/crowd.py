@@ -1,6 +1,6 @@
 """Several processes that do whatever they like in one directory of a mount, some of them as other users.
 
-    python -m tests.fuzz.crowd FOLDER LOG SEED SECONDS USER WITHOUT
+    python -m tests.fuzz.crowd FOLDER LOG SEED SECONDS USER WORDS WITHOUT
 
 Each step is in LOG before it is performed. Ends with 1, and a line that begins with "bad", when a request
 ends as none may; with 0 when the file system has lost its daemon.
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tests.fuzz.actor import Actor
 from tests.fuzz.dice import Dice
+from tests.fuzz.grounds import WORDS, Place
 from tests.mounted.mounts import ENVIRONMENT
 from tests.mounted.race import is_served
 
@@ -36,9 +37,9 @@ LAST_SHOWN = 12
 class Worker:
     """One of the processes, from outside."""
 
-    def __init__(self, folder: Path, log: Path, seed: str, seconds: float, user: int, without: str):
+    def __init__(self, place: Place, log: Path, seed: str, seconds: float, user: int, without: str):
         self.log = log
-        words = [str(folder), str(log), seed, str(seconds), str(user), without]
+        words = [str(place.path), str(log), seed, str(seconds), str(user), place.words, without]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.fuzz.crowd", *words],
             env=ENVIRONMENT,
@@ -83,7 +84,7 @@ class Worker:
             self._process.stderr.close()
 
 
-def work(folder: Path, log: Path, seed: str, seconds: float, user: int, without: str) -> int:
+def work(folder: Path, log: Path, seed: str, seconds: float, user: int, words: str, without: str) -> int:
     record = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     if user:
         os.setgroups([])
@@ -92,7 +93,7 @@ def work(folder: Path, log: Path, seed: str, seconds: float, user: int, without:
     os.umask(0)
     dice = Dice(seed)
     dice.users = not user and os.getuid() == 0
-    dice.without = without
+    dice.words, dice.without = WORDS[words], without
     actor = Actor(folder)
     actor.alone = False
     deadline = time.monotonic() + seconds
@@ -119,8 +120,8 @@ def is_bad(name: str, found: str) -> bool:
 
 
 def main() -> int:
-    folder, log, seed, seconds, user, without = sys.argv[1:]
-    return work(Path(folder), Path(log), seed, float(seconds), int(user), without)
+    folder, log, seed, seconds, user, words, without = sys.argv[1:]
+    return work(Path(folder), Path(log), seed, float(seconds), int(user), words, without)
 
 
 if __name__ == "__main__":

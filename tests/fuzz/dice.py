@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.fuzz.actor import PLACES, Step
 from tests.fuzz.calls import UTIME_NOW, UTIME_OMIT
+from tests.fuzz.grounds import PLAIN
 from tests.mounted.sides import Fallocate
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -21,8 +22,6 @@ LENGTHS = (1, 16, 512, 4096, 5000, 70_000, 128 * KIB, 256 * KIB + 1, 600_000, 2 
 CONTENTS = 4
 """So few that files share blobs."""
 
-FILES = ("a", "b", "c", "d", "e", "D/a", "D/b", "E/a")
-DIRECTORIES = ("D", "E", "D/F", ".")
 ODD = ("x" * 255, "x" * 256, "a/b", "gone/a", "S", "D/S", "\udcff\udcfe", "", "D/../a")
 USERS = (0, 0, 0, 0, 0, 1234, 1235)
 KEYS = ("user.a", "user.b", "trusted.a", "security.a", "user.", "nothing", "user." + "x" * 250)
@@ -58,10 +57,16 @@ class Dice(random.Random):
         return min(self.randrange(PLACES), self.randrange(PLACES))
 
     def name(self) -> str:
-        return self.choice(ODD) if self.random() < 0.06 else self.choice(FILES)
+        return self.choice(ODD) if self.random() < 0.06 else self.choice(self.words.files)
 
     def any_name(self) -> str:
-        return self.choice(DIRECTORIES) if self.random() < 0.3 else self.name()
+        return self.directory() if self.random() < 0.3 else self.name()
+
+    def directory(self) -> str:
+        return self.choice(self.words.directories)
+
+    def link(self) -> str:
+        return self.choice(self.words.links)
 
     def size(self) -> int:
         return self.choice(SIZES) if self.random() < 0.8 else self.randrange(MIB)
@@ -118,6 +123,9 @@ class Dice(random.Random):
     users = False
     """May it be somebody else than the one who runs this?"""
 
+    words = PLAIN
+    """What is named."""
+
     without = ""
     """A regular expression for steps that are not wanted."""
 
@@ -125,7 +133,7 @@ class Dice(random.Random):
 STEPS: tuple[tuple[int, str, Arguments], ...] = (
     (30, "open", lambda d: (d.place(), d.name(), d.flags(), d.mode())),
     (4, "reopen", lambda d: (d.place(), d.place(), d.flags(create=False))),
-    (3, "unnamed", lambda d: (d.place(), d.choice(DIRECTORIES), d.flags(create=False), d.mode())),
+    (3, "unnamed", lambda d: (d.place(), d.directory(), d.flags(create=False), d.mode())),
     (3, "link_open", lambda d: (d.place(), d.name())),
     (3, "dup", lambda d: (d.place(), d.place())),
     (16, "close", lambda d: (d.place(),)),
@@ -171,13 +179,13 @@ STEPS: tuple[tuple[int, str, Arguments], ...] = (
     (8, "unmap", lambda d: (d.place(),)),
     (8, "rename", lambda d: (d.any_name(), d.any_name(), d.choice((0, 0, 0, 0, 1, 2, 4)))),
     (5, "link", lambda d: (d.any_name(), d.name())),
-    (2, "symlink", lambda d: (d.any_name() or "a", d.choice(("S", "D/S", "a")))),
-    (1, "readlink", lambda d: (d.choice(("S", "D/S", "a")),)),
+    (2, "symlink", lambda d: (d.any_name() or "a", d.link())),
+    (1, "readlink", lambda d: (d.link(),)),
     (8, "unlink", lambda d: (d.any_name(),)),
-    (5, "mkdir", lambda d: (d.choice(DIRECTORIES), d.mode())),
-    (1, "rmdir", lambda d: (d.choice(DIRECTORIES),)),
+    (5, "mkdir", lambda d: (d.directory(), d.mode())),
+    (1, "rmdir", lambda d: (d.directory(),)),
     (1, "mknod", lambda d: (d.name(), d.randrange(4), d.mode())),
-    (2, "list", lambda d: (d.choice(DIRECTORIES), d.choice((280, 1024, 32768)), d.randrange(100))),
+    (2, "list", lambda d: (d.directory(), d.choice((280, 1024, 32768)), d.randrange(100))),
     (5, "truncate", lambda d: (d.name(), d.size())),
     (4, "chmod", lambda d: (d.any_name(), d.mode())),
     (2, "fchmod", lambda d: (d.place(), d.mode())),

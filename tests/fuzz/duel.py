@@ -10,19 +10,27 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tests.fuzz.actor import NOTHING, Actor, Step
+from tests.fuzz.actor import Actor, Step
+from tests.fuzz.witness import Witness, different
 from tests.mounted.sides import PAGE, Fallocate, shown
+
+LOOK_EVERY = 3
+"""Steps, after which the witness looks, if there is one."""
 
 COMPARE_EVERY = 40
 """Steps, after which the whole tree, and what all handles and mappings show, is compared."""
 
 CLIPPED = ("map_read", "map_write", "poke")
 LAST_SHOWN = 60
-WHITEOUT = 4
+EXCHANGE, WHITEOUT = 2, 4
 DONE_NATIVELY = (
     *(0, Fallocate.KEEP_SIZE, Fallocate.PUNCH_HOLE | Fallocate.KEEP_SIZE, Fallocate.ZERO_RANGE),
     Fallocate.ZERO_RANGE | Fallocate.KEEP_SIZE,
 )
+OF_FILES = ("chmod", "chown", "times", "setxattr", "removexattr", "getxattr", "setacl")
+OF_OPEN_FILES = ("fchmod", "fchown", "ftimes")
+"""What is not asked of directories of trees, which are as the tree itself."""
+
 ALL = 1 << 22
 """Bytes of which a handle or mapping is compared."""
 
@@ -42,14 +50,29 @@ class Difference(Exception):
 
 
 class Duel:
-    """`tested` is a directory in a mount, `model` one of the disk, both empty."""
+    """`tested` is a directory in a mount, `model` one of the disk, both empty.
 
-    def __init__(self, tested: Path, model: Path, *, native: bool, every: int = COMPARE_EVERY) -> None:
+    `is_tree`: the former is one of a view or of a virtual repository. `witness` looks at more than that at
+    times, and what he sees has to be so.
+    """
+
+    def __init__(
+        self,
+        tested: Path,
+        model: Path,
+        *,
+        native: bool,
+        every: int = COMPARE_EVERY,
+        is_tree: bool = False,
+        witness: Witness | None = None,
+    ) -> None:
         # Plain pyfuse3 does not say who writes, so every write takes set-id bits away.
         self.tested = Actor(tested, setid=native)
         self.model = Actor(model, model=True, setid=native)
         self.native = native
         self.every = every
+        self.is_tree = is_tree
+        self.witness = witness
         self.steps: list[Step] = []
         self._mapped: dict[int, int] = {}
         self._reading: set[int] = set()
@@ -59,6 +82,8 @@ class Duel:
         """Perform them. Raises Difference."""
         for step in steps:
             self.perform(step)
+            if self.witness is not None and len(self.steps) % LOOK_EVERY == 0:
+                self.witness.look()
             if len(self.steps) % self.every == 0:
                 self.compare()
         self.compare()
@@ -68,6 +93,10 @@ class Duel:
         self._note_outlived()
         if step.name in CLIPPED:
             step = self._clipped(step)
+        if self.is_tree:
+            if self._is_of_no_tree(step):
+                return
+            step = as_in_tree(step)
         try:
             found = self.tested.perform(step)
             if self._declined(step, found):
@@ -110,8 +139,21 @@ class Duel:
         if step.name == "fallocate" and found == "ENOTSUP":
             return not self.native or step.args[1] not in DONE_NATIVELY
         if step.name == "unnamed" and found == "ENOTSUP":
-            return not self.native
+            return self.is_tree or not self.native
+        if self.is_tree and step.name == "rename":
+            if found == "EXDEV":
+                return os.path.isdir(self.model.root / step.args[0])
+            if found == "EINVAL" and step.args[2] in (EXCHANGE, WHITEOUT):
+                return True
         return bool(step.name == "rename" and step.args[2] == WHITEOUT and found == "EINVAL")
+
+    def _is_of_no_tree(self, step: Step) -> bool:
+        """Is it what does nothing to directories of trees, by the manual, or something else?"""
+        if step.name in OF_FILES:
+            return os.path.isdir(self.model.root / step.args[0])
+        if step.name in OF_OPEN_FILES and step.args[0] in self.model.fds:
+            return stat.S_ISDIR(os.fstat(self.model.fds[step.args[0]]).st_mode)
+        return False
 
     def _remember(self, step: Step) -> None:
         """Keep hold of the model's inode: its size says what of a mapping is there."""
@@ -164,6 +206,8 @@ class Duel:
         self._note_outlived()
         for place in self.model.maps.keys() - self._outlived:
             self.both(Step(0, "map_read", (place, 0, min(ALL, self.model.size_mapped(place)))))
+        if self.witness is not None and (wrong := self.witness.forgetful()):
+            raise Difference("remembered", f"the kernel remembers what is not so: {wrong}", self.steps)
 
     def both(self, step: Step) -> None:
         found, expected = self.tested.perform(step), self.model.perform(step)
@@ -181,12 +225,6 @@ class Duel:
         self.model.end()
 
 
-def different(found: Any, expected: Any) -> str:
-    """Only what differs, if it is a tree."""
-    if not (isinstance(found, dict) and isinstance(expected, dict)):
-        return f"{shown(found)}, the disk says {shown(expected)}"
-    return "; ".join(
-        f"{name}: {found.get(name, NOTHING)}, the disk says {expected.get(name, NOTHING)}"
-        for name in sorted({*found, *expected})
-        if found.get(name) != expected.get(name)
-    )
+def as_in_tree(step: Step) -> Step:
+    """Directories of a tree have the mode of the tree itself."""
+    return step._replace(args=(step.args[0], "0777")) if step.name == "mkdir" else step

@@ -26,13 +26,16 @@ from blake3 import blake3
 from tests.fuzz.actor import Actor, Step
 from tests.fuzz.crowd import Worker
 from tests.fuzz.dice import Dice
-from tests.fuzz.duel import COMPARE_EVERY, Difference, Duel, different
+from tests.fuzz.duel import COMPARE_EVERY, Difference, Duel
+from tests.fuzz.grounds import WORDS, Ground, Place, add_layouts, plain, remove, repositories
 from tests.fuzz.shrink import shrunk
+from tests.fuzz.witness import Looks, Sight, Witness, different, differing
 from tests.mounted.mounts import (
     CASFS,
     ENVIRONMENT,
     ROOT_OPTIONS,
     Mount,
+    asked,
     is_mounted,
 )
 
@@ -47,6 +50,9 @@ PATIENCE = 60.0
 
 STEPS = 400
 """Of a duel."""
+
+PLACES = 4
+"""Of repositories, where a round may be: in one, and in three trees over it."""
 
 LEFT_BY_A_KILL = ("stray-blob", "stray-staged")
 
@@ -71,13 +77,19 @@ class Fuzz:
         self.counts: Counter[str] = Counter()
         self.steps: list[Step] = []
         self.number = 0
-        self._old: list[Path] = []
+        self._old: list[Ground] = []
+        self._place = 0
+        self._had_trees = False
+        self._shown: Sight = {}
+        add_layouts(self.mount.store, asked)
         command("trash", "set", self.mount.store, "--minimal-age", "0s")
 
     def run(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self.life(deadline)
+        self.start()
+        self.mount.stop()
         for verb in MAY_BE_REFUSED:
             if self.counts[f"casfs {verb} refused"] > TRIES and not self.counts[f"casfs {verb}"]:
                 raise Finding(f"casfs {verb} was refused each time: this run proves nothing of it")
@@ -85,6 +97,12 @@ class Fuzz:
     def start(self) -> None:
         self.mount.start(f"{ROOT_OPTIONS},commit_interval={self.dice.choice(INTERVALS)}")
         self.mount.assert_mode()
+        self._had_trees = any(ground.has_trees for ground in self._old)
+        if self._shown:
+            fresh = self.witness().look(content=True)
+            if wrong := differing(fresh, self._shown):
+                raise Finding(f"another tree after the mount: {wrong}")
+            self._shown = {}
 
     def life(self, deadline: float, rounds: Sequence[str] = ()) -> None:
         """Mount it, some rounds, and the end."""
@@ -99,6 +117,8 @@ class Fuzz:
             else:
                 self.crowd(min(self.dice.uniform(2, 8), max(2, deadline - time.monotonic())))
             self.look()
+            if wrong := self.witness().forgetful():
+                raise Finding(f"the kernel remembers what is not so: {wrong}")
         self.counts["lives"] += 1
         if self.dice.random() < 0.3:
             self.kill()
@@ -108,29 +128,52 @@ class Fuzz:
 
     # Rounds
 
-    def place(self) -> Path:
-        """A new directory in the mount, for everybody."""
-        place = self.mount.path / f"round{self.number}"
-        self._old.append(place)
-        while len(self._old) > 3:
-            shutil.rmtree(self._old.pop(0))
-        place.mkdir()
-        place.chmod(0o777)
-        return place
+    def place(self) -> Ground:
+        """New directories in the mount, for everybody."""
+        while len(self._old) > 2:
+            remove(self._old.pop(0), self.mount.store, asked)
+        path = self.mount.path / f"round{self.number}"
+        ground = repositories(self.mount.store, path, asked) if self._place else plain(path)
+        self._old.append(ground)
+        self._had_trees |= ground.has_trees
+        return ground
 
     def duel(self) -> None:
+        self._place = self.dice.choice((0, 0, 0, *range(1, PLACES + 1)))
         dice = Dice(f"{self.seed}/{self.number}")
-        dice.users, dice.without = os.getuid() == 0, self.without
-        place, model = self.place(), self.model / f"round{self.number}"
+        ground, model = self.place(), self.model / f"round{self.number}"
+        place = self._place_of(ground)
+        # Rights in trees are those of two directories, of which a directory of the disk has one.
+        dice.users, dice.without = os.getuid() == 0 and not place.is_tree, self.without
+        dice.words = WORDS[place.words]
+        self.counts[f"duels in {place.path.name.partition('-')[2] or 'directories'}"] += 1
         self.steps = []
-        self.fight([dice.step() for _ in range(STEPS)], place, model)
+        self.fight([dice.step() for _ in range(STEPS)], ground, model)
 
-    def fight(self, steps: Sequence[Step], place: Path, model: Path, every: int = COMPARE_EVERY) -> None:
+    def _place_of(self, ground: Ground) -> Place:
+        return ground.places[max(0, self._place - 1)]
+
+    def witness(self) -> Witness:
+        """Of all that is left of rounds."""
+        return Witness(
+            (top for ground in self._old for top in ground.tops),
+            {name for ground in self._old for name in ground.names},
+        )
+
+    def fight(self, steps: Sequence[Step], ground: Ground, model: Path, every: int = COMPARE_EVERY) -> None:
         """A duel of these steps. Raises Difference."""
         model.mkdir(parents=True)
         model.chmod(0o777)
         before = os.umask(0)
-        duel = Duel(place, model, native=self.mount.mode == "native", every=every)
+        place = self._place_of(ground)
+        duel = Duel(
+            place.path,
+            model,
+            native=self.mount.mode == "native",
+            every=every,
+            is_tree=place.is_tree,
+            witness=Witness(ground.tops, ground.names) if ground.has_trees else None,
+        )
         try:
             duel.run(steps)
         finally:
@@ -141,11 +184,13 @@ class Fuzz:
             shutil.rmtree(model)
 
     def crowd(self, seconds: float) -> None:
-        place = self.place()
+        self._place = self.dice.choice((0, 1))
+        self.counts["crowds in trees" if self._place else "crowds in directories"] += 1
+        ground = self.place()
         users = USERS if os.getuid() == 0 else (os.getuid(),) * 3
         workers = [
             Worker(
-                place,
+                ground.places[(number + self.number) % len(ground.places)],
                 self.folder / f"log{number}",
                 f"{self.seed}/{self.number}/{number}",
                 seconds,
@@ -156,8 +201,11 @@ class Fuzz:
         ]
         for number in range(len(users)):
             (self.folder / f"log{number}").unlink(missing_ok=True)
-        beside = Beside(self.mount, place, random.Random(f"{self.seed}/{self.number}"))
+        beside = Beside(self.mount, ground, random.Random(f"{self.seed}/{self.number}"))
         beside.start()
+        looks = Looks(Witness(ground.tops, ground.names)) if ground.has_trees else None
+        if looks is not None:
+            looks.start()
         kill_at = time.monotonic() + seconds / 2 if self.dice.random() < 0.2 else 0
         try:
             while not all(worker.has_ended for worker in workers):
@@ -172,26 +220,29 @@ class Fuzz:
                     break
             complaints = [complaint for worker in workers if (complaint := worker.end())]
         finally:
+            if looks is not None:
+                looks.stop(PATIENCE)
             beside.stop()
             for worker in workers:
                 self.counts["requests"] += lines(worker.log)
                 worker.kill()
         if kill_at and not is_mounted(self.mount.path):
             self.mount.start()
-            self._old = [old for old in self._old if old.exists()]
+            self._old = [old for old in self._old if old.tops[0].exists()]
         if complaints or beside.complaints:
             raise Finding("\n".join([*complaints, *beside.complaints]))
         self.counts.update(beside.counts)
-        if place.exists():
-            self.copy(place)
+        top = ground.places[0].path
+        if top.exists():
+            self.copy(top)
 
     def copy(self, place: Path) -> None:
         """Nobody is at work any more: what they have left can be copied and moved by rows, whole."""
         copied, moved = place.with_name(f"{place.name}-copied"), place.with_name(f"{place.name}-moved")
         command("cp", "-r", place, copied)
         command("mv", copied, moved)
-        self._old.append(moved)
-        before, after = tree(place), tree(moved)
+        self._old.append(Ground((), (moved,)))
+        before, after = without_links(tree(place)), without_links(tree(moved))
         if before != after:
             raise Finding(f"casfs cp -r: {different(after, before)}")
 
@@ -221,12 +272,15 @@ class Fuzz:
     def unmount(self) -> None:
         """Let the kernel forget; nothing may be held then."""
         self.undelete()
+        self._shown = self.witness().look(content=True)
         deadline = time.monotonic() + 20
         while True:
             if os.getuid() == 0:  # again and again: what was killed just now may hold something
                 Path("/proc/sys/vm/drop_caches").write_text("2")
             activity = self.mount.status["activity"]
-            held = {key: activity[key] for key in ("open_handles", "unlinked_open") if activity[key]}
+            # Directories of trees that are gone stay until the next mount.
+            kinds = ("open_handles",) if self._had_trees else ("open_handles", "unlinked_open")
+            held = {key: activity[key] for key in kinds if activity[key]}
             if not held:
                 break
             if time.monotonic() > deadline:
@@ -320,10 +374,10 @@ TRIES = 30
 class Beside(threading.Thread):
     """The commands of casfs, one after the other, while others are at work."""
 
-    def __init__(self, mount: Mount, place: Path, dice: random.Random) -> None:
+    def __init__(self, mount: Mount, ground: Ground, dice: random.Random) -> None:
         super().__init__(daemon=True)
         self.mount = mount
-        self.place = place
+        self.ground = ground
         self.dice = dice
         self.complaints: list[str] = []
         self.counts: Counter[str] = Counter()
@@ -331,21 +385,24 @@ class Beside(threading.Thread):
 
     def run(self) -> None:
         while not self._ended.wait(self.dice.uniform(0.1, 1.0)):
-            place = self.place
-            names = self.dice.choice(("a", "b", "c", "D", "E")), self.dice.choice(("a", "copy", "D/c", "F"))
-            words: tuple[object, ...] = self.dice.choice(
-                (
-                    ("cp", "-r", place / names[0], place / names[1]),
-                    ("mv", place / names[0], place / names[1]),
-                    ("undelete", place, place / self.dice.choice(names)),
-                    ("gc", "run", self.mount.store, "--grace", self.dice.choice(("0", "5s"))),
-                    ("gc", "run", self.mount.store, "--full", "--grace", "0"),
-                    ("scrub", self.mount.store),
-                    ("df", self.mount.path),
-                    ("fsck", self.mount.store),
-                    ("trash", "empty", self.mount.store),
-                )
-            )
+            store = self.mount.store
+            place, kind, _ = self.dice.choice(self.ground.places)
+            known = WORDS[kind].files[:3] + WORDS[kind].directories[:2]
+            names = self.dice.choice(known), self.dice.choice((known[0], "copy", "D/c", "F"))
+            commands: list[tuple[object, ...]] = [
+                ("cp", "-r", place / names[0], place / names[1]),
+                ("mv", place / names[0], place / names[1]),
+                ("undelete", place, place / self.dice.choice(names)),
+                ("gc", "run", store, "--grace", self.dice.choice(("0", "5s"))),
+                ("gc", "run", store, "--full", "--grace", "0"),
+                ("scrub", store),
+                ("df", self.mount.path),
+                ("fsck", store),
+                ("trash", "empty", store),
+            ]
+            if self.ground.has_trees:
+                commands += self._of_repositories(store)
+            words = self.dice.choice(commands)
             done = subprocess.run(
                 [*CASFS, *map(str, words)], env=ENVIRONMENT, capture_output=True, text=True, timeout=120
             )
@@ -359,6 +416,20 @@ class Beside(threading.Thread):
                 self.complaints.append(
                     f"casfs {words}: exit code {done.returncode}, {done.stderr}{done.stdout}"
                 )
+
+    def _of_repositories(self, store: Path) -> list[tuple[object, ...]]:
+        far, view, both, libs, more = (top.name for top in self.ground.tops)
+        members = self.dice.sample((libs, more), 2)
+        return [
+            ("repo", "show", store, self.dice.choice((far, view)), "--left-out"),
+            ("repo", "set", store, both, "--virtual", ",".join(members)),
+            ("repo", "set", store, both, "--deploy", members[0]),
+            *(
+                ("repo", "set", store, tree, "--layout", self.dice.choice(("fuzzed-view", "fuzzed-other")))
+                for tree in (far, view)
+            ),
+            ("find", store, "--module", "a"),
+        ]
 
     def stop(self) -> None:
         self._ended.set()
@@ -391,6 +462,11 @@ def tree(folder: Path) -> Any:
         return actor.do_tree()
     finally:
         actor.end()
+
+
+def without_links(seen: dict[str, Any]) -> dict[str, Any]:
+    """Files may have further names in other repositories, which are not copied."""
+    return {path: (mode, *rest) for path, (mode, _, *rest) in seen.items()}
 
 
 def sync(folder: Path) -> None:
