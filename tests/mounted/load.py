@@ -11,7 +11,8 @@ line is appended when a promise begins to hold (fsync(2) has returned) or may en
     dead NAME              NAME is gone
     rows NAME COUNT        the database has at least so many rows
 
-and what hot.py writes of files that are rewritten in place.
+and what hot.py writes of files that are rewritten in place, and published.py of artifacts, where the mount
+has the repositories for it.
 
 Every content says by itself which name and version it is of, so that half of one, or a mixture, is found.
 """
@@ -27,7 +28,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
-from tests.mounted import hot
+from tests.mounted import hot, published
 
 SIZES = ((0, 40), (200, 4_000), (200, 4_000), (20_000, 200_000), (300_000, 2_000_000))
 """Bytes, from and to: empty and small ones, in memory and in staged files."""
@@ -61,6 +62,12 @@ class Worker:
         self._hot = hot.HotFiles(
             self.folder, lambda kind, name, rest: self.promise(f"{kind} {name} {rest}"), self.dice
         )
+        has_repositories = (folder.parent / published.LIBS).exists()
+        self._publisher = (
+            published.Publisher(folder, self.folder.name, self.promise, self.dice, content_of)
+            if has_repositories
+            else None
+        )
 
     def promise(self, line: str) -> None:
         kind, name, *rest = line.split()
@@ -74,6 +81,8 @@ class Worker:
         ]
         if self._database is not None:
             steps += [self.insert] * 3
+        if self._publisher is not None:
+            steps += [self._publisher.publish] * 3 + [self._publisher.withdraw]
         while True:
             self.dice.choice(steps)()
 
@@ -194,12 +203,12 @@ class Worker:
 
 def broken_promises(folder: Path, record: bytes) -> list[str]:
     """What `record` promises and is not so below `folder`."""
-    found = hot.broken(folder, record)
+    found = hot.broken(folder, record) + published.broken(folder, record, _not_whole)
     promises: dict[str, tuple[str, int]] = {}
     # The last line may be half there.
     for line in record.decode().splitlines()[: record.count(b"\n")]:
         kind, name, *rest = line.split()
-        if kind in hot.KINDS:
+        if kind in hot.KINDS or kind in published.KINDS:
             continue
         promises[name] = (kind, int(rest[0]) if rest else 0)
     for name, (kind, number) in promises.items():

@@ -13,6 +13,7 @@ import pytest
 
 from tests.mounted.load import Load, broken_promises
 from tests.mounted.mounts import CASFS, ENVIRONMENT, ROOT_OPTIONS, Mount, unmount_by_force
+from tests.mounted.published import make_repositories
 
 KILLS = 4
 
@@ -20,6 +21,7 @@ KILLS = 4
 @pytest.mark.parametrize("interval", ["0.2", "1", "30"])
 def test_what_fsync_promised_survives_sigkill(mount: Mount, scratch: Path, interval: str) -> None:
     dice = random.Random(interval)
+    make_repositories(mount)
     for number in range(KILLS):
         mount.remount(f"{ROOT_OPTIONS},commit_interval={interval}")
         load = Load(mount.path / f"round{number}", scratch / f"record{number}", workers=3, seed=number)
