@@ -75,6 +75,21 @@ class Lock:
         finally:
             os.close(fd)
 
+    def is_held_by_killed(self) -> bool:
+        """Is its holder a process that was killed, and does not end since the kernel keeps one of its
+        threads? The first one is a zombie then, proc_pid_stat(5). Raises OSError."""
+        try:
+            pid, _, _ = self._text().partition(" ")
+        except FileNotFoundError:
+            return False
+        if not (pid.isascii() and pid.isdecimal() and self._is_held_by(int(pid))):
+            return False
+        try:
+            with open(f"/proc/{int(pid)}/stat", "rb") as file:
+                return file.read().rpartition(b")")[2].split()[0] == b"Z"
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
     def signal(self, number: int) -> int:
         """Send a signal to the process that holds the lock. Gives its id; 0 when nobody holds it.
 

@@ -25,6 +25,7 @@ from casfs.fuse.session import Session
 from casfs.repositories.filesystem import file_system, follower_of
 from casfs.service import background
 from casfs.service.collector import Collector
+from casfs.service.killed import end_killed
 from casfs.service.logfile import LogFile
 from casfs.service.mounts import own_device
 from casfs.service.mounttable import mount_at
@@ -53,6 +54,7 @@ def mount(store: str, mountpoint: str, options: MountOptions, foreground: bool) 
     """
     store = os.path.realpath(store)
     read_config(store)
+    end_killed(store)
     mountpoint = _check_mountpoint(store, os.path.abspath(mountpoint))
     if foreground:
         log_to(logging.StreamHandler(), "casfs: %(levelname)s: %(message)s")

@@ -7,7 +7,6 @@ import errno
 import fcntl
 import os
 import stat
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -17,6 +16,8 @@ from casfs.control.messages import Identify, Status, Sync
 from casfs.control.protocol import SILENCE_SECONDS
 from casfs.errors import MountError, NotMounted
 from casfs.fuse.options import REMOUNT, remount_options
+from casfs.service.commands import run
+from casfs.service.killed import end_killed
 from casfs.service.mounts import MountInfo, NotOurs, find_mount, mounts_of
 from casfs.service.mounttable import locate, read_table
 from casfs.service.waiting import within
@@ -41,12 +42,6 @@ BUSY_SECONDS, BUSY_STEP = 1.0, 0.1
 HOLDERS_SECONDS = 5.0
 """How long it is looked for who holds a mount: others may have as many mount namespaces as they like."""
 
-COMMAND_PATH = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin"
-"""Where umount(8), mount(8) and fusermount3(1) are."""
-
-COMMAND_SECONDS = 600.0
-"""How long a command of util-linux or fuse3 may take: umount(2) writes back what is dirty."""
-
 
 def unmount(path: str, *, wait: bool = False, tell: Callable[[str], object] = print) -> None:
     """Make everything durable, take the mount away, wait until its store is closed.
@@ -64,6 +59,8 @@ def unmount(path: str, *, wait: bool = False, tell: Callable[[str], object] = pr
             raise
         return detach(error.mountpoint)
     store = mounts[0].store if mounts else os.path.realpath(path)
+    if end_killed(store):
+        mounts = [mount for mount in mounts if mount.device in {entry.device for entry in read_table()}]
     served, device, lost = _make_durable(store, mounts)
     for mount in mounts:
         detach(mount.mountpoint)
@@ -244,34 +241,11 @@ def detach(mountpoint: str) -> None:
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
-            return _run(command)
+            return run(command)
         except MountError as error:
             if "busy" not in error.message or time.monotonic() > deadline:
                 raise
         time.sleep(BUSY_STEP)
-
-
-def _run(command: list[str]) -> None:
-    """A command of util-linux or fuse3, with no environment of the caller's: it would be looked for where
-    that says, and speak another language. Raises MountError with its reason."""
-    try:
-        done = subprocess.run(
-            command,
-            env={"PATH": COMMAND_PATH},
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=COMMAND_SECONDS,
-        )
-    except FileNotFoundError:
-        raise MountError(f"{command[0]} is not installed", "install fuse3 and mount") from None
-    except subprocess.TimeoutExpired:
-        raise MountError(f"{command[0]} has not ended for {COMMAND_SECONDS:.0f} s") from None
-    if done.returncode:
-        reason = done.stderr.strip().splitlines()[:1] or [f"{command[0]} failed"]
-        hint = "close the files and leave the directories in it" if "busy" in reason[0] else ""
-        raise MountError(reason[0], hint)
 
 
 def remount(store: str, mountpoint: str, words: list[str]) -> None:
@@ -284,7 +258,7 @@ def remount(store: str, mountpoint: str, words: list[str]) -> None:
     mount = _mounted_at(mountpoint)
     if mount is None or mount.store != os.path.realpath(store):
         raise NotMounted(f"{store} is not mounted on {mountpoint}")
-    _run(["mount", "-i", "-o", ",".join([REMOUNT, *changed]), "--", mount.mountpoint])
+    run(["mount", "-i", "-o", ",".join([REMOUNT, *changed]), "--", mount.mountpoint])
     if "ro" in changed:
         Client(store, pid=mount.pid).ask(Sync())
 
