@@ -155,6 +155,13 @@ class Attacker:
         return f"{way.__name__.strip('_')} {path.relative_to(self._store)!s}"
 
     def _place(self) -> Path:
+        """Raises ValueError for one that lies outside by now, behind a link that was put there before."""
+        path = self._any_place()
+        if not Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(self._store)):
+            raise ValueError("it lies outside")
+        return path
+
+    def _any_place(self) -> Path:
         kind = self._dice.random()
         if kind < 0.2:
             return self._store / self._dice.choice(FOLDERS)
