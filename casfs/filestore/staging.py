@@ -36,13 +36,18 @@ LENT = "-lent"
 
 
 class StagedFile:
-    """One staged file, open read-write. Owned by the one open content that writes it."""
+    """One staged file, open read-write. Owned by the one open content that writes it.
 
-    __slots__ = ("fd", "name")
+    `read_only`: it can only be read, since it may be the file of something else, too, or could not be opened
+    otherwise; who wants to write takes a copy.
+    """
 
-    def __init__(self, name: str, fd: int) -> None:
+    __slots__ = ("fd", "name", "read_only")
+
+    def __init__(self, name: str, fd: int, *, read_only: bool = False) -> None:
         self.name = name
         self.fd = fd
+        self.read_only = read_only
 
     @property
     def has_other_names(self) -> bool:
@@ -112,7 +117,7 @@ class Staging:
             fd = self._directory.open(path)
             try:
                 if os.fstat(fd).st_nlink > links:
-                    return StagedFile(name, os.dup(fd))
+                    return StagedFile(name, os.dup(fd), read_only=True)
                 try:
                     return StagedFile(name, self._directory.open(path, WRITE))
                 except PermissionError:
@@ -133,15 +138,15 @@ class Staging:
 
     def others_may_write(self, staged: StagedFile) -> bool:
         """May a program still write to the file, by a mapping? Nobody else may use its descriptor meanwhile:
-        it is another one afterwards. Raises OSError when the file cannot be opened anew; it can only be read
+        it is another one afterwards. Raises OSError when the file cannot be opened anew; it is `read_only`
         then."""
         path = self.name(staged.name)
         reader = self._directory.open(path)
         try:
             os.close(staged.fd)
-            staged.fd = reader
+            staged.fd, staged.read_only = reader, True
             written = others_may_write(reader)
-            staged.fd = self._directory.open(path, WRITE)
+            staged.fd, staged.read_only = self._directory.open(path, WRITE), False
             return written
         finally:
             if staged.fd != reader:
@@ -149,7 +154,7 @@ class Staging:
 
     def drop(self, staged: StagedFile) -> None:
         """Forget content that no row names; the file goes to the pool, if nobody else may have it."""
-        if len(self._pool) < POOL_SIZE and not staged.is_lent:
+        if len(self._pool) < POOL_SIZE and not staged.is_lent and not staged.read_only:
             os.ftruncate(staged.fd, 0)
             self._pool.append(staged)
         else:

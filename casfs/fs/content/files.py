@@ -176,8 +176,9 @@ class Files:
             raise FsError(errno.EFBIG)
         if inode.xattrs != {} or inode.mode & (stat.S_ISUID | stat.S_ISGID):
             await self.drop_privileges(inode, bool(handle.uid) if kills is None else kills)
-        if content.mutex.busy or (content.buffer is None and content.staged is None):
-            if content.mutex.busy or inode.size:
+        staged = content.staged
+        if content.mutex.busy or (content.buffer is None and (staged is None or staged.read_only)):
+            if content.mutex.busy or inode.size or staged is not None:
                 async with content.mutex:
                     await self._passthrough.copy_up(content, inode.size)
             else:

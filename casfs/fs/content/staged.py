@@ -37,6 +37,8 @@ class StagedContents:
 
     async def copy_up(self, content: Content, keep: int) -> None:
         """Have the first `keep` bytes of sealed content staged. The mutex is held. Raises OSError."""
+        if content.staged is not None and content.staged.read_only:
+            await self.take_copy(content)
         if content.is_staged:
             return
         if keep == 0 or content.inode.blob is None:

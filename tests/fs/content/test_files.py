@@ -341,3 +341,35 @@ def test_what_is_promised_to_small_files_is_not_promised_again(
         kernel.write_file("second", b"other content")
     kernel.sync()
     kernel.write_file("second", b"other content")
+
+
+@pytest.mark.parametrize("change", ["write", "truncate", "allocate", "copy"])
+def test_a_staged_file_that_can_only_be_read_is_changed_as_a_copy(
+    session: Session, kernel: Kernel, change: str
+) -> None:
+    """It may have another name, or could not be opened anew: to write to it was EBADF, with a traceback."""
+    with kernel.open("source", CREATE) as source, kernel.open("file", CREATE) as file:
+        source.write(b"new", 0)
+        file.write(LARGE, 0)
+        staged = file.handle.content.staged
+        assert staged is not None
+        path = session.path / staged.path
+        os.link(path, session.path / "staging" / "0123456789abcdef")
+        os.close(staged.fd)
+        staged.fd, staged.read_only = os.open(path, os.O_RDONLY), True
+        expected = b"new" + LARGE[3:]
+        if change == "write":
+            file.write(b"new", 0)
+        elif change == "truncate":
+            file.truncate(len(LARGE) - 1)
+            expected = LARGE[:-1]
+        elif change == "allocate":
+            run_inline(session.fs.contents.ranges.allocate(file.handle, 0, len(LARGE) + 1, 0))
+            expected = LARGE + b"\0"
+        else:
+            run_inline(session.fs.contents.ranges.copy_range(source.handle, 0, file.handle, 0, 3))
+        assert file.read(len(LARGE) + 2, 0) == expected
+    assert (session.path / "staging" / "0123456789abcdef").read_bytes() == LARGE
+    os.unlink(session.path / "staging" / "0123456789abcdef")
+    kernel.sync()
+    assert kernel.read_file("file") == expected
