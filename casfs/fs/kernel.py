@@ -32,9 +32,9 @@ class Kernel(Protocol):
     def groups(self, uid: int) -> frozenset[int]:
         """All groups of user `uid`, who has asked, as far as they are known. Blocks for a moment."""
 
-    def forget_attributes(self, ino: int) -> None:
+    def forget_attributes(self, ino: int) -> bool:
         """A request has changed attributes of an inode that its answer does not tell of. At once, on the
-        event loop's thread."""
+        event loop's thread. False when the kernel does not know the inode."""
 
     def write_back(self, ino: int) -> None:
         """Have what mappings have left in the page cache written here. Blocks until that is done, in a
@@ -59,8 +59,9 @@ class NoKernel:
         """Nobody has asked."""
         return frozenset()
 
-    def forget_attributes(self, ino: int) -> None:
+    def forget_attributes(self, ino: int) -> bool:
         """Nobody remembers any."""
+        return False
 
     def write_back(self, ino: int) -> None:
         """Nobody has a mapping."""

@@ -57,10 +57,10 @@ class MountKernel:
         """As `Kernel.groups`, of the program whose request the task serves."""
         return groups_of(CALLER.get(), uid)
 
-    def forget_attributes(self, ino: int) -> None:
+    def forget_attributes(self, ino: int) -> bool:
         """As `Kernel.forget_attributes`: without its pages the kernel waits for nothing
         (fuse_reverse_inval_inode, fs/fuse/inode.c)."""
-        _unless_unknown(pyfuse3.invalidate_inode, ino, True)
+        return _unless_unknown(pyfuse3.invalidate_inode, ino, True)
 
     def write_back(self, ino: int) -> None:
         """As `Kernel.write_back`. Not on the event loop's thread, which serves the writes, nor in a request

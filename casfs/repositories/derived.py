@@ -53,6 +53,7 @@ class DerivedNames:
         self._places = core.places
         self._directories = core.directories
         self._nodes = core.nodes
+        self._kernel = core.kernel
         self._remembered = core.remembered
         self._registry = registry
         self._paths: dict[tuple[int, bytes], int] = {}
@@ -339,11 +340,12 @@ class DerivedNames:
         if inode is None:
             return was_there
         inode.nlink = 0
-        if self._nodes.derived.pop(row.ino, None) is None:
-            self._inodes.remove(inode)
-        else:  # the kernel knows it
-            self._directories.unlinked.add(inode.ino)
+        was_given = self._nodes.derived.pop(row.ino, None) is not None
+        if was_given and self._kernel.forget_attributes(row.ino):
+            self._directories.unlinked.add(inode.ino)  # until the kernel forgets it
             self._inodes.changed(inode)
+        else:
+            self._inodes.remove(inode)
         return was_there
 
 
