@@ -135,7 +135,8 @@ class KernelCaches:
     @asynccontextmanager
     async def names_invalidated(self, held: frozenset[int]) -> AsyncIterator[None]:
         """As `invalidated`, inside a request that holds those directories: who waits for its answer holds the
-        inodes that have lost names too, so that those are only forgotten by him."""
+        inodes that have lost names too, so that those are only forgotten by him; but what the kernel does not
+        know goes at once."""
         with self._fs.changes.unseen() as unseen:
             try:
                 yield
@@ -143,6 +144,8 @@ class KernelCaches:
                 self._fs.remembered.names.update(unseen.names)
                 await self.tell(held)
                 await self.invalidate({directory for directory, _ in unseen.names})
+                kernel, gone = self._fs.kernel, filter(None, unseen.names.values())
+                await self._fs.tree.forget([ino for ino in gone if not kernel.forget_attributes(ino)])
 
     async def tell(self, held: frozenset[int]) -> None:
         """Of names that stand for something else; not of those in directories that a request holds which

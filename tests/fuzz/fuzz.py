@@ -407,7 +407,8 @@ class Beside(threading.Thread):
                 return
             verb = str(words[0])
             refused = done.returncode == 1 and verb in MAY_BE_REFUSED
-            if refused or not done.returncode:
+            found_none = done.returncode == 1 and verb == "find" and not done.stderr
+            if refused or found_none or not done.returncode:
                 self.counts[f"casfs {verb}" + " refused" * refused] += 1
             else:
                 self.complaints.append(

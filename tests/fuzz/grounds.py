@@ -45,6 +45,9 @@ VIEWED = Words(
 
 WORDS = {"plain": PLAIN, "artifacts": ARTIFACTS, "viewed": VIEWED}
 
+SHOW_OTHERS = ("-both", "-far")
+"""Ends of the names of what shows a repository that is not written to."""
+
 Command = Callable[..., object]
 """Has casfs do something, which has to succeed."""
 
