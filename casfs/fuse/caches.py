@@ -182,18 +182,29 @@ class KernelCaches:
     async def _invalidate(self, unseen: Unseen) -> None:
         """An inode without a name goes when the kernel forgets it: which it is told to, or it would remember
         it until it needs the memory. One that it does not hold goes at once."""
-        left = []
-        for (directory, name), gone in unseen.names.items():
-            known = await trio.to_thread.run_sync(_invalidate_entry, directory, name, gone)
-            if gone and not known:
-                left.append(gone)
+        names = dict(unseen.names)
+        left = await trio.to_thread.run_sync(_invalidate_names, names) if names else []
         await self.invalidate(unseen.inos)
         await self._fs.tree.forget(left)
 
     async def invalidate(self, inos: Iterable[int]) -> None:
         """Drop attributes and pages of inodes: the pages of a directory are its names."""
-        for ino in inos:
-            await trio.to_thread.run_sync(_unless_unknown, pyfuse3.invalidate_inode, ino, False)
+        if todo := list(inos):
+            await trio.to_thread.run_sync(_invalidate_inodes, todo)
+
+
+def _invalidate_inodes(inos: Iterable[int]) -> None:
+    for ino in inos:
+        _unless_unknown(pyfuse3.invalidate_inode, ino, False)
+
+
+def _invalidate_names(names: dict[tuple[int, bytes], int]) -> list[int]:
+    """Drop names, and the inodes that they were the last ones of. Those of which the kernel knew nothing."""
+    return [
+        gone
+        for (directory, name), gone in names.items()
+        if not _invalidate_entry(directory, name, gone) and gone
+    ]
 
 
 def _invalidate_entries(names: Iterable[tuple[int, bytes]]) -> None:
