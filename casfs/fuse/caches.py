@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyfuse3
@@ -78,11 +79,18 @@ PATIENCE_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Telling:
-    """A request that is answered when the kernel has been told. `held`: the directories that the kernel keeps
-    others from until then. `wanted`: those that it waits for, until others are answered that hold them."""
+    """A request that is answered when the kernel has been told `names`, which sets `done`, or at the time
+    `until`. `held`: the directories that the kernel keeps others from so long."""
 
     held: frozenset[int]
-    wanted: frozenset[int]
+    names: list[tuple[int, bytes]]
+    until: float
+    done: Event
+
+    @property
+    def wanted(self) -> set[int]:
+        """The directories that it waits for, until others are answered that hold them."""
+        return {directory for directory, _ in self.names}
 
 
 def may_wait(directory: int, held: frozenset[int], telling: Iterable[Telling]) -> bool:
@@ -103,12 +111,14 @@ class KernelCaches:
     kernel is told by others, since it may have to wait for a request on the same directory, which this loop
     serves (pyfuse3.invalidate_entry).
 
-    `_telling`: who waits for the kernel now.
+    `_telling`: who waits for the kernel now; `_watched`: is there a task that lets those go on who have
+    waited too long?
     """
 
     def __init__(self, fs: FileSystem) -> None:
         self._fs = fs
         self._telling: list[Telling] = []
+        self._watched = False
 
     async def run(self) -> None:
         """Tell of directories that have got names by no command. Until cancelled."""
@@ -158,26 +168,32 @@ class KernelCaches:
         if told and not held:
             await trio.to_thread.run_sync(_invalidate_entries, told)
         elif told:
-            telling = Telling(held, frozenset(directory for directory, _ in told))
+            scheduler = self._fs.scheduler
+            telling = Telling(held, told, scheduler.now() + PATIENCE_SECONDS, scheduler.event())
             self._telling.append(telling)
-            done = self._fs.scheduler.event()
-            trio.lowlevel.spawn_system_task(self._tell, telling, told, done)
-            await done.wait()
+            if not self._watched:
+                self._watched = True
+                trio.lowlevel.spawn_system_task(self._watch)
+            scheduler.background(partial(_tell, told), partial(self._end, telling))
+            await telling.done.wait()
         if names:
             self._fs.changes.names_later(next(iter(names))[0])
 
-    async def _tell(self, telling: Telling, told: list[tuple[int, bytes]], done: Event) -> None:
-        """As `tell`, for a request, in a task of its own: not every request has one."""
-        try:
-            with trio.move_on_after(PATIENCE_SECONDS) as patience:
-                await trio.to_thread.run_sync(_invalidate_entries, told, abandon_on_cancel=True)
-            if patience.cancelled_caught:
-                self._fs.remembered.names.update(told)
-        except OSError as error:
-            log.warning("the kernel may show %d names as they were: %s", len(told), error)
-        finally:
+    def _end(self, telling: Telling) -> None:
+        """Let a request go on, if it does not already."""
+        if telling in self._telling:
             self._telling.remove(telling)
-            done.set()
+            telling.done.set()
+
+    async def _watch(self) -> None:
+        """While there are requests that wait for the kernel; for one task."""
+        while self._telling:
+            await trio.sleep(PATIENCE_SECONDS / 4)
+            now = self._fs.scheduler.now()
+            for telling in [each for each in self._telling if each.until < now]:
+                self._fs.remembered.names.update(telling.names)
+                self._end(telling)
+        self._watched = False
 
     async def _invalidate(self, unseen: Unseen) -> None:
         """An inode without a name goes when the kernel forgets it: which it is told to, or it would remember
@@ -191,6 +207,14 @@ class KernelCaches:
         """Drop attributes and pages of inodes: the pages of a directory are its names."""
         if todo := list(inos):
             await trio.to_thread.run_sync(_invalidate_inodes, todo)
+
+
+def _tell(names: list[tuple[int, bytes]]) -> None:
+    """As `_invalidate_entries`, where nobody looks at what comes of it."""
+    try:
+        _invalidate_entries(names)
+    except OSError as error:
+        log.warning("the kernel may show %d names as they were: %s", len(names), error)
 
 
 def _invalidate_inodes(inos: Iterable[int]) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from casfs.fs.scheduler import InlineScheduler
 from casfs.fuse.caches import Telling, may_wait
 
 
 def telling(held: set[int], wanted: set[int]) -> Telling:
-    return Telling(frozenset(held), frozenset(wanted))
+    names = [(directory, b"name") for directory in wanted]
+    return Telling(frozenset(held), names, 0.0, InlineScheduler().event())
 
 
 @pytest.mark.parametrize(
