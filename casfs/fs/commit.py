@@ -150,7 +150,8 @@ class GroupCommit:
         return self._durable >= number
 
     async def begin(self) -> None:
-        """Have a transaction open. Raises FsError EROFS after a failure that stopped writing."""
+        """Have a transaction open. Raises FsError EROFS after a failure that stopped writing, and EBUSY when
+        another process keeps the database for too long."""
         while not self.active:
             if self.failed:
                 raise FsError(errno.EROFS)
@@ -160,17 +161,15 @@ class GroupCommit:
             turnstile = self._store.turnstile
             if turnstile is None:
                 raise FsError(errno.EROFS)
-            if turnstile.try_enter():
-                begun = self._try_begin(turnstile)
-            else:
+            # Who only reads may hold the write lock for a moment (walIndexReadHdr in SQLite's wal.c).
+            if not (turnstile.try_enter() and self._try_begin(turnstile)):
                 gate = self._begin_gate = self._scheduler.event()
                 try:
-                    begun = await self._take_turn(turnstile)
+                    if not await self._take_turn(turnstile):
+                        raise FsError(errno.EBUSY)
                 finally:
                     self._begin_gate = None
                     gate.set()
-            if not begun:
-                raise FsError(errno.EBUSY)
 
     def _try_begin(self, turnstile: Turnstile) -> bool:
         try:

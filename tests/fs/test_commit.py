@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +65,18 @@ def test_a_group_lasts_until_it_is_committed(kernel: Kernel, group: GroupCommit,
     kernel.mkdir("c")
     assert group.operations == 1
     assert woken == [True, True]
+
+
+def test_who_holds_the_write_lock_for_a_moment_is_waited_for(kernel: Kernel, store_path: Path) -> None:
+    """A process that only reads may, without a turn at the turnstile: to write was EBUSY at once."""
+    other = apsw.Connection(str(store_path / "casfs.db"))
+    other.execute("BEGIN IMMEDIATE")
+    later = threading.Timer(0.05, other.execute, ["ROLLBACK"])
+    later.start()
+    kernel.mkdir("a")
+    later.join()
+    other.close()
+    assert kernel.names("") == [b"a"]
 
 
 def test_nothing_to_commit_touches_nothing(kernel: Kernel, group: GroupCommit, seam: FaultyDurable) -> None:
