@@ -223,11 +223,12 @@ def _invalidate_inodes(inos: Iterable[int]) -> None:
 
 
 def _invalidate_names(names: dict[tuple[int, bytes], int]) -> list[int]:
-    """Drop names, and the inodes that they were the last ones of. Those of which the kernel knew nothing."""
+    """Drop names, and the inodes that they were the last ones of. Those that the kernel does not know: it
+    may have known the name as that of something else."""
+    for (directory, name), gone in names.items():
+        _invalidate_entry(directory, name, gone)
     return [
-        gone
-        for (directory, name), gone in names.items()
-        if not _invalidate_entry(directory, name, gone) and gone
+        gone for gone in names.values() if gone and not _unless_unknown(pyfuse3.invalidate_inode, gone, True)
     ]
 
 
@@ -236,11 +237,10 @@ def _invalidate_entries(names: Iterable[tuple[int, bytes]]) -> None:
         _invalidate_entry(directory, name, 0)
 
 
-def _invalidate_entry(directory: int, name: bytes, gone: int) -> bool:
-    """Drop a name, and the inode `gone` that it was the last one of. False when the kernel knew nothing."""
-    if gone and _unless_unknown(pyfuse3.invalidate_entry, directory, name, gone):
-        return True
-    return _unless_unknown(pyfuse3.invalidate_entry, directory, name)
+def _invalidate_entry(directory: int, name: bytes, gone: int) -> None:
+    """Drop a name, and the inode `gone` that it was the last one of."""
+    if not gone or not _unless_unknown(pyfuse3.invalidate_entry, directory, name, gone):
+        _unless_unknown(pyfuse3.invalidate_entry, directory, name)
 
 
 def _unless_unknown(invalidate: Callable[..., None], *args: Any) -> bool:
