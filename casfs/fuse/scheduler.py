@@ -23,7 +23,7 @@ GIVE_WAY_SECONDS = 0.003
 """So long work in slices gives way to requests that keep coming."""
 
 QUIET_SECONDS = 0.0003
-"""Without a request for so long, and what the loop sleeps for the next one, a program is done for now."""
+"""Without a request for so long a program is done for now."""
 
 THREADS = 40
 """Calls in threads at a time; more wait for one of them."""
@@ -213,7 +213,9 @@ class TrioScheduler:
         until = self.now() + GIVE_WAY_SECONDS
         while (seen := self.requests()) != self._seen and self.now() < until:
             self._seen = seen
-            await trio.sleep(QUIET_SECONDS)
+            quiet = self.now() + QUIET_SECONDS
+            while self.now() < quiet and self.requests() == seen:
+                await trio.lowlevel.checkpoint()  # epoll_wait(2) would sleep for a millisecond
 
     def event(self) -> TaskEvent:
         return TaskEvent(self)
