@@ -29,7 +29,7 @@ STEP = 0.05
 
 def end_killed(store: str) -> bool:
     """Have a daemon end that was killed and still has the lock of the store, by its real path. False if there
-    is none, or the store does not say. Blocks until it has ended, or does not."""
+    is none, or the store does not say. Blocks until it has ended. Raises MountError when it does not."""
     lock = store_lock(store)
     try:
         if not within(SILENCE_SECONDS, store, lock.is_held_by_killed):
@@ -40,7 +40,12 @@ def end_killed(store: str) -> bool:
         if mount.store == store and mount.user in (ROOT, os.geteuid()):
             _abort(mount)
     deadline = time.monotonic() + ENDS_SECONDS
-    while lock.is_held_by_killed() and time.monotonic() < deadline:
+    while lock.is_held_by_killed():
+        if time.monotonic() > deadline:
+            raise MountError(
+                f"the daemon of {store} was killed, and the kernel keeps it from ending",
+                "'umount -f' of its mount point, by root, ends it",
+            )
         time.sleep(STEP)
     return True
 

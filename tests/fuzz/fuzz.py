@@ -37,6 +37,7 @@ from tests.mounted.mounts import (
     Mount,
     asked,
     is_mounted,
+    sync_directory,
 )
 
 INTERVALS = ("0", "0.05", "1", "1")
@@ -298,7 +299,7 @@ class Fuzz:
         place = self.mount.path / "undeleted"
         place.write_bytes(b"content" * self.dice.choice((1, 1_000, 100_000)))
         before = hashlib.sha256(place.read_bytes()).digest()
-        sync(self.mount.path)
+        sync_directory(self.mount.path)
         place.unlink()
         command("undelete", self.mount.path, "undeleted")
         if hashlib.sha256(place.read_bytes()).digest() != before:
@@ -465,14 +466,6 @@ def tree(folder: Path) -> Any:
 def without_links(seen: dict[str, Any]) -> dict[str, Any]:
     """Files may have further names in other repositories, which are not copied."""
     return {path: (mode, *rest) for path, (mode, _, *rest) in seen.items()}
-
-
-def sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def lines(log: Path) -> int:

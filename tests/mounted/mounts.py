@@ -91,6 +91,15 @@ def is_mounted(place: Path) -> bool:
         return any(line.split(" ")[4] == str(place) for line in file)
 
 
+def sync_directory(place: Path) -> None:
+    """fsync(2), after which its names are durable."""
+    fd = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def unmount_by_force(place: Path) -> None:
     """Take a mount away whatever state it is in."""
     command = ["umount", "-l"] if os.getuid() == 0 else ["fusermount3", "-uz"]

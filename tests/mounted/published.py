@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.mounted.mounts import Mount, asked
+from tests.mounted.mounts import Mount, asked, sync_directory
 
 KINDS = ("artifact", "leaving", "left")
 LIBS, VIEW, ALL = "libs", "libs-ivy", "all"
@@ -78,7 +78,7 @@ class Publisher:
             os.fsync(file.fileno())
         if temporary != place:
             os.rename(temporary, place)
-            _sync(place.parent)
+            sync_directory(place.parent)
         self.promise(f"artifact {name} {version}")
         if version == 1:
             self.there.append(name)
@@ -91,16 +91,8 @@ class Publisher:
         self.promise(f"leaving {name}")
         place.unlink()
         if self.dice.random() < 0.5:
-            _sync(place.parent if place.parent.exists() else self.folder)
+            sync_directory(place.parent if place.parent.exists() else self.folder)
             self.promise(f"left {name}")
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def broken(folder: Path, record: bytes, not_whole: Callable[[Path, int], list[str]]) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.mounted.disks import Disk
-from tests.mounted.mounts import ROOT_OPTIONS, Mount, casfs
+from tests.mounted.mounts import ROOT_OPTIONS, Mount, casfs, sync_directory
 from tests.mounted.small_disk import DISK, work_on_both
 from tests.mounted.test_disk_full import attempt, fill_below, until_full, write_or_complain
 
@@ -47,14 +47,6 @@ def place(new_disk: Callable[..., Disk], new_mount: Callable[..., Mount]) -> Pla
     return Place(disk, mount.start())
 
 
-def sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def test_what_is_removed_makes_room_for_the_next_file_at_once(place: Place) -> None:
     """40 of 64 files of 2 MiB were removed, and not one more could be written, not even after a remount."""
     made = place.fill(2 * MIB)
@@ -74,10 +66,10 @@ def test_how_much_is_little_room_can_be_chosen(place: Place) -> None:
         place.mount.remount(f"{ROOT_OPTIONS},low_room={low}")
         for number in range(16):
             (place.path / f"f{number}").write_bytes(os.urandom(4 * MIB))
-        sync(place.path)
+        sync_directory(place.path)
         for number in range(8):
             (place.path / f"f{number}").unlink()
-        sync(place.path)
+        sync_directory(place.path)
         deadline = time.monotonic() + (3 if removed == 0 else 30)
         while place.room["blobs_removed"] < max(removed, 1) and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -92,7 +84,7 @@ def test_the_trash_goes_before_anybody_is_refused_and_a_pin_holds(place: Place) 
     (place.path / "pinned").unlink()
     for number in range(12):
         (place.path / f"old{number}").write_bytes(os.urandom(5 * MIB))
-        sync(place.path)
+        sync_directory(place.path)
         (place.path / f"old{number}").unlink()
     assert place.mount.usage()["trash_files"] == 13
     for number in range(13):
@@ -122,7 +114,7 @@ def test_what_df_shows_can_be_had_and_then_it_shows_nothing(place: Place) -> Non
         with (place.path / "all").open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, available - 512 * 1024)
         (place.path / "all").unlink()
-        sync(place.path)
+        sync_directory(place.path)
     with (place.path / "fills").open("wb", buffering=0) as file:
         piece = os.urandom(MIB)
         until_full(lambda _: file.write(piece))
@@ -154,7 +146,7 @@ def test_no_file_is_accepted_for_which_there_is_no_inode(few_inodes: Place) -> N
             kept[f"s{number}"] = content
     assert 300 < len(kept) < 800
     assert os.statvfs(place.path).f_favail == 0
-    sync(place.path)
+    sync_directory(place.path)
     place.mount.remount()
     for name, content in kept.items():
         assert (place.path / name).read_bytes() == content
@@ -169,7 +161,7 @@ def test_a_store_opens_checks_and_deletes_with_neither_bytes_nor_inodes(few_inod
     names = [place.path / f"f{number}" for number in range(40)]
     for name in names:
         name.write_bytes(os.urandom(200_000))
-    sync(place.path)
+    sync_directory(place.path)
     others = place.disk.path / "others"
     others.mkdir()
     (others / "bytes").touch()
@@ -185,7 +177,7 @@ def test_a_store_opens_checks_and_deletes_with_neither_bytes_nor_inodes(few_inod
     place.mount.start()
     for name in names[:20]:
         name.unlink()
-    sync(place.path)
+    sync_directory(place.path)
     deadline = time.monotonic() + 30
     while free_blocks(place) < 4 * MIB and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -213,12 +205,12 @@ def test_the_log_does_not_say_a_thousand_times_that_a_file_stays_staged(place: P
     for fd in files:
         attempt(lambda fd=fd: os.close(fd))
     for _ in range(20):
-        attempt(lambda: sync(place.path))
+        attempt(lambda: sync_directory(place.path))
     lines = (place.mount.store / "run" / "mount.log").read_text().splitlines()
     assert sum("stays staged" in line for line in lines) <= 2
     assert len(lines) == len({line.partition(" ")[2].partition(" ")[2] for line in lines}), lines
     others.unlink()
-    sync(place.path)
+    sync_directory(place.path)
 
 
 def test_no_descriptor_is_left_for_a_moment(new_mount: Callable[..., Mount]) -> None:
