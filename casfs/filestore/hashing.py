@@ -1,12 +1,19 @@
-"""Digests of contents: the one module that knows which algorithm they are made with."""
+"""Digests of contents: the one module that knows which algorithms they are made with.
+
+BLAKE3 is the one under which a content is kept. Others may be kept beside it, for who asks by them.
+"""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import NamedTuple, Protocol
 
 from blake3 import blake3
+from crc32c import CRC32CHash
 
 from casfs.types import Digest
 
@@ -24,6 +31,27 @@ class Hasher(Protocol):
 
     def digest(self) -> bytes:
         """The digest of everything until now; more may follow."""
+
+
+class Algorithm(NamedTuple):
+    """One of ALGORITHMS: `size` is bytes of a digest."""
+
+    size: int
+    new: Callable[[], Hasher]
+
+
+def _library(name: str) -> Callable[[], Hasher]:
+    return partial(hashlib.new, name, usedforsecurity=False)
+
+
+ALGORITHMS = {
+    "sha256": Algorithm(32, _library("sha256")),
+    "sha1": Algorithm(20, _library("sha1")),
+    "md5": Algorithm(16, _library("md5")),
+    "sha512": Algorithm(64, _library("sha512")),
+    "crc32c": Algorithm(4, CRC32CHash),
+}
+"""Those that may be kept beside BLAKE3."""
 
 
 def new_hasher(data: Bytes = b"") -> Hasher:
@@ -50,3 +78,30 @@ def hash_descriptor(fd: int, size: int) -> Digest:
         hasher.update(chunk)
         position += len(chunk)
     return Digest(hasher.digest())
+
+
+def other_digests(data: Bytes, algorithms: Iterable[str]) -> dict[str, bytes]:
+    """The digests of a content in memory, by algorithm."""
+    digests = {}
+    for algorithm in algorithms:
+        hasher = ALGORITHMS[algorithm].new()
+        hasher.update(data)
+        digests[algorithm] = hasher.digest()
+    return digests
+
+
+def hash_all(fd: int, size: int, algorithms: Iterable[str]) -> tuple[Digest, dict[str, bytes]]:
+    """As `hash_descriptor`, with further digests of the same bytes."""
+    blake = blake3()
+    others = {algorithm: ALGORITHMS[algorithm].new() for algorithm in algorithms}
+    hashers: list[Hasher] = [blake, *others.values()]
+    buffer = memoryview(bytearray(max(1, min(HASH_CHUNK, size))))
+    position = 0
+    while position < size:
+        count = os.preadv(fd, [buffer[: size - position]], position)
+        if not count:
+            raise OSError(errno.EIO, f"content ends after {position} of {size} bytes")
+        for hasher in hashers:
+            hasher.update(buffer[:count])
+        position += count
+    return Digest(blake.digest()), {name: hasher.digest() for name, hasher in others.items()}

@@ -56,9 +56,13 @@ class Blobs(Table):
         )
 
     def delete_unused(self, blob_id: int, change: int) -> bool:
-        """Delete a blob that nothing refers to once `change` is added to its count; was it so?"""
+        """Delete a blob that nothing refers to once `change` is added to its count, with its digests; was it
+        so?"""
         self._execute("DELETE FROM blob WHERE id = ? AND refs + ? = 0", (blob_id, change))
-        return self._connection.changes() > 0
+        if not self._connection.changes():
+            return False
+        self._execute("DELETE FROM blob_digest WHERE blob_id = ?", (blob_id,))
+        return True
 
     def totals(self) -> tuple[int, int, int, int]:
         """(blobs in use, their bytes, orphans, their bytes)."""

@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from casfs.namespace.collecting import NUMBERED_BLOBS
 from casfs.namespace.dentries import Dentry
 from casfs.namespace.derived_checks import COOKIES, HIGHEST_COOKIE, LOST, NAME_OF
 from casfs.namespace.namespace import Namespace
@@ -69,18 +70,17 @@ INSERT INTO casfs_directory SELECT d.ino FROM dentry AS d JOIN meta AS m ON m.va
     WHERE m.key = 'casfs_directory' AND d.parent = 1 AND d.name = CAST('.casfs' AS BLOB) AND d.type = 4;
 """
 
-_TRASH = """
-WITH RECURSIVE below (ino) AS (
+_TRASH = """WITH RECURSIVE below (ino) AS (
     SELECT ino FROM casfs_directory UNION SELECT e.ino FROM below AS b JOIN edge AS e ON e.parent = b.ino)
 """
 
 NUMBERED = {
     "inode": (
-        *(("inode", "ino"), ("dentry", "ino"), ("dentry", "parent"), ("xattr", "ino"), ("trash", "ino")),
-        *(("repository", "ino"), ("repository", "deploy"), ("member", "repository"), ("member", "member")),
-        *(("kept", "parent"), ("kept", "tree")),
+        *((table, "ino") for table in ("inode", "dentry", "xattr", "property", "trash", "repository")),
+        *(("repository", "deploy"), ("member", "repository"), ("member", "member")),
+        *(("dentry", "parent"), ("kept", "parent"), ("kept", "tree")),
     ),
-    "blob": (("blob", "id"), ("inode", "blob_id"), ("pinned", "blob_id"), ("damage", "blob_id")),
+    "blob": (*NUMBERED_BLOBS, ("inode", "blob_id")),
 }
 """Where the numbers of inodes and of blobs are."""
 

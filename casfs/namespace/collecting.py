@@ -19,6 +19,9 @@ RUNS_KEPT = 1000
 PIN_STEP = 2_000
 """Blobs that are pinned, or unpinned, in one transaction, while others wait."""
 
+NUMBERED_BLOBS = (("blob", "id"), ("blob_digest", "blob_id"), ("pinned", "blob_id"), ("damage", "blob_id"))
+"""Where blobs have their numbers, besides the inodes that refer to them."""
+
 _LIVE = "(expires_ns IS NULL OR expires_ns > :now)"
 
 _DUE = f"""b.refs = 0 AND b.orphaned_ns <= :cutoff
@@ -144,7 +147,7 @@ class Collecting(Table):
     def delete(self, ids: Sequence[int]) -> None:
         """Delete the rows of blobs, with what is said about them elsewhere. In a write transaction."""
         text = json.dumps(list(ids))
-        for table, column in (("blob", "id"), ("pinned", "blob_id"), ("damage", "blob_id")):
+        for table, column in NUMBERED_BLOBS:
             self._rows(f"DELETE FROM {table} WHERE {column} IN (SELECT value FROM json_each(?))", (text,))
 
     def known(self, digests: Sequence[bytes]) -> set[bytes]:

@@ -15,6 +15,7 @@ from casfs.namespace.connection import connect, translate
 from casfs.namespace.damage import Damage
 from casfs.namespace.dentries import Dentries
 from casfs.namespace.derived import Derived
+from casfs.namespace.digests import Digests
 from casfs.namespace.inodes import Inodes
 from casfs.namespace.redo import Redo
 from casfs.namespace.repositories import RepositoryRows
@@ -78,6 +79,7 @@ class Namespace(Table):
         self.inodes = Inodes(self._connection)
         self.dentries = Dentries(self._connection)
         self.blobs = Blobs(self._connection)
+        self.digests = Digests(self._connection)
         self.xattrs = Xattrs(self._connection)
         self.damage = Damage(self._connection)
         self.trash = TrashRows(self._connection)

@@ -21,7 +21,7 @@ from casfs.types import ROOT_INO
 APPLICATION_ID = 0x63617366
 """PRAGMA application_id of a casfs database, "casf"."""
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """PRAGMA user_version written by this release."""
 
 SCHEMA = f"{os.path.dirname(__file__)}/schema.sql"

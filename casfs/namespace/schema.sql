@@ -1,4 +1,4 @@
--- The namespace of a casfs store, format version 3 (PRAGMA user_version). This file is the format document; an
+-- The namespace of a casfs store, format version 4 (PRAGMA user_version). This file is the format document; an
 -- older database is brought to it by migrations/, one file for each version.
 --
 -- One SQLite database in WAL mode, written by the process that holds run/lock. Times are nanoseconds since
@@ -22,6 +22,8 @@
 --                at all files of before: some may have no row (I3); absent = none
 --   trash_minimal_age_ns  nanoseconds that a file has to be there to be kept in the trash; absent = 60 s
 --   plain_directories  'no': programs make no directories in the root, only casfs repo does; absent = they do
+--   digests      names of the digests that every content gets besides BLAKE3, with spaces between them; absent =
+--                none. Repositories may ask for further ones
 --   casfs_directory  inode number of /.casfs, once there is one: it is not listed, and not counted in the
 --                root's nlink
 CREATE TABLE meta (
@@ -39,6 +41,16 @@ CREATE TABLE blob (
     orphaned_ns INTEGER                              -- when refs became 0; NULL while refs > 0
 ) STRICT;
 CREATE INDEX blob_orphan ON blob (orphaned_ns) WHERE refs = 0;
+
+-- Further digests of contents. A blob has those that were computed of it; what is absent can be computed at any
+-- time (casfs digests).
+CREATE TABLE blob_digest (
+    blob_id   INTEGER NOT NULL,
+    algorithm TEXT NOT NULL,        -- 'sha256', 'sha1', 'md5', 'sha512', 'crc32c' (filestore/hashing.py)
+    value     BLOB NOT NULL,        -- as long as the algorithm's digests are; of crc32c big-endian
+    PRIMARY KEY (blob_id, algorithm)
+) WITHOUT ROWID, STRICT;
+CREATE INDEX blob_digest_value ON blob_digest (algorithm, value);        -- checksum -> blob
 
 -- One row for each file, directory, symbolic link, fifo, socket and device node.
 CREATE TABLE inode (
@@ -85,6 +97,16 @@ CREATE TABLE xattr (
     value BLOB NOT NULL,            -- up to 65,536 bytes
     PRIMARY KEY (ino, name)
 ) WITHOUT ROWID, STRICT;
+
+-- Properties of files and directories: each value of an attribute user.casfs.prop.KEY, for searches. What counts
+-- is the row in xattr, from which these follow (properties.py).
+CREATE TABLE property (
+    ino   INTEGER NOT NULL,
+    key   TEXT NOT NULL,            -- behind the prefix
+    value TEXT NOT NULL,            -- one of the lines of the attribute
+    PRIMARY KEY (ino, key, value)
+) WITHOUT ROWID, STRICT;
+CREATE INDEX property_value ON property (key, value);
 
 -- One row for each run of the collector, the newest 1,000.
 CREATE TABLE collection (

@@ -1,4 +1,4 @@
-"""The xattr table."""
+"""The xattr table, and the properties that follow from it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Any
 
 import apsw
 
+from casfs import properties
 from casfs.namespace.connection import DatabaseError
 from casfs.namespace.table import Table
 
 
 class Xattrs(Table):
     def __init__(self, connection: apsw.Connection) -> None:
-        self._execute = connection.cursor().execute
+        self._cursor = connection.cursor()
+        self._execute = self._cursor.execute
 
     def of(self, ino: int) -> dict[bytes, bytes]:
         """All attributes of an inode. Raises DatabaseError EIO for what a STRICT table cannot have."""
@@ -25,12 +27,24 @@ class Xattrs(Table):
 
     def set(self, ino: int, name: bytes, value: bytes) -> None:
         self._execute("INSERT OR REPLACE INTO xattr VALUES (?, ?, ?)", (ino, name, value))
+        key = properties.key_of(name)
+        if key is not None:
+            self._execute("DELETE FROM property WHERE ino = ? AND key = ?", (ino, key))
+            rows = [(ino, key, each) for each in properties.values_of(value)]
+            self._cursor.executemany("INSERT INTO property VALUES (?, ?, ?)", rows)
 
     def remove(self, ino: int, name: bytes) -> None:
         self._execute("DELETE FROM xattr WHERE ino = ? AND name = ?", (ino, name))
+        key = properties.key_of(name)
+        if key is not None:
+            self._execute("DELETE FROM property WHERE ino = ? AND key = ?", (ino, key))
 
     def remove_all(self, ino: int) -> None:
         self._execute("DELETE FROM xattr WHERE ino = ?", (ino,))
+        self._execute("DELETE FROM property WHERE ino = ?", (ino,))
 
     def copy(self, source: int, target: int) -> None:
-        self._execute("INSERT INTO xattr SELECT ?, name, value FROM xattr WHERE ino = ?", (target, source))
+        for table, columns in (("xattr", "name, value"), ("property", "key, value")):
+            self._execute(
+                f"INSERT INTO {table} SELECT ?, {columns} FROM {table} WHERE ino = ?", (target, source)
+            )

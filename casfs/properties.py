@@ -1,0 +1,41 @@
+"""Properties of files and directories: what an attribute user.casfs.prop.KEY says.
+
+It has one or more values, one a line, as in `setfattr -n user.casfs.prop.qa -v passed FILE`.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from casfs.errors import FsError
+
+PREFIX = b"user.casfs.prop."
+
+VALUE_LIMIT = 2048
+"""Characters of a value at the most. A key has as many bytes as xattr(7) leaves behind the prefix."""
+
+
+def key_of(name: bytes) -> str | None:
+    """The key of the property that an attribute of that name has; None for one of another kind."""
+    return name[len(PREFIX) :].decode("utf-8", "surrogateescape") if name.startswith(PREFIX) else None
+
+
+def values_of(value: bytes) -> list[str]:
+    """What an attribute says, each value once, in order."""
+    return list(dict.fromkeys(value.decode("utf-8", "surrogateescape").split("\n")))
+
+
+def check(name: bytes, value: bytes) -> None:
+    """May a property have that name and value? Raises FsError EINVAL: both are UTF-8 without control
+    characters, and a key has no '=' in it; E2BIG for a value of more than VALUE_LIMIT characters."""
+    try:
+        key, values = name[len(PREFIX) :].decode(), value.decode().split("\n")
+    except UnicodeDecodeError:
+        raise FsError(errno.EINVAL, "a property is UTF-8") from None
+    if not key or "=" in key or not key.isprintable():
+        raise FsError(errno.EINVAL, "the key of a property has one or more printable characters, and no '='")
+    for each in values:
+        if not each.isprintable():
+            raise FsError(errno.EINVAL, "the value of a property has printable characters only")
+        if len(each) > VALUE_LIMIT:
+            raise FsError(errno.E2BIG, f"a value of a property has at most {VALUE_LIMIT} characters")
