@@ -121,6 +121,12 @@ def _add_settings(parser: Parser) -> None:
         group.add_argument(f"--{yes}", action="store_const", const=value, dest=rule, help=summary)
         group.add_argument(f"--{no}", action="store_const", const=not value, dest=rule, help="not so")
     parser.add_argument(
+        "--digests",
+        metavar="A,B,...",
+        type=_digests,
+        help="what its contents get besides those of the store: sha256, sha1, ...; '' for none",
+    )
+    parser.add_argument(
         "--max-unique-snapshots", metavar="N", type=count, help="of one module and classifier; 0: all stay"
     )
     parser.add_argument(
@@ -142,6 +148,7 @@ _RULES = {
     "snapshots": "snapshots",
     "read_only": "read_only",
     "immutable": "immutable",
+    "digests": "digests",
     "max_unique_snapshots": "max_unique_snapshots",
     "quota": "quota_bytes",
     "quota_files": "quota_files",
@@ -169,6 +176,10 @@ def _settings(args: argparse.Namespace) -> Settings:
 
         layout = layout_of(args.package_type).name
     return Settings(layout=layout, rules=rules, trash_days=args.trash_days)
+
+
+def _digests(word: str) -> list[str]:
+    return sorted(filter(None, word.split(",")))
 
 
 def _names(word: str) -> list[str]:

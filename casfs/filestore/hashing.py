@@ -69,15 +69,7 @@ def hash_descriptor(fd: int, size: int) -> Digest:
 
     Raises OSError, EIO when the file is shorter.
     """
-    hasher = blake3()
-    position = 0
-    while position < size:
-        chunk = os.pread(fd, min(HASH_CHUNK, size - position), position)
-        if not chunk:
-            raise OSError(errno.EIO, f"content ends after {position} of {size} bytes")
-        hasher.update(chunk)
-        position += len(chunk)
-    return Digest(hasher.digest())
+    return hash_all(fd, size, ())[0]
 
 
 def other_digests(data: Bytes, algorithms: Iterable[str]) -> dict[str, bytes]:
@@ -95,13 +87,12 @@ def hash_all(fd: int, size: int, algorithms: Iterable[str]) -> tuple[Digest, dic
     blake = blake3()
     others = {algorithm: ALGORITHMS[algorithm].new() for algorithm in algorithms}
     hashers: list[Hasher] = [blake, *others.values()]
-    buffer = memoryview(bytearray(max(1, min(HASH_CHUNK, size))))
     position = 0
     while position < size:
-        count = os.preadv(fd, [buffer[: size - position]], position)
-        if not count:
+        chunk = os.pread(fd, min(HASH_CHUNK, size - position), position)
+        if not chunk:
             raise OSError(errno.EIO, f"content ends after {position} of {size} bytes")
         for hasher in hashers:
-            hasher.update(buffer[:count])
-        position += count
+            hasher.update(chunk)
+        position += len(chunk)
     return Digest(blake.digest()), {name: hasher.digest() for name, hasher in others.items()}

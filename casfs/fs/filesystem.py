@@ -85,6 +85,7 @@ class FileSystem:
             await self.scheduler.pause()
 
     def before_rows(self) -> None:
+        self.contents.digesting.flush()
         self.policy.flush()
 
     async def stop(self) -> None:
@@ -95,7 +96,7 @@ class FileSystem:
             self.contents.table.close_all(self.inodes.get(ino))
         await self.tree.forget(list(self.tree.unlinked))
         await self.group.begin()
-        self.policy.flush()
+        self.before_rows()
         self.inodes.return_numbers()
         await self.group.durable()
         await self.scheduler.run(self.store.filestore.remove_all_condemned)

@@ -67,6 +67,11 @@ class Policy(Protocol):
         """To be called before a file gets another size, with that, if somebody has to know. Raises FsError
         EDQUOT."""
 
+    @property
+    def digests(self) -> Callable[[Inode], tuple[str, ...]] | None:
+        """Which further digests the content of a file is to have where it lies, besides those of every
+        content; None while no place asks for any."""
+
     def room(self, inode: Inode, /) -> Room | None:
         """What there may be where that lies; None without a limit."""
 

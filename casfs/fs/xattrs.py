@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable, Iterator
 
 from casfs.errors import FsError
+from casfs.filestore.hashing import ALGORITHMS
 from casfs.fs import acl
 from casfs.fs.commit import OPERATION_BYTES
 from casfs.fs.content.sealing import Sealing
@@ -18,6 +19,9 @@ from casfs.types import ROOT_INO
 
 DIGEST = b"user.casfs.blake3"
 """Read-only: the digest of a sealed regular file in 64 hex characters. Not listed: no tool shall copy it."""
+
+DIGESTS = {b"user.casfs." + name.encode(): name for name in ALGORITHMS}
+"""As DIGEST, of further algorithms: attribute -> algorithm."""
 
 _OWN = b"user.casfs."
 _NAME_LIMIT = 255

@@ -18,7 +18,7 @@ from casfs.fs.content.content import Handle
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.inodes import Inode
 from casfs.fs.scheduler import Mutex
-from casfs.fs.xattrs import DIGEST
+from casfs.fs.xattrs import DIGEST, DIGESTS
 from casfs.fuse.options import ACLS, AS_IT_IS, Presentation
 from casfs.fuse.room import Room, room_of
 from casfs.fuse.shown import Caches, NoCaches, ShownNames, access_seen_in_trees, seen_in_trees
@@ -246,8 +246,13 @@ class Verbs:
 
     async def getxattr(self, ino: int, name: bytes) -> bytes:
         self._check_shown(name)
-        if name == DIGEST:
+        if name == DIGEST or name in DIGESTS:
             await self.fs.contents.settling.seal_closed(self.inode(ino))
+        if name in DIGESTS:
+            value = await self.fs.contents.digesting.value(self.inode(ino), DIGESTS[name])
+            if value is None:
+                raise FsError(errno.ENODATA)
+            return value.hex().encode()
         return self.fs.xattrs.get(ino, name)
 
     @access_seen_in_trees

@@ -101,7 +101,10 @@ class Below(NamedTuple):
 
 class Guard:
     """The checks of a policy (fs/policy.py), those of the trash first. Owned by the thread that runs the file
-    system."""
+    system.
+
+    `ruled`, `digested`: repositories that have rules, and of which contents get further digests.
+    """
 
     def __init__(self, core: Core, registry: Registry, trash: Trash) -> None:
         self._registry = registry
@@ -113,6 +116,7 @@ class Guard:
         self._rows = core.store.namespace.repositories
         self.quotas = Quotas(core)
         self.ruled: dict[int, Ruled] = {}
+        self.digested: dict[int, tuple[str, ...]] = {}
         self._reads_only = False
         self._fixes = False
         self._known: dict[Place, Here | None] = {}
@@ -124,6 +128,11 @@ class Guard:
         self.ruled = {each.ino: each for each in ruled if not each.allows_everything}
         self._reads_only = any(each.rules.read_only for each in self.ruled.values())
         self._fixes = any(each.fixed is not None for each in self.ruled.values())
+        self.digested = {
+            each.ino: each.rules.digests
+            for each in self._registry.repositories.values()
+            if each.rules.digests
+        }
         self._known.clear()
         self.quotas.set({each.ino: each.rules for each in self.ruled.values() if each.has_quota})
 
@@ -248,6 +257,11 @@ class Guard:
             if len(found) > LIMIT:
                 raise FsError(errno.EXDEV, TOO_MUCH)
         return found
+
+    def digests(self, inode: Inode) -> tuple[str, ...]:
+        """As `Policy.digests`."""
+        tops = {self.quotas.top(parent) for parent, _ in self._dentries.names_of(inode.ino)}
+        return tuple({name for top in tops for name in self.digested.get(top, ())})
 
     # What changes where it is
 

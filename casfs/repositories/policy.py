@@ -35,6 +35,7 @@ class RepositoryPolicy:
     check_move: Callable[[int, bytes, Inode, int], object]
     removed: Callable[[int, Inode], object]
     resizes: Callable[[Inode, int], object] | None
+    digests: Callable[[Inode], tuple[str, ...]] | None
 
     def __init__(self, core: Core, registry: Registry, trash: Trash, follower: Follower) -> None:
         self.registry = registry
@@ -51,6 +52,7 @@ class RepositoryPolicy:
             for name in names:
                 setattr(self, name, getattr(self.guard if wanted else self.trash, name))
         self.resizes = self.quotas.resizes if self.quotas else None
+        self.digests = self.guard.digests if self.guard.digested else None
 
     @property
     def attributes(self) -> Container[bytes]:

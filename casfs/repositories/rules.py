@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from casfs.errors import FormatError, UsageError
+from casfs.filestore.hashing import ALGORITHMS
 from casfs.repositories import patterns
 
 Days = Annotated[int, Meta(ge=0, le=36_500)]
@@ -24,6 +25,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     leave no path below it.
     `releases`, `snapshots`: are they handled? `max_unique_snapshots`: of one module and classifier, 0 = all.
     `read_only`: nothing is written. `immutable`: what is a release is neither overwritten nor removed.
+    `digests`: algorithms whose digests its contents get, besides those that every content gets.
     `quota_bytes`, `quota_files`: 0 = none; `soft_percent` of them from which the log warns, 0 = never.
     What they count: quota.py.
     """
@@ -35,6 +37,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     max_unique_snapshots: int = 0
     read_only: bool = False
     immutable: bool = False
+    digests: tuple[str, ...] = ()
     quota_bytes: int = 0
     quota_files: int = 0
     soft_percent: int = 0
@@ -46,6 +49,9 @@ def check(rules: Rules) -> None:
         raise UsageError("include: without a pattern nothing could be written", "see read-only")
     patterns.check("include", rules.include)
     patterns.check("exclude", rules.exclude)
+    for name in rules.digests:
+        if name not in ALGORITHMS:
+            raise UsageError.unknown("digest", name, list(ALGORITHMS))
     for name in ("max_unique_snapshots", "quota_bytes", "quota_files"):
         if not 0 <= getattr(rules, name) <= HIGHEST:
             raise UsageError(f"{name.replace('_', '-')}: a number from 0 to {HIGHEST}, 0 for none")

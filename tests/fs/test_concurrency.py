@@ -423,13 +423,13 @@ def test_a_file_removed_while_it_is_sealed_goes(run: Run, monkeypatch: pytest.Mo
     async def body(mount: Mount) -> None:
         gate = Gate()
         set_limits(monkeypatch, INLINE_WORK=0)
-        hash_descriptor = sealing.hash_descriptor
+        hash_all = sealing.hash_all
 
         def slow(*args: Any) -> Any:
             gate()
-            return hash_descriptor(*args)
+            return hash_all(*args)
 
-        monkeypatch.setattr(sealing, "hash_descriptor", slow)
+        monkeypatch.setattr(sealing, "hash_all", slow)
         handle = mount.open(await mount.make(b"file"))
         await mount.fs.files.write(handle, 0, LARGE)
         await mount.fs.files.write(handle, 0, b"not in order")

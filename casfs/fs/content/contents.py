@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from casfs.fs.content.blobs import BlobFiles
 from casfs.fs.content.complaints import Complaints
+from casfs.fs.content.digests import Digesting
 from casfs.fs.content.files import Files
 from casfs.fs.content.passthrough import Passthrough
 from casfs.fs.content.ranges import Ranges
@@ -25,10 +26,13 @@ class Contents:
         self._group = core.group
         self.complaints = Complaints(core.store.namespace)
         self.blobs = BlobFiles(core)
-        self.staged = StagedContents(core, self.blobs)
+        self.digesting = Digesting(core, self.blobs, policy)
+        self.staged = StagedContents(core, self.blobs, self.digesting)
         self.table = OpenContents(core, self.staged)
         self.passthrough = Passthrough(core, self.blobs, self.staged, self.table)
-        self.sealing = Sealing(core, self.blobs, self.staged, self.passthrough, self.complaints)
+        self.sealing = Sealing(
+            core, self.blobs, self.staged, self.passthrough, self.complaints, self.digesting
+        )
         self.settling = Settling(
             core, self.staged, self.table, self.passthrough, self.sealing, self.complaints
         )

@@ -7,6 +7,7 @@ import os
 
 from casfs.fs.content.blobs import BlobFiles
 from casfs.fs.content.content import MEMORY_LIMIT, Content
+from casfs.fs.content.digests import Digesting
 from casfs.fs.content.prefix import PrefixHash
 from casfs.fs.core import Core
 from casfs.space import FILE_ROOM
@@ -22,12 +23,13 @@ class StagedContents:
     """Owned by the thread that runs the file system, and with it `buffer`, `staged` and `prefix` of each
     content. How much is in memory is what the filestore has been promised."""
 
-    def __init__(self, core: Core, blobs: BlobFiles) -> None:
+    def __init__(self, core: Core, blobs: BlobFiles, digesting: Digesting) -> None:
         self._filestore = core.store.filestore
         self._staging = core.store.filestore.staging
         self._group = core.group
         self._scheduler = core.scheduler
         self._blobs = blobs
+        self._digesting = digesting
 
     def reopen(self, content: Content, name: str) -> None:
         """Open the staged file that the row names. Raises OSError EIO when it is missing."""
@@ -120,7 +122,7 @@ class StagedContents:
             raise
         self.free_buffer(content)
         content.staged = staged
-        content.prefix = PrefixHash(buffer)
+        content.prefix = PrefixHash(buffer, self._digesting.of(content.inode))
 
     async def take_copy(self, content: Content) -> None:
         """Have a copy of the staged file, to which others may write, in its place: that one may become a blob

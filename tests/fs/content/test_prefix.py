@@ -11,10 +11,10 @@ import trio
 import trio.testing
 from blake3 import blake3
 
-from casfs.filestore.hashing import hash_descriptor
+from casfs.filestore.hashing import hash_all
 from casfs.fs.content import sealing
 from casfs.fs.content.content import Handle
-from casfs.fs.content.prefix import PrefixHash
+from casfs.fs.content.prefix import PrefixHash, _Lane
 from casfs.syscalls import KEEP_SIZE, PUNCH_HOLE
 from tests.fs.mount import Gate, Mount, Run
 from tests.limits import set_limits
@@ -34,11 +34,11 @@ def whole(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the files that were read whole to be hashed."""
     sizes: list[int] = []
 
-    def counted(fd: int, size: int) -> Any:
+    def counted(fd: int, size: int, algorithms: tuple[str, ...]) -> Any:
         sizes.append(size)
-        return hash_descriptor(fd, size)
+        return hash_all(fd, size, algorithms)
 
-    monkeypatch.setattr(sealing, "hash_descriptor", counted)
+    monkeypatch.setattr(sealing, "hash_all", counted)
     return sizes
 
 
@@ -50,22 +50,22 @@ class Reads:
         self.error: OSError | None = None
         self.ended = trio.Event()
         self._token = trio.lowlevel.current_trio_token()
-        feed = PrefixHash._feed
+        feed = _Lane.feed
 
-        def held(prefix: PrefixHash, fd: int) -> None:
+        def held(lane: _Lane, fd: int, prefix: PrefixHash) -> None:
             try:
                 if not after:
                     self.gate()
                 if self.error is not None:
-                    prefix._failed = True
+                    lane.failed = True
                     raise self.error
-                feed(prefix, fd)
+                feed(lane, fd, prefix)
                 if after:
                     self.gate()
             finally:
                 self._token.run_sync_soon(self.ended.set)
 
-        monkeypatch.setattr(PrefixHash, "_feed", held)
+        monkeypatch.setattr(_Lane, "feed", held)
 
 
 async def write_all(mount: Mount, handle: Handle, pieces: list[bytes], offset: int = 0) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from blake3 import blake3
@@ -301,9 +302,9 @@ def test_content_that_raises_what_nobody_expects_fails_nobody_else(
     sealing = kernel.fs.contents.sealing
     publish = sealing._find_or_publish
 
-    def bug(content: object, digest: bytes) -> None:
+    def bug(content: Any, digest: bytes, *others: Any) -> None:
         assert digest != blake3(b"poison").digest(), "a bug"
-        publish(content, digest)  # type: ignore[arg-type]
+        publish(content, digest, *others)
 
     monkeypatch.setattr(sealing, "_find_or_publish", bug)
     for round_ in range(5):

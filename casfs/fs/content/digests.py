@@ -1,0 +1,131 @@
+"""Further digests of contents (filestore/hashing.py): who gets which, and where they are kept.
+
+They are computed when content is sealed, from the same bytes, and written with the rows of its group. A
+content that came by another way, or before somebody wanted a digest, gets it when somebody asks for it, or by
+`casfs digests`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterable
+
+from casfs.filestore.hashing import ALGORITHMS, hash_all, other_digests
+from casfs.fs.content.blobs import BlobFiles
+from casfs.fs.core import Core
+from casfs.fs.inodes import Inode
+from casfs.fs.policy import Policy
+from casfs.fs.scheduler import Mutex
+from casfs.namespace.digests import DigestRow
+
+NOTED = 400
+"""Digests after which rows are written before the commit does: less than a millisecond of work."""
+
+Values = dict[str, bytes]
+"""Digests of one content, by algorithm."""
+
+
+class Digesting:
+    """Owned by the thread that runs the file system.
+
+    `wanted`: algorithms whose digests every content gets. `_noted`: digests that no row has yet, of blobs
+    that may go before they have one. `_computing`: one content at a time is read for who asks.
+    """
+
+    def __init__(self, core: Core, blobs: BlobFiles, policy: Policy) -> None:
+        self._filestore = core.store.filestore
+        self._blob_rows = core.store.namespace.blobs
+        self._rows = core.store.namespace.digests
+        self._damage = core.store.namespace.damage
+        self._group = core.group
+        self._scheduler = core.scheduler
+        self._blobs = blobs
+        self._policy = policy
+        self._noted: dict[int, Values] = {}
+        self._computing = Mutex(core.scheduler)
+        self.wanted = tuple(name for name in self._rows.wanted() if name in ALGORITHMS)
+
+    # Which
+
+    def set_wanted(self, algorithms: Iterable[str]) -> None:
+        """Let every new content have these, and no others. Inside a transaction."""
+        self._rows.set_wanted(algorithms)
+        self._group.count()
+        self.wanted = self._rows.wanted()
+
+    def of(self, inode: Inode) -> tuple[str, ...]:
+        """The algorithms whose digests a file's content gets."""
+        asked = self._policy.digests
+        return self.wanted if asked is None else tuple({*self.wanted, *asked(inode)})
+
+    # At sealing
+
+    def lacking(self, blob: int, algorithms: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of which a blob has no digest yet."""
+        if not algorithms:
+            return ()
+        there = self.known(blob)
+        return tuple(name for name in algorithms if name not in there)
+
+    def known(self, blob: int) -> Values:
+        """The digests that a blob has."""
+        values = self._rows.of(blob)
+        return {**values, **self._noted[blob]} if blob in self._noted else values
+
+    def note(self, blob: int, values: Values) -> None:
+        """A blob has these digests. Inside a transaction: they are written with it."""
+        if values:
+            self._noted.setdefault(blob, {}).update(values)
+            if len(self._noted) > NOTED:
+                self.flush()
+
+    def flush(self) -> None:
+        """Write the rows of what is noted. Inside a transaction. Raises DatabaseError."""
+        if self._noted:
+            self._rows.add_to_present(
+                DigestRow(blob, name, value)
+                for blob, values in self._noted.items()
+                for name, value in values.items()
+            )
+            self._noted.clear()
+
+    # For who asks
+
+    async def value(self, inode: Inode, algorithm: str) -> bytes | None:
+        """The digest of a sealed file; None where nobody has asked for it, or the file is not sealed.
+
+        Computed where the file's content should have it and has not. Raises OSError EIO for damaged content.
+        """
+        content = inode.content
+        if not inode.is_regular or inode.staged is not None or (content is not None and content.is_staged):
+            return None
+        blob = inode.blob
+        if blob is None:
+            return None if inode.size else other_digests(b"", [algorithm])[algorithm]
+        value = self.known(blob).get(algorithm)
+        if value is None and algorithm in self.of(inode):
+            value = await self._compute(blob, algorithm)
+        return value
+
+    async def _compute(self, blob: int, algorithm: str) -> bytes:
+        async with self._computing:
+            value = self.known(blob).get(algorithm)
+            if value is not None:
+                return value
+            digest = self._blob_rows.digest(blob)
+            if digest is None:
+                raise OSError(errno.EIO, f"blob {blob} is not there any more")
+            fd = self._filestore.open(digest)
+            try:
+                with self._blobs.in_thread(blob):
+                    found, values = await self._scheduler.run(hash_all, fd, os.fstat(fd).st_size, [algorithm])
+            finally:
+                os.close(fd)
+            await self._group.begin()
+            if found != digest:
+                self._damage.note(blob, "its bytes have another digest", time.time_ns())
+                raise OSError(errno.EIO, f"blob {digest.hex()} is damaged; see casfs scrub")
+            self.note(blob, values)
+            return values[algorithm]
