@@ -23,6 +23,7 @@ COMMANDS = (
     "cp",
     "mv",
     "rm",
+    "link",
     "info",
     "find",
     "latest",

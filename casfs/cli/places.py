@@ -35,6 +35,17 @@ def access_to(path: str) -> StoreAccess:
     return StoreAccess(mount.store, pid=mount.pid)
 
 
+def place_in(store: str, path: str) -> str:
+    """A path from the root of a store, which may be given as one in its mount."""
+    from casfs.service.mounts import find_mount
+
+    try:
+        mount, inside = find_mount(path)
+    except NotMounted:
+        return path
+    return os.fsdecode(inside) if mount.store == os.path.realpath(store) else path
+
+
 class Pair(NamedTuple):
     """Two paths inside one store, absolute from its root; bytes that are no UTF-8 as surrogates (PEP 383)."""
 

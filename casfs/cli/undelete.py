@@ -11,12 +11,11 @@ More: casfs help trash
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
 from casfs.cli.arguments import Commands, add_command, add_store, instant, path
-from casfs.cli.places import access_to
-from casfs.errors import CasfsError, ExitCode, NotMounted
+from casfs.cli.places import access_to, place_in
+from casfs.errors import CasfsError, ExitCode
 from casfs.text import printable
 
 DAY = 86_400
@@ -46,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     since_ns, before_ns = (0, END_OF_TIME) if args.date is None else _day(args.date)
     failed = False
     for word in args.paths:
-        inside = _inside(access.store, word)
+        inside = place_in(access.store, word)
         try:
             found = access.perform(Undelete(inside, since_ns, before_ns))
         except (CasfsError, OSError) as error:
@@ -58,14 +57,3 @@ def run(args: argparse.Namespace) -> int:
         left = f"; {found.skipped} not, their names are taken" if found.skipped else ""
         print(f"{printable(inside)}: {found.files} file{'s' * (found.files != 1)} restored{left}")
     return ExitCode.FAILED if failed else ExitCode.OK
-
-
-def _inside(store: str, word: str) -> str:
-    """The path from the root of the store."""
-    from casfs.service.mounts import find_mount
-
-    try:
-        mount, inside = find_mount(word)
-    except NotMounted:
-        return word
-    return os.fsdecode(inside) if mount.store == os.path.realpath(store) else word

@@ -88,6 +88,15 @@ class Move(Operation[Done], frozen=True):
     force: bool = False
 
 
+class Link(Operation[Done], frozen=True):
+    """A new file `dst` with the content whose digest begins with those hex digits, as fs/copy.py does."""
+
+    op = "link"
+    algorithm: Literal["blake3", "sha256", "sha1", "md5", "sha512", "crc32c"]
+    digest: Annotated[str, Meta(pattern="^[0-9a-f]+$", max_length=128)]
+    dst: str
+
+
 class Removed(Struct, frozen=True):
     """What has been removed, or would be. `releases`: of the files, those that are immutable. `failures`: a
     path that was asked for, and why it is still there, or some of what is below it."""

@@ -1,4 +1,4 @@
-"""What `casfs cp`, `mv` and `rm` do, on a store that is mounted or not.
+"""What `casfs cp`, `mv`, `rm` and `link` do, on a store that is mounted or not.
 
 What is forced is so by root or by the owner of the store: nobody else is let in (server.py, locks.py).
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from casfs.control import asking
-from casfs.control.messages import Copy, Done, Move, Operation, Remove, Removed
+from casfs.control.messages import Copy, Done, Link, Move, Operation, Remove, Removed
 from casfs.control.protocol import path_of
 from casfs.fs import copy as trees
 from casfs.fs.filesystem import FileSystem
@@ -25,6 +25,11 @@ def _forced(force: bool, *words: str, looks: bool = False) -> Forced | None:
 async def _copy(fs: FileSystem, asked: Copy) -> Done:
     with forcing(_forced(asked.force, "cp", asked.src, asked.dst)):
         await trees.copy(fs, path_of(asked.src), path_of(asked.dst), recursive=asked.recursive)
+    return Done()
+
+
+async def _link(fs: FileSystem, asked: Link) -> Done:
+    await trees.link(fs, asked.algorithm, asked.digest, path_of(asked.dst), asking.user())
     return Done()
 
 
@@ -53,6 +58,7 @@ async def _remove(fs: FileSystem, asked: Remove) -> Removed:
 
 HANDLERS: dict[type[Operation[Any]], Callable[[FileSystem, Any], Coroutine[Any, Any, Any]]] = {
     Copy: _copy,
+    Link: _link,
     Move: _move,
     Remove: _remove,
 }

@@ -63,7 +63,7 @@ class Attributes:
         Times that no row can keep become the nearest that one can. Raises FsError EISDIR, EINVAL (size of
         something without one), EPERM, OSError (ENOSPC, EFBIG, EIO).
         """
-        inode = self._inodes.get(ino)
+        inode = self._inodes.changeable(ino)
         self._policy.check_attributes(inode)
         if changes.size is not None:
             await self._resize(inode, changes.size, handle, uid)

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 WAIT_SECONDS, WAIT_STEP = 5.0, 0.02
 """How long a copy waits for a program to close a file that it writes to, and how often it looks."""
 
+NAMED = 5
+"""Contents that are named where one was meant."""
+
 STEP = 128
 """Entries copied before other requests are served again: about 2 ms."""
 
@@ -132,6 +135,39 @@ async def copy(fs: FileSystem, source: bytes, destination: bytes, *, recursive: 
     await fs.group.durable()
 
 
+async def link(fs: FileSystem, algorithm: str, digest: str, destination: bytes, uid: int) -> None:
+    """A new file of user `uid` with a content that is there, whose digest is, or begins with, those hex
+    digits; durable.
+
+    Raises FsError ENOENT for no such content, ENOTUNIQ for several, EEXIST, and as `make` does.
+    """
+    found = fs.by_digest.contents(algorithm, digest)
+    if not found:
+        await fs.by_digest.settled()
+        found = fs.by_digest.contents(algorithm, digest)
+    if not found:
+        raise FsError(errno.ENOENT, f"there is no content with the {algorithm} {digest}")
+    if len(found) > 1:
+        beginnings = ", ".join(known.digest.hex() for known in found[:NAMED])
+        more = f" and {len(found) - NAMED} or more others" if len(found) > NAMED else ""
+        raise FsError(errno.ENOTUNIQ, f"{algorithm} {digest} is that of several: {beginnings}{more}")
+    place = find(fs, destination)
+    if place.inode is not None:
+        raise FsError(errno.EEXIST, f"{_text(destination)}: {os.strerror(errno.EEXIST)}")
+    if place.parent in fs.nodes.derived:
+        raise FsError(errno.EXDEV, _in_tree(destination, "cp"))
+    await fs.group.begin()
+    linked = _duplicate(fs, fs.inodes.get(fs.by_digest.number(found[0])))
+    linked.uid, linked.gid = uid, fs.inodes.get(place.parent).gid
+    linked.atime = linked.mtime = linked.btime
+    try:
+        fs.tree.attach(place.parent, place.name, linked)
+    except BaseException:
+        fs.inodes.remove(linked)
+        raise
+    await fs.group.durable()
+
+
 async def _copy_file(fs: FileSystem, inode: Inode, target: Place) -> None:
     """Over an existing name the copy comes as rename(2) would bring it: old or new, never nothing (I6)."""
     await _settle(fs, inode)
@@ -174,6 +210,8 @@ def _is_settled(inode: Inode) -> bool:
 
 def _duplicate(fs: FileSystem, inode: Inode) -> Inode:
     """A new inode like `inode`, with no name yet. Inside a transaction."""
+    if inode.is_generated and inode.blob is not None and not fs.contents.blobs.is_there(inode.blob):
+        raise FsError(errno.ESTALE)
     attributes = fs.xattrs.all(inode)
     fs.store.filestore.space.claim_rows(512)
     copied = fs.inodes.create(inode.mode, inode.uid, inode.gid, inode.rdev, inode.target)

@@ -25,6 +25,7 @@ class Core:
         self.group = GroupCommit(store, self.inodes, scheduler)
         self.changes = Changes(scheduler)
         self.nodes = Nodes()
+        self.inodes.generated = self.nodes.make
         self.remembered = Remembered(self.kernel)
         self.places = Places(store.namespace, self.inodes)
         self.directories = Directories(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from casfs.fs.attributes import Attributes
+from casfs.fs.by_digest import ByDigest
 from casfs.fs.content.contents import Contents
 from casfs.fs.core import Core
 from casfs.fs.listing import Listing
@@ -57,6 +58,7 @@ class FileSystem:
         self.policy = policy
         self.contents = Contents(core, policy)
         self.files = self.contents.files
+        self.by_digest = ByDigest(core, self.contents)
         self.collecting = Mutex(core.scheduler)
         self.recovery = Recovery(clean=True)
         self.group.join(self)

@@ -13,6 +13,7 @@ import logging
 import stat
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from typing import Any, Protocol
 from casfs.errors import FsError
 from casfs.namespace.inodes import S_IFMT, InodeRow
 from casfs.namespace.namespace import Namespace
+from casfs.types import HIGHEST_NUMBER
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +136,11 @@ class Inode:
     def is_regular(self) -> bool:
         return self.mode & TYPE == REGULAR
 
+    @property
+    def is_generated(self) -> bool:
+        """Has no row it (nodes.py)?"""
+        return self.ino >= HIGHEST_NUMBER
+
     def row(self) -> tuple[object, ...]:
         """The row in the order of `InodeRow`."""
         row: tuple[object, ...] = _columns(self)
@@ -146,12 +153,13 @@ class Inode:
 class InodeTable:
     """Every inode in memory. Owned by the thread that runs the file system (the event loop's).
 
-    `watcher`: None while nobody has to know.
+    `watcher`: None while nobody has to know. `generated` makes an inode that no row has (nodes.py).
     """
 
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
         self.watcher: Watcher | None = None
+        self.generated: Callable[[int], Inode | None] = lambda _: None
         self._cache: dict[int, Inode] = {}
         self._evict_at = CACHE_SIZE
         self._dirty: dict[int, Inode] = {}
@@ -172,7 +180,9 @@ class InodeTable:
     def _load(self, ino: int) -> Inode:
         if ino.__class__ is not int:  # of a name in a database that somebody else has written
             raise FsError(errno.EIO, f"a name stands for inode {ino!r:.50}")
-        row = None if ino > _HIGHEST else self._namespace.inodes.get(ino)
+        if ino >= HIGHEST_NUMBER:
+            return self._generate(ino)
+        row = self._namespace.inodes.get(ino)
         if row is None or ino in self._deleted:
             raise FsError(errno.ESTALE)
         inode = Inode(*row)
@@ -180,6 +190,20 @@ class InodeTable:
         if self.watcher is not None:
             self.watcher.loaded(inode)
         return inode
+
+    def _generate(self, ino: int) -> Inode:
+        inode = None if ino > _HIGHEST else self.generated(ino)
+        if inode is None:
+            raise FsError(errno.ESTALE)
+        if inode.is_regular:  # who has it open has the same one
+            self._remember(inode)
+        return inode
+
+    def changeable(self, ino: int) -> Inode:
+        """As `get`. Raises FsError EROFS for what is generated (nodes.py)."""
+        if ino >= HIGHEST_NUMBER:
+            raise FsError(errno.EROFS)
+        return self.get(ino)
 
     def attributes(self, inode: Inode) -> dict[bytes, bytes]:
         """Every extended attribute of an inode, kept with it until memory is short of room for them: not to

@@ -119,9 +119,10 @@ class Listing:
     # What verbs look at first
 
     def existing(self, parent: int, name: bytes) -> Inode:
-        """The inode under a name. Raises FsError ENOENT, ENAMETOOLONG."""
+        """The inode under a name, which may go. Raises FsError ENOENT, ENAMETOOLONG, EROFS."""
         if len(name) > NAME_LIMIT:
             raise FsError(errno.ENAMETOOLONG)
+        self._inodes.changeable(parent)
         ino = self._dentries.find(parent, name)
         if ino is None:
             raise FsError(errno.ENOENT)

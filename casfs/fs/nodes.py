@@ -2,6 +2,10 @@
 
 Most directories have just the names that programs gave them. In others the file system gives names itself:
 each such kind is a `Kind`, which says what is different, and no verb asks for more.
+
+A *generated* inode is one that no row has. Its number is HIGHEST_NUMBER or above it: behind that one come the
+kind, a byte, and what tells it from others of its kind. Nothing of it can be changed, and the kernel
+remembers neither it nor its name.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from casfs.fs.inodes import Inode
+from casfs.types import HIGHEST_NUMBER, ROOT_INO
 
 
 class Kind(Protocol):
@@ -113,24 +118,60 @@ class DerivedDirectory(Protocol):
     ) -> None: ...
 
 
+GENERATED = HIGHEST_NUMBER
+"""Numbers from it on are of inodes that no row has."""
+
+_KIND = 54
+
+
+def generated_number(kind: int, number: int) -> int:
+    """The number of a generated inode."""
+    return GENERATED | kind << _KIND | number
+
+
+def number_in_kind(ino: int) -> int:
+    """What tells a generated inode from others of its kind."""
+    return ino & (1 << _KIND) - 1
+
+
 class Nodes:
-    """Directories that are none of the stored kind. Owned by the thread that runs the file system.
+    """Directories that are none of the stored kind, and inodes that no row has. Owned by the thread that runs
+    the file system.
 
     `kinds`: inodes of other kinds that the kernel may hold, directories and what is in them. `hidden`:
     directory -> the inode in it that is not listed. `reserved`: (directory, name) that only the file system
     gives. `derived`: those that the kernel may hold of directories whose names are no dentries; `trees`: of
-    them those in the root.
+    them those in the root. `makers`: by kind, who makes a generated inode of a number, None for none.
+    `names`: directory -> who knows the numbers of generated inodes that have names in it, beside dentries.
+    `base`: the inode of /.casfs, 0 while no row has it; `base_names`: as in `names`, for that one.
     """
 
     def __init__(self) -> None:
+        self.makers: dict[int, Callable[[int], Inode | None]] = {}
+        self.names: dict[int, Callable[[bytes], int | None]] = {}
+        self.base = 0
+        self.base_names: Callable[[bytes], int | None] | None = None
         self.kinds: dict[int, Kind] = {}
         self.hidden: dict[int, int] = {}
         self.reserved: set[tuple[int, bytes]] = set()
         self.derived: dict[int, DerivedDirectory] = {}
         self.trees: set[int] = set()
 
+    def has_base(self, ino: int) -> None:
+        """A row has /.casfs, which is not listed."""
+        self.base = self.hidden[ROOT_INO] = ino
+        if self.base_names is not None:
+            self.names[ino] = self.base_names
+
+    def make(self, ino: int) -> Inode | None:
+        """A generated inode; None for a number that none has."""
+        maker = self.makers.get((ino & GENERATED - 1) >> _KIND)
+        return None if maker is None else maker(ino)
+
     def may_appear(self, directory: int, name: bytes) -> bool:
         """May a name that is not there come without a request for it?"""
+        if directory >= GENERATED:
+            return True
         kind = self.kinds.get(directory)
         if kind is not None:
             return kind.names_appear

@@ -55,6 +55,7 @@ class Tree:
         self._kinds = core.nodes.kinds
         self._derived = core.nodes.derived
         self._trees = core.nodes.trees
+        self._generated = core.nodes.names
         self._remembered = core.remembered
         self._directories = core.directories
         self._listing = listing
@@ -89,6 +90,10 @@ class Tree:
         if parent in self._derived:
             ino = self._derived[parent].find(parent, name)
             return None if ino is None else self._inodes.get(ino)
+        if parent in self._generated:
+            ino = self._generated[parent](name)
+            if ino is not None:
+                return self._inodes.get(ino)
         if parent not in self._kinds:
             self._directories.note_absent(parent, name)
         return None
@@ -171,6 +176,7 @@ class Tree:
             raise FsError(errno.ENAMETOOLONG)
         if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
             raise FsError(errno.EINVAL)
+        self._inodes.changeable(ino)
         self._policy.check_add(ino, name, mode, inode)
         directory = self._inodes.get(ino)
         if not directory.is_directory:
@@ -212,6 +218,8 @@ class Tree:
         if parent in self._derived:
             return await self._derived[parent].link(self, ino, parent, name, uid)
         inode = self._inodes.get(ino)
+        if inode.is_generated:
+            raise FsError(errno.EXDEV)
         if ino in self._linkable:
             await self._settling.persist_unnamed(inode)
         elif inode.content is not None:

@@ -78,7 +78,7 @@ class ExtendedAttributes:
 
     async def set(self, ino: int, name: bytes, value: bytes, in_group: Callable[[int], bool]) -> None:
         """setxattr(2). `in_group(gid)`: may the caller keep S_ISGID for that group?"""
-        inode = self._inodes.get(ino)
+        inode = self._inodes.changeable(ino)
         self._policy.check_attributes(inode)
         if name in (acl.ACCESS, acl.DEFAULT):
             await self._set_acl(inode, name, value, in_group)
@@ -100,7 +100,7 @@ class ExtendedAttributes:
 
     async def remove(self, ino: int, name: bytes) -> None:
         """Raises FsError ENODATA."""
-        inode = self._inodes.get(ino)
+        inode = self._inodes.changeable(ino)
         self._policy.check_attributes(inode)
         if name not in (acl.ACCESS, acl.DEFAULT):
             self._check_writable(inode, name)

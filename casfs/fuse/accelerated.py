@@ -24,6 +24,7 @@ from casfs.fs.attributes import Changes
 from casfs.fs.content.content import Handle
 from casfs.fs.inodes import Inode
 from casfs.fs.listing import Rows
+from casfs.fs.nodes import GENERATED
 from casfs.fuse.caches import MountKernel
 from casfs.fuse.operations import unexpected
 from casfs.fuse.scheduler import Result, TrioScheduler, Wait
@@ -254,6 +255,8 @@ class Accelerated:
     def _lookup(self, parent: int, name: bytes) -> Inode | Coroutine[Any, Any, Inode | None] | None:
         if parent in self._derived and not self._derived[parent].catch_up():
             return self._look_later(parent, partial(self._verbs.lookup, parent, name))
+        if parent >= GENERATED:
+            return self._verbs.lookup_generated(parent, name)
         return self._verbs.lookup(parent, name)
 
     def _readdir(self, ino: int, after: int, limit: int) -> Rows | Coroutine[Any, Any, Rows]:

@@ -15,6 +15,7 @@ from casfs.fs.attributes import Changes
 from casfs.fs.content.content import Handle
 from casfs.fs.content.files import CAPABILITY
 from casfs.fs.inodes import Inode
+from casfs.fs.nodes import GENERATED
 from casfs.fuse.callers import CALLER, groups_of
 from casfs.fuse.options import AS_IT_IS
 from casfs.fuse.room import NAME_LIMIT
@@ -111,12 +112,14 @@ class Operations(pyfuse3.Operations):
         else:
             allocated, lasting = content.observe()
             entry.st_size, entry.st_blocks = inode.size, allocated >> 9
-        entry.attr_timeout = FOREVER if lasting else 0.0
+        generated = inode.ino >= GENERATED
+        entry.entry_timeout = 0.0 if generated else FOREVER
+        entry.attr_timeout = FOREVER if lasting and not generated else 0.0
         entry.st_blksize = BLOCK_SIZE
         entry.st_atime_ns = inode.atime
         entry.st_mtime_ns = inode.mtime
         entry.st_ctime_ns = inode.ctime
-        if self._presents:
+        if self._presents and not generated:
             self._present.apply(entry)
         return entry
 
@@ -126,6 +129,8 @@ class Operations(pyfuse3.Operations):
     async def lookup(self, parent: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         if parent in self._derived:
             await self._verbs.shown.caught_up(parent)
+        if parent >= GENERATED:
+            return self._reply(await self._verbs.lookup_generated(parent, name))
         inode = self._verbs.lookup(parent, name)
         return self._absent if inode is None else self._reply(inode)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -33,12 +33,25 @@ class Blobs(Table):
         blob_id: int | None = self._execute("SELECT id FROM blob WHERE blake3 = ?", (digest,)).get
         return blob_id
 
+    def between(self, low: bytes, high: bytes, limit: int) -> list[tuple[int, bytes]]:
+        """(id, digest) of those whose digest is in a range, up to `limit`."""
+        rows: Any = self._execute(
+            "SELECT id, blake3 FROM blob WHERE blake3 BETWEEN ? AND ? ORDER BY blake3 LIMIT ?",
+            (low, high, limit),
+        ).fetchall()
+        return list(rows)
+
     def digest(self, blob_id: int) -> bytes | None:
         """The digest of a blob, or None for an id no row has."""
         digest: bytes | None = self._execute("SELECT blake3 FROM blob WHERE id = ?", (blob_id,)).get
         if digest is not None and (type(digest) is not bytes or len(digest) != DIGEST_SIZE):
             raise ValueError(f"blob {blob_id} has a digest that is none")
         return digest
+
+    def get(self, blob_id: int) -> BlobRow | None:
+        """The row of a blob, or None."""
+        rows = typed(self._execute("SELECT * FROM blob WHERE id = ?", (blob_id,)), BlobRow)
+        return rows[0] if rows else None
 
     def insert(self, digest: bytes, size: int, now_ns: int) -> int:
         """A new blob with one reference, which the caller owes it (I4). Gives its id."""

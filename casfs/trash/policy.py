@@ -119,7 +119,7 @@ class Trash:
 
     def _has_base(self, ino: int) -> None:
         self.base = ino
-        self._nodes.hidden[ROOT_INO] = ino
+        self._nodes.has_base(ino)
         self.given((ino,))
 
     # A kind of directory

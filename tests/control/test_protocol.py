@@ -20,6 +20,7 @@ from casfs.control.messages import (
     EmptyTrash,
     Identify,
     Identity,
+    Link,
     Move,
     Operation,
     Remove,
@@ -53,6 +54,7 @@ REQUESTS: list[tuple[Operation[Any], str, dict[str, Any]]] = [
         "rm",
         {"paths": ["/a"], "recursive": True, "force": True, "dry_run": True},
     ),
+    (Link("md5", "0a", "/b"), "link", {"algorithm": "md5", "digest": "0a", "dst": "/b"}),
     (Damaged([1, 2]), "damaged", {"blobs": [1, 2]}),
     (
         Collect([7], 1, 2, (3, 4, 5, 6, 7)),

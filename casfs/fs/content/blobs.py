@@ -37,6 +37,10 @@ class BlobFiles:
             raise OSError(errno.EIO, f"inode {inode.ino} has no blob")
         return digest
 
+    def is_there(self, blob: int) -> bool:
+        """Is there such a blob? Nobody may have kept it from being collected."""
+        return self._blobs.digest(blob) is not None
+
     async def open(self, content: Content) -> int:
         """The descriptor of the blob of sealed content, opened if it is not: `content.blob_fd`, which others
         may close while the caller waits. Raises OSError.

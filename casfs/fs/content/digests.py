@@ -93,6 +93,12 @@ class Digesting:
 
     # For who asks
 
+    def find(self, algorithm: str, low: bytes, high: bytes, limit: int) -> list[tuple[bytes, int]]:
+        """Digests in a range, and the blobs that have them, up to `limit`. Raises DatabaseError."""
+        if self._noted and self._group.active:
+            self.flush()
+        return [(row.value, row.blob_id) for row in self._rows.find(algorithm, low, high, limit)]
+
     async def value(self, inode: Inode, algorithm: str) -> bytes | None:
         """The digest of a sealed file; None where nobody has asked for it, or the file is not sealed.
 

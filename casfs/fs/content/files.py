@@ -80,8 +80,14 @@ class Files:
         """As `OpenContents.open`. Raises FsError for who wants to write where the policy is
         against it."""
         if writable:
-            self._policy.check_write(inode)
+            self._check_write(inode)
         return self._table.open(inode, writable, uid)
+
+    def _check_write(self, inode: Inode) -> None:
+        """As `Policy.check_write`. Raises FsError EROFS for what no row has, too."""
+        if inode.is_generated:
+            raise FsError(errno.EROFS)
+        self._policy.check_write(inode)
 
     def may_map(self, handle: Handle) -> None:
         """A program may map what it has opened here, and write to the mapping."""
@@ -253,7 +259,7 @@ class Files:
         """
         if self._group.failed:
             raise FsError(errno.EROFS)
-        self._policy.check_write(inode)
+        self._check_write(inode)
         content = self._table.get(inode)
         if size == 0:
             await self._keep_truncated(content, handle, uid)
@@ -290,7 +296,7 @@ class Files:
         """What O_TRUNC asks for: no bytes are copied, nothing is sealed before the flush."""
         content = handle.content
         inode = content.inode
-        self._policy.check_write(inode)  # open(2) with O_RDONLY | O_TRUNC
+        self._check_write(inode)  # open(2) with O_RDONLY | O_TRUNC
         await self.drop_privileges(inode, bool(handle.uid))
         if inode.size or content.is_staged:
             await self._keep_truncated(content, handle, handle.uid)

@@ -92,6 +92,8 @@ class Ranges:
         async with target.mutex:
             await self._group.begin()
             inode, blob = source.inode, source.inode.blob
+            if inode.is_generated and blob is not None and not self._blobs.is_there(blob):
+                raise FsError(errno.ESTALE)
             if source.is_staged or blob is None or target.inode.size or target.backing:
                 return False
             self._grows(target.inode, inode.size)

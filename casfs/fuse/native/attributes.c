@@ -69,12 +69,17 @@ void casfs_present(struct fuse_attr *attr, const int64_t values[F_ROW])
 	set_time(values[F_ATIME], &attr->atime, &attr->atimensec);
 	set_time(values[F_MTIME], &attr->mtime, &attr->mtimensec);
 	set_time(values[F_CTIME], &attr->ctime, &attr->ctimensec);
-	attr->mode = python.show_mask >= 0 ? (mode & ~0777u) | (0777u & ~(uint32_t)python.show_mask) : mode;
 	attr->nlink = (uint32_t)values[F_NLINK];
-	attr->uid = (uint32_t)(python.show_uid >= 0 ? python.show_uid : values[F_UID]);
-	attr->gid = (uint32_t)(python.show_gid >= 0 ? python.show_gid : values[F_GID]);
 	attr->rdev = (uint32_t)values[F_RDEV];
 	attr->blksize = BLOCK_SIZE;
+	attr->mode = mode;
+	attr->uid = (uint32_t)values[F_UID];
+	attr->gid = (uint32_t)values[F_GID];
+	if (attr->ino >= CASFS_GENERATED)
+		return;
+	attr->mode = python.show_mask >= 0 ? (mode & ~0777u) | (0777u & ~(uint32_t)python.show_mask) : mode;
+	attr->uid = (uint32_t)(python.show_uid >= 0 ? python.show_uid : values[F_UID]);
+	attr->gid = (uint32_t)(python.show_gid >= 0 ? python.show_gid : values[F_GID]);
 }
 
 int casfs_fill_attr(struct fuse_attr *attr, uint64_t *valid, PyObject *inode)
@@ -100,7 +105,7 @@ int casfs_fill_attr(struct fuse_attr *attr, uint64_t *valid, PyObject *inode)
 	if (open)
 		values[F_ALLOCATED] = allocated;
 	casfs_present(attr, values);
-	*valid = lasting ? CASFS_FOREVER : 0;
+	*valid = lasting && attr->ino < CASFS_GENERATED ? CASFS_FOREVER : 0;
 	return PyErr_Occurred() ? -1 : 0;
 }
 
@@ -113,5 +118,7 @@ int casfs_fill_entry(struct fuse_entry_out *out, PyObject *inode)
 	if (casfs_fill_attr(&out->attr, &out->attr_valid, inode) < 0)
 		return -1;
 	out->nodeid = out->attr.ino;
+	if (out->nodeid >= CASFS_GENERATED)
+		out->entry_valid = 0;
 	return 0;
 }

@@ -22,6 +22,9 @@ enum casfs_state {
 /* Seconds the kernel may keep names and attributes: only this daemon changes them, and it tells. */
 #define CASFS_FOREVER (365ull * 86400)
 
+/* Numbers from it on are of inodes that no row has (fs/nodes.py): the kernel remembers nothing of them. */
+#define CASFS_GENERATED (1ull << 62)
+
 /* The Inode fields that attributes are made of, in the order of `field_names` (attributes.c); those before F_ROW are
  * numbers, and columns of a listing's rows (readdir.c). */
 enum casfs_field {
