@@ -126,6 +126,24 @@ def _add_settings(parser: Parser) -> None:
         type=_digests,
         help="what its contents get besides those of the store: sha256, sha1, ...; '' for none",
     )
+    sidecars = parser.add_mutually_exclusive_group()
+    sidecars.add_argument(
+        "--sidecars",
+        metavar="yes|listed",
+        choices=("yes", "listed"),
+        nargs="?",
+        const="yes",
+        help="FILE.sha1, .sha256, .sha512, .md5 can be read beside each file",
+    )
+    sidecars.add_argument(
+        "--no-sidecars", action="store_const", const="", dest="sidecars", help="what programs write only"
+    )
+    parser.add_argument(
+        "--checksums",
+        metavar="client|server",
+        choices=("client", "server"),
+        help="a false one that a program writes: its close(2) fails (client), or it goes (server)",
+    )
     parser.add_argument(
         "--max-unique-snapshots", metavar="N", type=count, help="of one module and classifier; 0: all stay"
     )
@@ -149,6 +167,8 @@ _RULES = {
     "read_only": "read_only",
     "immutable": "immutable",
     "digests": "digests",
+    "sidecars": "sidecars",
+    "checksums": "checksums",
     "max_unique_snapshots": "max_unique_snapshots",
     "quota": "quota_bytes",
     "quota_files": "quota_files",

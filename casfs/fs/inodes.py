@@ -195,7 +195,7 @@ class InodeTable:
         inode = None if ino > _HIGHEST else self.generated(ino)
         if inode is None:
             raise FsError(errno.ESTALE)
-        if inode.is_regular:  # who has it open has the same one
+        if inode.blob is not None:  # who has it open has the same one
             self._remember(inode)
         return inode
 

@@ -14,7 +14,7 @@ class Backings(Protocol):
 
 
 class Kernel(Protocol):
-    """The kernel of one mount. Used on the event loop's thread, but for `write_back`.
+    """The kernel of one mount. Used on the event loop's thread, but for `write_back` and `forget_name`.
 
     `backings`: None while nothing can be passed through, or no more. `trusts_leases`: do leases tell who has
     a file of the store mapped? Not on a stacked file system, whose files are not those that are mapped.
@@ -35,6 +35,10 @@ class Kernel(Protocol):
     def forget_attributes(self, ino: int) -> bool:
         """A request has changed attributes of an inode that its answer does not tell of. At once, on the
         event loop's thread. False when the kernel does not know the inode."""
+
+    def forget_name(self, directory: int, name: bytes) -> object:
+        """A request that keeps nobody from that directory has changed what a name stands for. Blocks, in a
+        thread, while the requests are served."""
 
     def write_back(self, ino: int) -> None:
         """Have what mappings have left in the page cache written here. Blocks until that is done, in a
@@ -62,6 +66,9 @@ class NoKernel:
     def forget_attributes(self, ino: int) -> bool:
         """Nobody remembers any."""
         return False
+
+    def forget_name(self, directory: int, name: bytes) -> object:
+        """Nobody remembers any."""
 
     def write_back(self, ino: int) -> None:
         """Nobody has a mapping."""

@@ -10,6 +10,7 @@ from typing import Any
 from casfs.errors import FsError
 from casfs.fs.core import Core
 from casfs.fs.inodes import Inode
+from casfs.fs.nodes import Lister
 from casfs.types import ROOT_INO
 
 DT_DIR = stat.S_IFDIR >> 12
@@ -57,7 +58,7 @@ class Listing:
         glimpse = self._inodes.glimpse
         after = max(after, 2)
         hidden = self._nodes.hidden.get(ino, 0)
-        names = self._derived.get(ino) or self._dentries
+        names = self._names(ino)
         if ino == ROOT_INO and self._derived:
             self._learned_trees()
         while True:
@@ -75,7 +76,7 @@ class Listing:
     def names(self, ino: int, after: int, limit: int) -> Rows:
         """As `list`, but (cookie, name, inode number, type), up to `limit` rows besides "." and ".."."""
         hidden = self._nodes.hidden.get(ino, 0)
-        names = self._derived.get(ino) or self._dentries
+        names = self._names(ino)
         listed = names.children(ino, max(after, 2), limit + bool(hidden))
         if hidden:
             listed = [row for row in listed if row[2] != hidden][:limit]
@@ -85,7 +86,7 @@ class Listing:
         """As `names`, but those besides "." and ".." are rows of `Dentries.list_attributes`: an inode in
         memory is newer, and one that is only there has NULL for attributes."""
         hidden = self._nodes.hidden.get(ino, 0)
-        names = self._derived.get(ino) or self._dentries
+        names = self._names(ino)
         if ino == ROOT_INO and self._derived:
             self._learned_trees()
         listed = names.list_attributes(ino, max(after, 2), limit + bool(hidden))
@@ -94,6 +95,13 @@ class Listing:
         if ino in self._kinds:
             self._kinds[ino].given(row[2] for row in listed)
         return [*self._dots(ino, after), *listed]
+
+    def _names(self, ino: int) -> Lister:
+        """Who knows the names that are listed in a directory."""
+        names: Lister | None = self._derived.get(ino)
+        if names is None and self._nodes.listed is not None:
+            names = self._nodes.listed(ino)
+        return names or self._dentries
 
     def _learned_trees(self) -> None:
         """The attributes of what is in the root are going to be told."""

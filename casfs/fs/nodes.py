@@ -10,9 +10,10 @@ remembers neither it nor its name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol
 
+from casfs.fs.content.content import Handle
 from casfs.fs.inodes import Inode
 from casfs.types import HIGHEST_NUMBER, ROOT_INO
 
@@ -134,6 +135,31 @@ def number_in_kind(ino: int) -> int:
     return ino & (1 << _KIND) - 1
 
 
+class Beside(Protocol):
+    """Who knows generated inodes that have names beside dentries, in ordinary directories and in trees."""
+
+    def find(self, directory: int, name: bytes) -> int | None:
+        """The number of the one that has a name which no dentry has."""
+
+    def may_appear(self, directory: int, name: bytes) -> bool:
+        """May one of that name come without a request for it?"""
+
+    def unlinked(self, directory: int, name: bytes) -> bool:
+        """A program removes a name that no dentry has; is that as good as done?"""
+
+
+class Lister(Protocol):
+    """As `Dentries`, of a directory in which further names are listed."""
+
+    def children(self, directory: int, after: int, limit: int) -> list[tuple[Any, ...]]: ...
+    def list_inodes(self, directory: int, after: int, limit: int) -> list[tuple[Any, ...]]: ...
+    def list_attributes(self, directory: int, after: int, limit: int) -> list[tuple[Any, ...]]: ...
+
+
+Opener = Callable[[int, int, int], Coroutine[Any, Any, Handle]]
+"""Opens a generated inode by its number, with flags of open(2), for a user."""
+
+
 class Nodes:
     """Directories that are none of the stored kind, and inodes that no row has. Owned by the thread that runs
     the file system.
@@ -143,12 +169,19 @@ class Nodes:
     gives. `derived`: those that the kernel may hold of directories whose names are no dentries; `trees`: of
     them those in the root. `makers`: by kind, who makes a generated inode of a number, None for none.
     `names`: directory -> who knows the numbers of generated inodes that have names in it, beside dentries.
+    `openers`: by kind, who opens one that is no plain file; `written`: who knows the inode, which a row has,
+    that a program has made of it. `beside`, `listed`: who knows further names in any
+    directory, and of directories in which such are listed; None while there are none.
     `base`: the inode of /.casfs, 0 while no row has it; `base_names`: as in `names`, for that one.
     """
 
     def __init__(self) -> None:
         self.makers: dict[int, Callable[[int], Inode | None]] = {}
+        self.openers: dict[int, Opener] = {}
+        self.written: dict[int, Callable[[int], Inode | None]] = {}
         self.names: dict[int, Callable[[bytes], int | None]] = {}
+        self.beside: Beside | None = None
+        self.listed: Callable[[int], Lister | None] | None = None
         self.base = 0
         self.base_names: Callable[[bytes], int | None] | None = None
         self.kinds: dict[int, Kind] = {}
@@ -168,9 +201,21 @@ class Nodes:
         maker = self.makers.get((ino & GENERATED - 1) >> _KIND)
         return None if maker is None else maker(ino)
 
+    def stored(self, ino: int) -> int:
+        """The number of the inode that a row has, where a program has made one of a generated inode."""
+        written = self.written.get((ino & GENERATED - 1) >> _KIND)
+        inode = None if written is None else written(ino)
+        return ino if inode is None else inode.ino
+
+    def opener(self, ino: int) -> Opener | None:
+        """Who opens a generated inode, if it is no plain file."""
+        return self.openers.get((ino & GENERATED - 1) >> _KIND)
+
     def may_appear(self, directory: int, name: bytes) -> bool:
         """May a name that is not there come without a request for it?"""
         if directory >= GENERATED:
+            return True
+        if self.beside is not None and self.beside.may_appear(directory, name):
             return True
         kind = self.kinds.get(directory)
         if kind is not None:

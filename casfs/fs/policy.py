@@ -27,6 +27,25 @@ class Room(NamedTuple):
     files_left: int
 
 
+class Claims(Protocol):
+    """Who compares what some files say about others with those."""
+
+    def concern(self, inode: Inode, /) -> bool:
+        """May a file be, or have, what is compared?"""
+
+    def made(self, inode: Inode, directory: int, name: bytes, /) -> bool:
+        """A file was made under that name. Is it to be compared when it is closed, written or not?"""
+
+    async def released(self, inode: Inode, /) -> None:
+        """The last handle of a file that may have written it is gone. Raises OSError."""
+
+    async def closed(self, inode: Inode, /) -> None:
+        """A file was written and closed. Raises FsError EIO."""
+
+    async def arrives(self, inode: Inode, directory: int, name: bytes, /) -> None:
+        """A file is about to get a name. Raises FsError EIO."""
+
+
 class Policy(Protocol):
     """Asked by the verbs, inside the transaction of what they do; what it notes is undone by `forget_since`
     when that fails. Owned by the thread that runs the file system.
@@ -66,6 +85,10 @@ class Policy(Protocol):
     def resizes(self) -> Callable[[Inode, int], object] | None:
         """To be called before a file gets another size, with that, if somebody has to know. Raises FsError
         EDQUOT."""
+
+    @property
+    def claims(self) -> Claims | None:
+        """None while there is nothing to compare."""
 
     @property
     def digests(self) -> Callable[[Inode], tuple[str, ...]] | None:

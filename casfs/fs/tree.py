@@ -52,6 +52,7 @@ class Tree:
     ) -> None:
         self._dentries = core.store.namespace.dentries
         self._inodes = core.inodes
+        self._nodes = core.nodes
         self._kinds = core.nodes.kinds
         self._derived = core.nodes.derived
         self._trees = core.nodes.trees
@@ -89,7 +90,13 @@ class Tree:
             raise FsError(errno.ENAMETOOLONG)
         if parent in self._derived:
             ino = self._derived[parent].find(parent, name)
+            if ino is None and self._nodes.beside is not None:
+                ino = self._nodes.beside.find(parent, name)
             return None if ino is None else self._inodes.get(ino)
+        if self._nodes.beside is not None:
+            ino = self._nodes.beside.find(parent, name)
+            if ino is not None:
+                return self._inodes.get(ino)
         if parent in self._generated:
             ino = self._generated[parent](name)
             if ino is not None:
@@ -220,6 +227,8 @@ class Tree:
         inode = self._inodes.get(ino)
         if inode.is_generated:
             raise FsError(errno.EXDEV)
+        if self._policy.claims is not None:
+            await self._policy.claims.arrives(inode, parent, name)
         if ino in self._linkable:
             await self._settling.persist_unnamed(inode)
         elif inode.content is not None:
@@ -341,6 +350,8 @@ class Tree:
             leaves_whiteout and flags & RENAME_EXCHANGE
         ):
             raise FsError(errno.EINVAL)
+        if self._policy.claims is not None:
+            await self._policy.claims.arrives(self._listing.existing(parent, name), new_parent, new_name)
         if not self._settling.keeps_order:
             await self._settling.begin_in_order()
         source = self._listing.existing(parent, name)

@@ -254,10 +254,13 @@ class Accelerated:
 
     def _lookup(self, parent: int, name: bytes) -> Inode | Coroutine[Any, Any, Inode | None] | None:
         if parent in self._derived and not self._derived[parent].catch_up():
-            return self._look_later(parent, partial(self._verbs.lookup, parent, name))
+            return self._lookup_later(parent, name, self._native.caller())
         if parent >= GENERATED:
             return self._verbs.lookup_generated(parent, name)
-        return self._verbs.lookup(parent, name)
+        inode = self._verbs.lookup(parent, name)
+        if inode is not None and self._verbs.is_beside(inode):
+            return self._verbs.unless_made(inode, self._native.caller())
+        return inode
 
     def _readdir(self, ino: int, after: int, limit: int) -> Rows | Coroutine[Any, Any, Rows]:
         if ino in self._derived and not self._derived[ino].catch_up():
@@ -273,6 +276,13 @@ class Accelerated:
         if ino in self._derived and not self._derived[ino].catch_up():
             return self._look_later(ino, partial(self._verbs.getattr, ino))
         return self._verbs.getattr(ino)
+
+    async def _lookup_later(self, parent: int, name: bytes, caller: int) -> Inode | None:
+        await self._verbs.shown.caught_up(parent)
+        inode = self._verbs.lookup(parent, name)
+        if inode is not None and self._verbs.is_beside(inode):
+            return await self._verbs.unless_made(inode, caller)
+        return inode
 
     async def _look_later(self, directory: int, look: Callable[[], Looked]) -> Looked:
         await self._verbs.shown.caught_up(directory)
@@ -389,6 +399,8 @@ class Accelerated:
         Who only writes goes past the page cache: one copy less, and no question for the file's capabilities.
         """
         how = 0 if handle.writable else NOFLUSH
+        if handle.direct:
+            return self._verbs.opened(handle), how | DIRECT_IO, 0
         if handle.passthrough:
             how |= PASSTHROUGH | (DIRECT_IO if handle.writable else 0)
             handle.direct = handle.writable

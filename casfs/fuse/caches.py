@@ -56,12 +56,19 @@ class MountKernel:
 
     def groups(self, uid: int) -> frozenset[int]:
         """As `Kernel.groups`, of the program whose request the task serves."""
-        return groups_of(CALLER.get(), uid)
+        return groups_of(self._caller(), uid)
+
+    def _caller(self) -> int:
+        return CALLER.get() or (self.native.caller() if self.native is not None else 0)
 
     def forget_attributes(self, ino: int) -> bool:
         """As `Kernel.forget_attributes`: without its pages the kernel waits for nothing
         (fuse_reverse_inval_inode, fs/fuse/inode.c)."""
         return _unless_unknown(pyfuse3.invalidate_inode, ino, True)
+
+    def forget_name(self, directory: int, name: bytes) -> bool:
+        """As `Kernel.forget_name`."""
+        return _unless_unknown(pyfuse3.invalidate_entry, directory, name)
 
     def write_back(self, ino: int) -> None:
         """As `Kernel.write_back`. Not on the event loop's thread, which serves the writes, nor in a request

@@ -39,7 +39,7 @@ def translated(method: Handler[P, R]) -> Handler[P, R]:
     """Errors of the verbs as FUSE replies; what nobody expected is logged and becomes EIO."""
 
     async def handler(self: Operations, *args: P.args, **kwargs: P.kwargs) -> R:
-        if self._derived and args:
+        if (self._derived or self._nodes.beside is not None) and args:
             CALLER.set(getattr(args[-1], "pid", 0))  # of the context, where there is one
         try:
             return await method(self, *args, **kwargs)
@@ -80,6 +80,7 @@ class Operations(pyfuse3.Operations):
         self._tree = verbs.tree
         self._listing = verbs.fs.listing
         self._get = verbs.inode
+        self._nodes = verbs.fs.nodes
         self._derived = verbs.fs.nodes.derived
         self._present = presentation
         self._presents = presentation != AS_IT_IS
@@ -132,6 +133,8 @@ class Operations(pyfuse3.Operations):
         if parent >= GENERATED:
             return self._reply(await self._verbs.lookup_generated(parent, name))
         inode = self._verbs.lookup(parent, name)
+        if inode is not None and self._verbs.is_beside(inode):
+            inode = await self._verbs.unless_made(inode, ctx.pid)
         return self._absent if inode is None else self._reply(inode)
 
     @translated
@@ -262,7 +265,11 @@ class Operations(pyfuse3.Operations):
     # Files
 
     def _opened(self, handle: Handle) -> pyfuse3.FileInfo:
-        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(self._verbs.opened(handle)), keep_cache=True)
+        return pyfuse3.FileInfo(
+            fh=pyfuse3.FileHandleT(self._verbs.opened(handle)),
+            keep_cache=not handle.direct,
+            direct_io=handle.direct,
+        )
 
     @translated
     async def open(self, ino: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:

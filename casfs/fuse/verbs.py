@@ -17,8 +17,10 @@ from casfs.fs.attributes import Changes
 from casfs.fs.content.content import Handle
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.inodes import Inode
+from casfs.fs.nodes import GENERATED
 from casfs.fs.scheduler import Mutex
 from casfs.fs.xattrs import DIGEST, DIGESTS
+from casfs.fuse.callers import makes_exclusively
 from casfs.fuse.options import ACLS, AS_IT_IS, Presentation
 from casfs.fuse.room import Room, room_of
 from casfs.fuse.shown import Caches, NoCaches, ShownNames, access_seen_in_trees, seen_in_trees
@@ -126,6 +128,17 @@ class Verbs:
             raise FsError(errno.ENOENT)  # which the kernel does not remember
         return inode
 
+    def is_beside(self, inode: Inode | None) -> bool:
+        """Was an inode looked up that has its name beside dentries (Nodes.beside)?"""
+        return self.fs.nodes.beside is not None and inode is not None and inode.ino >= GENERATED
+
+    async def unless_made(self, inode: Inode, caller: int) -> Inode:
+        """`is_beside`, for the thread `caller`: it is not there for who is going to make that name himself.
+        Raises FsError ENOENT."""
+        if await self.fs.scheduler.run(makes_exclusively, caller):
+            raise FsError(errno.ENOENT)
+        return inode
+
     async def lookup_generated(self, parent: int, name: bytes) -> Inode:
         """As `lookup`, in a directory that no row has: what was closed can be found by its digest."""
         inode = self.tree.lookup(parent, name)
@@ -176,7 +189,12 @@ class Verbs:
     @seen_in_trees(0)
     @mutating
     async def unlink(self, parent: int, name: bytes, uid: int) -> None:
-        await self.tree.unlink(parent, name, uid)
+        try:
+            await self.tree.unlink(parent, name, uid)
+        except FsError as error:
+            beside = self.fs.nodes.beside
+            if error.errno != errno.ENOENT or beside is None or not beside.unlinked(parent, name):
+                raise
 
     @seen_in_trees(0)
     @mutating
@@ -208,6 +226,10 @@ class Verbs:
     @patient
     async def setattr(self, ino: int, changes: Changes, fh: int | None, uid: int) -> Inode:
         handle = None if fh is None else self.handles.get(fh)
+        if ino >= GENERATED:
+            ino = self.fs.nodes.stored(ino)
+            if ino >= GENERATED and changes.size is None and self.fs.nodes.opener(ino) is not None:
+                return self.inode(ino)  # it is as the file that it is about
         if self._is_below_tree(ino):
             changes.mode = changes.uid = changes.gid = None  # it is shown as the tree's own directory
         if changes.mode is not None and uid:
@@ -255,6 +277,8 @@ class Verbs:
 
     async def getxattr(self, ino: int, name: bytes) -> bytes:
         self._check_shown(name)
+        if ino >= GENERATED:
+            ino = self.fs.nodes.stored(ino)
         if name == DIGEST or name in DIGESTS:
             await self.fs.contents.settling.seal_closed(self.inode(ino))
         if name in DIGESTS:
@@ -269,6 +293,8 @@ class Verbs:
     @patient
     async def setxattr(self, ino: int, name: bytes, value: bytes, in_group: Callable[[int], bool]) -> None:
         self._check_shown(name)
+        if ino >= GENERATED:
+            ino = self.fs.nodes.stored(ino)
         if self._is_below_tree(ino) and name in ACLS:
             return  # as its mode
         await self.fs.xattrs.set(ino, name, value, in_group)
@@ -292,6 +318,9 @@ class Verbs:
     @patient
     async def open(self, ino: int, flags: int, uid: int) -> Handle:
         """A handle; its `passthrough` says that it has to be opened with `content.backing`."""
+        opener = self.fs.nodes.opener(ino) if ino >= GENERATED else None
+        if opener is not None:
+            return await opener(ino, flags, uid)
         handle = self.files.open(self.inode(ino), flags & os.O_ACCMODE != os.O_RDONLY, uid)
         handle.syncs = bool(flags & os.O_DSYNC)
         try:
@@ -362,6 +391,8 @@ class Verbs:
             handles[0].syncs = bool(flags & os.O_DSYNC)
             if flags & os.O_ACCMODE == os.O_RDWR:
                 self.files.may_map(handles[0])
+            if self.fs.policy.claims is not None and name is not None:
+                handles[0].wrote = self.fs.policy.claims.made(inode, parent, name)
             if opened is not None:
                 opened(handles[0])
 
@@ -397,12 +428,18 @@ class Verbs:
         handle = self.handles[fh]
         if handle.wrote:
             await self.files.flush(handle)
+            claims = self.fs.policy.claims
+            if claims is not None and claims.concern(handle.inode):
+                await claims.closed(handle.inode)
             if self.durable_each:
                 await self.group.durable()
 
     async def release(self, fh: int) -> None:
         handle = self.handles.pop(fh)
         await self.files.release(handle)
+        claims = self.fs.policy.claims
+        if claims is not None and handle.writable and claims.concern(handle.inode):
+            await claims.released(handle.inode)
         if not handle.inode.nlink:
             await self.tree.released(handle.inode)
 

@@ -6,10 +6,12 @@ from casfs.fs.core import Core
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.kernel import Kernel
 from casfs.fs.scheduler import Scheduler
+from casfs.repositories.claims import Claims
 from casfs.repositories.derived import DerivedNames
 from casfs.repositories.following import Follower
 from casfs.repositories.policy import RepositoryPolicy
 from casfs.repositories.registry import Registry
+from casfs.repositories.sidecars import Sidecars
 from casfs.repositories.through import Through
 from casfs.store import Store
 from casfs.trash.policy import Trash
@@ -22,7 +24,10 @@ def file_system(store: Store, scheduler: Scheduler, kernel: Kernel | None = None
     derived = DerivedNames(core, registry)
     follower = Follower(core, registry, derived)
     registry.subscribe(Through(core, derived, follower).read)
-    return FileSystem(core, RepositoryPolicy(core, registry, Trash(core), follower))
+    policy = RepositoryPolicy(core, registry, Trash(core), follower)
+    fs = FileSystem(core, policy)
+    policy.compare(Claims(fs, registry, Sidecars(fs, registry)))
+    return fs
 
 
 def policy_of(fs: FileSystem) -> RepositoryPolicy:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Container
 
 from casfs.fs.core import Core
 from casfs.fs.inodes import Inode
-from casfs.fs.policy import Reason, Room
+from casfs.fs.policy import Claims, Reason, Room
 from casfs.repositories.attributes import NAMES, RepositoryAttributes
 from casfs.repositories.following import Follower
 from casfs.repositories.guard import Guard
@@ -44,6 +44,8 @@ class RepositoryPolicy:
         self._own = RepositoryAttributes(core, registry)
         self.guard = Guard(core, registry, trash)
         self.quotas = self.guard.quotas
+        self._claims: Claims | None = None
+        self.claims: Claims | None = None
         registry.subscribe(self._read_rules)
 
     def _read_rules(self) -> None:
@@ -53,6 +55,16 @@ class RepositoryPolicy:
                 setattr(self, name, getattr(self.guard if wanted else self.trash, name))
         self.resizes = self.quotas.resizes if self.quotas else None
         self.digests = self.guard.digests if self.guard.digested else None
+        self._read_claims()
+
+    def compare(self, claims: Claims) -> None:
+        """Have the claims of sidecars compared with their files, where there are sidecars."""
+        self._claims = claims
+        self._read_claims()
+
+    def _read_claims(self) -> None:
+        has_sidecars = any(each.rules.sidecars for each in self.registry.repositories.values())
+        self.claims = self._claims if has_sidecars else None
 
     @property
     def attributes(self) -> Container[bytes]:

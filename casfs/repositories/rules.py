@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -25,6 +25,9 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     leave no path below it.
     `releases`, `snapshots`: are they handled? `max_unique_snapshots`: of one module and classifier, 0 = all.
     `read_only`: nothing is written. `immutable`: what is a release is neither overwritten nor removed.
+    `sidecars`: "" = none; "yes": FILE.sha1 and its like can be read beside each file; "listed": and are
+    listed. `checksums`: what a false one that a program writes comes to (claims.py): "client" = an error,
+    "server" = nothing.
     `digests`: algorithms whose digests its contents get, besides those that every content gets.
     `quota_bytes`, `quota_files`: 0 = none; `soft_percent` of them from which the log warns, 0 = never.
     What they count: quota.py.
@@ -38,6 +41,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     read_only: bool = False
     immutable: bool = False
     digests: tuple[str, ...] = ()
+    sidecars: Literal["", "yes", "listed"] = ""
+    checksums: Literal["client", "server"] = "client"
     quota_bytes: int = 0
     quota_files: int = 0
     soft_percent: int = 0

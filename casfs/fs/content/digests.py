@@ -99,10 +99,11 @@ class Digesting:
             self.flush()
         return [(row.value, row.blob_id) for row in self._rows.find(algorithm, low, high, limit)]
 
-    async def value(self, inode: Inode, algorithm: str) -> bytes | None:
+    async def value(self, inode: Inode, algorithm: str, *, wanted: bool = False) -> bytes | None:
         """The digest of a sealed file; None where nobody has asked for it, or the file is not sealed.
 
-        Computed where the file's content should have it and has not. Raises OSError EIO for damaged content.
+        Computed where it is `wanted`, or the file's content should have it, and has not. Raises OSError EIO
+        for damaged content.
         """
         content = inode.content
         if not inode.is_regular or inode.staged is not None or (content is not None and content.is_staged):
@@ -111,7 +112,7 @@ class Digesting:
         if blob is None:
             return None if inode.size else other_digests(b"", [algorithm])[algorithm]
         value = self.known(blob).get(algorithm)
-        if value is None and algorithm in self.of(inode):
+        if value is None and (wanted or algorithm in self.of(inode)):
             value = await self._compute(blob, algorithm)
         return value
 

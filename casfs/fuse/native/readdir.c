@@ -46,6 +46,8 @@ static int fill_entry(struct fuse_entry_out *out, PyObject *row)
 		failed = PyErr_Occurred() ? -1 : 0;
 	}
 	out->nodeid = out->attr.ino;
+	if (out->nodeid >= CASFS_GENERATED)
+		out->entry_valid = 0;
 	return failed;
 }
 
