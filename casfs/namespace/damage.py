@@ -10,11 +10,13 @@ from casfs.namespace.table import Table, typed
 
 
 class BlobToRead(NamedTuple):
-    """What a scrub needs to know of a blob. `size`: bytes, by its row."""
+    """What a scrub needs to know of a blob. `size`: bytes, by its row; `others`: further digests by algorithm
+    that are to be compared with its bytes."""
 
     id: int
     digest: bytes
     size: int
+    others: tuple[tuple[str, bytes], ...] = ()
 
 
 class DamageRow(NamedTuple):

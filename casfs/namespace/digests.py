@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import apsw
 
+from casfs.namespace.damage import BlobToRead
 from casfs.namespace.table import Table, typed
 
 
@@ -18,12 +19,28 @@ class DigestRow(NamedTuple):
     value: bytes
 
 
-class Undigested(NamedTuple):
-    """A blob that lacks a digest: its BLAKE3 digest, and bytes."""
+class Kept(NamedTuple):
+    """How many blobs have a digest, and the bytes of those."""
 
-    id: int
-    digest: bytes
-    size: int
+    algorithm: str
+    blobs: int
+    bytes: int
+
+
+class DigestRun(NamedTuple):
+    """A run that computes digests of blobs that lack them, and those that went on with it.
+
+    `blobs`, of so many `bytes`, got digests; `damaged` ones could not; `ended_ns`: 0 while some are left.
+    """
+
+    started_ns: int
+    blobs: int = 0
+    bytes: int = 0
+    damaged: int = 0
+    ended_ns: int = 0
+
+
+_RUN_KEYS = tuple(f"digests_{name}" for name in ("started_ns", "blobs", "bytes", "damaged", "ended_ns"))
 
 
 class Digests(Table):
@@ -72,14 +89,42 @@ class Digests(Table):
         )
         return typed(rows, DigestRow)
 
-    def lacking(self, algorithm: str, after: int, limit: int) -> list[Undigested]:
-        """Blobs without that digest, by id, from the first one behind the id `after`; no more than `limit`.
+    def lacking(self, algorithms: Sequence[str], after: int, limit: int) -> list[BlobToRead]:
+        """Blobs without one of those digests, by id, from the first one behind the id `after`; no more than
+        `limit`.
 
-        Those that are known to be damaged are left out."""
+        Those that are known to be damaged are left out, and those whose row is none."""
+        places = ", ".join("?" * len(algorithms))
         rows = self._execute(
-            """SELECT id, blake3, size FROM blob AS b WHERE id > ?
-               AND NOT EXISTS (SELECT 1 FROM blob_digest AS d WHERE d.blob_id = b.id AND d.algorithm = ?)
-               AND NOT EXISTS (SELECT 1 FROM damage AS d WHERE d.blob_id = b.id) ORDER BY id LIMIT ?""",
-            (after, algorithm, limit),
+            f"""SELECT id, blake3, size FROM blob AS b WHERE id > ?
+               AND (SELECT count(*) FROM blob_digest AS d
+                WHERE d.blob_id = b.id AND d.algorithm IN ({places})) < ?
+               AND NOT EXISTS (SELECT 1 FROM damage AS d WHERE d.blob_id = b.id)
+               AND length(blake3) = 32 AND typeof(blake3) = 'blob' AND typeof(size) = 'integer'
+               ORDER BY id LIMIT ?""",
+            (after, *algorithms, len(algorithms), limit),
         )
-        return typed(rows, Undigested)
+        return typed(rows, BlobToRead)
+
+    # All of them
+
+    def kept(self) -> list[Kept]:
+        """By algorithm. Reads the whole table."""
+        rows = self._execute(
+            """SELECT algorithm, count(*), sum(size) FROM blob_digest AS d JOIN blob AS b ON b.id = d.blob_id
+               GROUP BY algorithm ORDER BY algorithm"""
+        )
+        return typed(rows, Kept)
+
+    def last_run(self) -> DigestRun | None:
+        """The run that is under way or was the last; None when there was none, or what is said of it is not
+        understood."""
+        values = [self._execute("SELECT value FROM meta WHERE key = ?", (key,)).get for key in _RUN_KEYS]
+        numbers = [value for value in values if isinstance(value, int)]
+        return DigestRun(*numbers) if len(numbers) == len(_RUN_KEYS) else None
+
+    def save_run(self, run: DigestRun) -> None:
+        """Inside a transaction."""
+        self._cursor.executemany(
+            "INSERT OR REPLACE INTO meta VALUES (?, ?)", zip(_RUN_KEYS, run, strict=True)
+        )

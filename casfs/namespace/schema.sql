@@ -24,6 +24,10 @@
 --   plain_directories  'no': programs make no directories in the root, only casfs repo does; absent = they do
 --   digests      names of the digests that every content gets besides BLAKE3, with spaces between them; absent =
 --                none. Repositories may ask for further ones
+--   digests_started_ns, digests_blobs, digests_bytes, digests_damaged, digests_ended_ns
+--                the run that computes digests which blobs lack (casfs digests) that is under way, or was the
+--                last: its start, blobs that got some and their bytes, those that were found to be damaged,
+--                its end (0 = not yet); absent before the first
 --   casfs_directory  inode number of /.casfs, once there is one: it is not listed, and not counted in the
 --                root's nlink
 CREATE TABLE meta (

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 from blake3 import blake3
@@ -747,6 +748,42 @@ DEFECTS = (
         lambda store: _pin(store, _blob_of(store, ONE), pin=False),
         severity=GARBAGE,
     ),
+    Defect(
+        "digest of an unknown algorithm",
+        "bad-further-digest",
+        lambda store: _digest(store, ONE, "whirlpool", bytes(64)),
+        ONES,
+    ),
+    Defect(
+        "digest that is too short",
+        "bad-further-digest",
+        lambda store: _digest(store, TWO, "sha256", sha256(TWO).digest()[:31]),
+        TWOS,
+    ),
+    Defect(
+        "unknown algorithm for all",
+        "bad-further-digest",
+        lambda store: store.sql("INSERT INTO meta VALUES ('digests', 'md5 whirlpool')"),
+    ),
+    Defect(
+        "digest of nothing",
+        "stray-further-digest",
+        lambda store: store.sql("INSERT INTO blob_digest VALUES (99, 'md5', ?)", bytes(16)),
+        severity=GARBAGE,
+    ),
+    Defect(
+        "wrong digest in the sample",
+        "wrong-further-digest",
+        lambda store: _digest(store, ONE, "sha256", sha256(TWO).digest()),
+        ONES,
+    ),
+    Defect(
+        "wrong digest",
+        "wrong-further-digest",
+        lambda store: _digest(store, TWO, "crc32c", bytes(4)),
+        TWOS,
+        deep=True,
+    ),
     Defect("damage of nothing", "stray-damage", lambda store: _note(store, 99), severity=GARBAGE),
     Defect(
         "damage of a whole blob",
@@ -787,6 +824,10 @@ def _pin(store: Damaged, blob: int, *, pin: bool = True) -> None:
     if pin:
         store.sql("INSERT INTO pin VALUES (1, 'kept', 0, 1, NULL)")
     store.sql("INSERT INTO pinned VALUES (?, 1)", blob)
+
+
+def _digest(store: Damaged, content: bytes, algorithm: str, value: bytes) -> None:
+    store.sql("INSERT INTO blob_digest VALUES (?, ?, ?)", _blob_of(store, content), algorithm, value)
 
 
 def _note(store: Damaged, blob: int) -> None:

@@ -6,7 +6,8 @@ import hashlib
 
 from casfs.filestore.hashing import ALGORITHMS, hash_bytes, other_digests
 from casfs.namespace.collecting import Collecting
-from casfs.namespace.digests import DigestRow, Undigested
+from casfs.namespace.damage import BlobToRead
+from casfs.namespace.digests import DigestRow, DigestRun, Kept
 from casfs.namespace.namespace import Namespace
 
 
@@ -33,11 +34,26 @@ def test_what_lacks_a_digest_is_found_in_steps(writing: Namespace) -> None:
     second = blob(writing, b"b", ())
     third = blob(writing, b"c", ("md5",))
     digests = writing.digests
-    assert [row.id for row in digests.lacking("sha256", 0, 10)] == [second, third]
-    assert digests.lacking("sha256", 0, 1) == [Undigested(second, hash_bytes(b"b"), 1)]
-    assert [row.id for row in digests.lacking("sha256", second, 10)] == [third]
+    assert [row.id for row in digests.lacking(["sha256"], 0, 10)] == [second, third]
+    assert digests.lacking(["sha256"], 0, 1) == [BlobToRead(second, hash_bytes(b"b"), 1)]
+    assert [row.id for row in digests.lacking(["sha256"], second, 10)] == [third]
+    assert [row.id for row in digests.lacking(["md5", "sha256"], 0, 10)] == [1, second, third]
     writing.damage.note(second, "torn", 0)
-    assert [row.id for row in digests.lacking("sha256", 0, 10)] == [third]
+    assert [row.id for row in digests.lacking(["sha256"], 0, 10)] == [third]
+
+
+def test_what_is_kept_is_counted_by_algorithm(writing: Namespace) -> None:
+    blob(writing, b"a", ("md5", "sha1"))
+    blob(writing, b"bb", ("sha1",))
+    blob(writing, b"c", ())
+    assert writing.digests.kept() == [Kept("md5", 1, 1), Kept("sha1", 2, 3)]
+
+
+def test_a_run_is_kept(writing: Namespace) -> None:
+    assert writing.digests.last_run() is None
+    writing.digests.save_run(DigestRun(7, 1, 2, 3))
+    writing.digests.save_run(DigestRun(7, 2, 3, 4, 9))
+    assert writing.digests.last_run() == DigestRun(7, 2, 3, 4, 9)
 
 
 def test_the_digests_of_a_blob_go_with_it(writing: Namespace) -> None:

@@ -20,6 +20,7 @@ from casfs.errors import StoreLocked
 from casfs.filestore.locks import make_run_folder
 from casfs.maintenance import offline
 from casfs.maintenance.check.derived import check_derived, mend_derived, mend_rows
+from casfs.maintenance.check.digests import check_digests, digest_checks, mend_digests, sample
 from casfs.maintenance.check.files import BlobScan, layout_faults, run_faults, staged_faults
 from casfs.maintenance.check.problems import PATHS, Findings, Kind, Problem, Report
 from casfs.maintenance.check.repair_files import FileRepair, repair_layout
@@ -34,6 +35,7 @@ from casfs.namespace.checks import Affected, Checks
 from casfs.namespace.connection import DatabaseError
 from casfs.namespace.damage import BlobToRead
 from casfs.namespace.derived_checks import DerivedRepairs
+from casfs.namespace.digests import DigestRow
 from casfs.namespace.repairs import Repairs
 from casfs.store import Store, collector_lock, store_lock
 from casfs.types import DIGEST_SIZE
@@ -50,7 +52,7 @@ _IN_USE = (
 def check(
     path: str, deep: bool = False, progress: Progress = unwatched, *, exclusive: bool = False
 ) -> Report:
-    """Compare rows and files with each other; `deep`: and every blob with its digest.
+    """Compare rows and files with each other; `deep`: and every blob with its digests.
 
     `exclusive`: nobody else may use the store, since it shall be repaired. `progress` may be called by
     several threads. Raises StoreNotFound, FormatError, FormatTooNew, StoreLocked (exclusive), OSError.
@@ -115,6 +117,7 @@ def _check_database(
                 check_rows(checks, findings)
                 check_repositories(store.namespace, checks, findings)
                 check_derived(store.namespace, checks, findings)
+                check_digests(store.namespace, checks, findings)
         if not damage:
             _check_files(store, checks, findings, deep=deep, in_use=in_use, progress=progress)
     except DatabaseError as error:
@@ -143,16 +146,15 @@ def _check_files(
         findings.add(fault.kind, detail, _paths_of_inode, checks, ino)
     if not in_use and (unlinked := checks.unlinked()):
         findings.add(Kind.UNLINKED, f"{unlinked} inodes were unlinked and open, and wait for their removal")
-    if deep:
-        for bad in _bad_blobs(store, checks, progress):
-            if bad.kind is Kind.MISSING_BLOB or bad.blob.digest in reported:
-                continue  # that is told of already
-            findings.corrupt.append(bad.blob.digest)
-            detail = f"{store.filestore.blobs.name(bad.blob.digest)}: {bad.reason}"
-            if bad.blob.id in healed:
-                del healed[bad.blob.id]
-                detail += _known_since(known[bad.blob.id][1])
-            findings.add(Kind.CORRUPT_BLOB, detail, _paths_of_blob, checks, bad.blob.id)
+    for bad in _bad_blobs(store, checks, findings, progress, deep=deep):
+        if bad.kind is Kind.MISSING_BLOB or bad.blob.digest in reported:
+            continue  # that is told of already
+        findings.corrupt.append(bad.blob.digest)
+        detail = f"{store.filestore.blobs.name(bad.blob.digest)}: {bad.reason}"
+        if bad.blob.id in healed:
+            del healed[bad.blob.id]
+            detail += _known_since(known[bad.blob.id][1])
+        findings.add(Kind.CORRUPT_BLOB, detail, _paths_of_blob, checks, bad.blob.id)
     for blob, digest in healed.items():
         if store.filestore.blobs.size(digest) is not None:
             name = store.filestore.blobs.name(digest)
@@ -164,11 +166,17 @@ def _known_since(found_ns: int) -> str:
     return f", known since {time.strftime('%Y-%m-%d', time.gmtime(found_ns // 10**9))}"
 
 
-def _bad_blobs(store: Store, checks: Checks, progress: Progress) -> Iterator[Bad]:
-    """Compare each with its digest, shard by shard. A repair may follow only when all are read."""
-    total = checks.blob_bytes()
+def _bad_blobs(
+    store: Store, checks: Checks, findings: Findings, progress: Progress, *, deep: bool
+) -> Iterator[Bad]:
+    """Compare each with its digest, shard by shard, and with further ones; or else a sample of those that
+    have further ones. A repair may follow only when all are read."""
+    some = [] if deep else sample(store.namespace)
+    total = checks.blob_bytes() if deep else sum(blob.size for blob in some)
     done = 0
     lock = threading.Lock()
+    rows = digest_checks(store.namespace)
+    wrong: list[tuple[BlobToRead, dict[str, bytes]]] = []
 
     def read(count: int) -> None:
         nonlocal done
@@ -178,11 +186,20 @@ def _bad_blobs(store: Store, checks: Checks, progress: Progress) -> Iterator[Bad
 
     def shards() -> Iterator[Batch]:
         for prefix in store.filestore.blobs.prefixes():
-            rows = checks.shard(prefix)
-            yield [BlobToRead(blob, digest, size) for digest, (blob, size) in rows.items()]
+            shard = checks.shard(prefix).items()
+            yield [BlobToRead(blob, digest, size, rows.sound(blob)) for digest, (blob, size) in shard]
 
-    for _, found in Verifier(store.filestore.blobs, read).verified(shards()):
+    batches = shards() if deep else iter([some])
+    verifier = Verifier(store.filestore.blobs, read, wrong=lambda *found: wrong.append(found))
+    for _, found in verifier.verified(batches):
         yield from found
+    for blob, right in wrong:
+        for algorithm, value in right.items():
+            findings.digests.append(DigestRow(blob.id, algorithm, value))
+            detail = (
+                f"the {algorithm} of blob {blob.digest.hex()} is {value.hex()}, which its row does not say"
+            )
+            findings.add(Kind.WRONG_FURTHER_DIGEST, detail, _paths_of_blob, checks, blob.id)
 
 
 def _paths_of_blob(checks: Checks, blob: int | None) -> Affected:
@@ -198,7 +215,8 @@ def _shown(name: str) -> str:
 
 
 def repair(path: str, report: Report, progress: Progress = unwatched) -> Report:
-    """Mend what can be mended, whatever `report` has listed; it only tells which blobs are corrupt.
+    """Mend what can be mended, whatever `report` has listed; it only tells which blobs are corrupt, and which
+    further digests are wrong.
 
     Gives what is left: blobs whose content is nowhere stay in their rows, so that their names are known and
     the same content heals them when it is written again. Raises StoreLocked, OSError; rows are then as
@@ -211,7 +229,7 @@ def repair(path: str, report: Report, progress: Progress = unwatched) -> Report:
         repair_layout(store.filestore)
         whole = _mend_database(store)
         if whole:
-            _mend(store, report.corrupt, progress)
+            _mend(store, report, progress)
     finally:
         if lock is not None:
             lock.release()
@@ -232,12 +250,13 @@ def _mend_database(store: Store) -> bool:
         with transaction(store):
             Repairs(store.namespace).reindex()
             DerivedRepairs(store.namespace).remove_no_rows()
+            digest_checks(store.namespace).remove_bad()
         return not checks.integrity(deep=True)
     except DatabaseError:
         return False
 
 
-def _mend(store: Store, corrupt: tuple[bytes, ...], progress: Progress) -> None:
+def _mend(store: Store, report: Report, progress: Progress) -> None:
     checks = Checks(store.namespace)
     with transaction(store):
         progress("repairing rows", 0, 1)
@@ -245,10 +264,11 @@ def _mend(store: Store, corrupt: tuple[bytes, ...], progress: Progress) -> None:
         rows = RowRepair(store.namespace, checks)
         rows.structure()
         files = FileRepair(store.filestore, checks, rows)
-        files.blobs(corrupt, progress)
+        files.blobs(report.corrupt, progress)
         rows.count()
         mend_repositories(store.namespace)
         if mend_derived(store.namespace):
             rows.count()
+        mend_digests(store.namespace, report.digests)
         files.sync()
     files.finish()

@@ -9,6 +9,7 @@ from enum import Enum, StrEnum
 from typing import Any
 
 from casfs.namespace.checks import Affected
+from casfs.namespace.digests import DigestRow
 
 LISTED = 100
 """Problems of one kind that are told one by one; the rest are counted."""
@@ -29,6 +30,8 @@ _ERROR, _GARBAGE, _NOTE = Severity.ERROR, Severity.GARBAGE, Severity.NOTE
 _LEFT = "none: the file stays and reading it gives EIO, until it is removed or written anew"
 
 _ANEW = "all views and virtual repositories are made anew; empty directories made there by programs are lost"
+
+_COMPUTED = "removed; 'casfs digests --run' computes it, if it is wanted"
 
 
 class Kind(Enum):
@@ -100,6 +103,9 @@ class Kind(Enum):
     WRONG_REFS = ("wrong-refs", _ERROR, "I4", "recounted")
     WRONG_ORPHANED = ("wrong-orphaned", _ERROR, "I4", "set to now for an orphan, else to nothing")
     BAD_DIGEST = ("bad-digest", _ERROR, "", "the row of an orphan is removed; else none")
+    BAD_FURTHER_DIGEST = ("bad-further-digest", _ERROR, "", _COMPUTED)
+    STRAY_FURTHER_DIGEST = ("stray-further-digest", _GARBAGE, "", "removed")
+    WRONG_FURTHER_DIGEST = ("wrong-further-digest", _ERROR, "", "gets the value of the bytes")
     MISSING_BLOB = (
         "missing-blob",
         _ERROR,
@@ -170,7 +176,8 @@ class Report:
     """What a check has found.
 
     `in_use`: who has the store, None when nobody has. `unchecked`: what could not be checked, and why.
-    `corrupt`: digests of the blobs whose bytes are others, all of them.
+    `corrupt`: digests of the blobs whose bytes are others, all of them. `digests`: further digests that are
+    wrong, with their right values, all of them.
     """
 
     store: str
@@ -179,6 +186,7 @@ class Report:
     problems: tuple[Problem, ...]
     unchecked: tuple[str, ...]
     corrupt: tuple[bytes, ...]
+    digests: tuple[DigestRow, ...] = ()
 
     @property
     def errors(self) -> int:
@@ -198,6 +206,7 @@ class Findings:
         self._more: Counter[Kind] = Counter()
         self.unchecked: list[str] = []
         self.corrupt: list[bytes] = []
+        self.digests: list[DigestRow] = []
 
     def add(self, kind: Kind, detail: str, affected: Callable[..., Affected] = Affected, *of: Any) -> None:
         """`affected(*of)` gives the paths; it is only asked for a problem that is told."""
@@ -214,7 +223,15 @@ class Findings:
             if self._more[kind]:
                 more = self._more[kind]
                 problems.append(_problem(kind, f"{more} more of this kind", Affected(), more))
-        return Report(store, deep, in_use, tuple(problems), tuple(self.unchecked), tuple(self.corrupt))
+        return Report(
+            store,
+            deep,
+            in_use,
+            tuple(problems),
+            tuple(self.unchecked),
+            tuple(self.corrupt),
+            tuple(self.digests),
+        )
 
 
 def _problem(kind: Kind, detail: str, affected: Affected, count: int = 1) -> Problem:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
-from casfs.filestore.hashing import new_hasher
+from casfs.filestore.hashing import ALGORITHMS, Hasher, new_hasher
 from casfs.filestore.local import LocalBlobs
 from casfs.maintenance.check.problems import Kind
 from casfs.namespace.damage import BlobToRead
@@ -71,6 +71,14 @@ class Bad(NamedTuple):
     file: Identity | None = None
 
 
+Wrong = Callable[[BlobToRead, dict[str, bytes]], None]
+"""Called with a blob that is whole, and the right values of those of its `others` that are wrong."""
+
+
+def unasked(_blob: BlobToRead, _right: dict[str, bytes]) -> None:
+    """The `Wrong` of who reads blobs for their own sake."""
+
+
 class Interrupted(Exception):
     """It was to stop."""
 
@@ -82,7 +90,7 @@ def never() -> bool:
 
 class Verifier:
     """Reads blobs in threads. `rate`: bytes per second at the most; `read` is called with the bytes of each
-    read(2), `stop` often, to know whether to end, both by any of the threads."""
+    read(2), `stop` often, to know whether to end, `wrong` for further digests, all by any of the threads."""
 
     def __init__(
         self,
@@ -91,8 +99,10 @@ class Verifier:
         *,
         rate: float | None = None,
         stop: Callable[[], bool] = never,
+        wrong: Wrong = unasked,
     ) -> None:
         self._blobs = blobs
+        self._wrong = wrong
         self._read = read
         self._rate = rate
         self._lock = threading.Lock()
@@ -139,6 +149,20 @@ class Verifier:
 
     def verify(self, blob: BlobToRead, buffer: memoryview | None = None) -> Bad | None:
         """Read one blob; None when it is whole. Raises OSError, Interrupted."""
+        digests = self.digests(blob, [algorithm for algorithm, _ in blob.others], buffer)
+        if isinstance(digests, Bad):
+            return digests
+        right = {name: digests[name] for name, value in blob.others if digests[name] != value}
+        if right:
+            self._wrong(blob, right)
+        return None
+
+    def digests(
+        self, blob: BlobToRead, algorithms: Iterable[str], buffer: memoryview | None = None
+    ) -> dict[str, bytes] | Bad:
+        """Read one blob for its digests, by algorithm, of bytes that have been compared with BLAKE3's in the
+        same read. Raises OSError, Interrupted."""
+        algorithms = tuple(algorithms)
         buffer = memoryview(bytearray(CHUNK)) if buffer is None else buffer
         failed = False
         while True:
@@ -149,9 +173,10 @@ class Verifier:
                 file = Identity.of(self._blobs.status(blob.digest))
                 fd = self._blobs.open(blob.digest)
                 file = Identity.of(os.fstat(fd))
-                digest = self._digest(fd, buffer)
+                others = {name: ALGORITHMS[name].new() for name in algorithms}
+                digest = self._digest(fd, buffer, others.values())
                 if digest == blob.digest:
-                    return None
+                    return {name: hasher.digest() for name, hasher in others.items()}
                 if self._is_still_there(blob.digest, fd):
                     return _bad(blob, f"its bytes have the digest {digest.hex()}", file)
             except FileNotFoundError:
@@ -183,14 +208,16 @@ class Verifier:
                 raise
             return True
 
-    def _digest(self, fd: int, buffer: memoryview) -> bytes:
+    def _digest(self, fd: int, buffer: memoryview, others: Iterable[Hasher]) -> bytes:
         """From the disk, as far as nobody has the file mapped: what the page cache has may be right where
         the disk is not. And what nobody else reads shall not take the place of what somebody does."""
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         hasher = new_hasher()
+        hashers = (hasher, *others)
         offset = 0
         while count := os.readv(fd, [buffer]):
-            hasher.update(buffer[:count])
+            for each in hashers:
+                each.update(buffer[:count])
             os.posix_fadvise(fd, offset, count, os.POSIX_FADV_DONTNEED)
             offset += count
             self._read(count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+from hashlib import md5, sha1
 
 import pytest
 from blake3 import blake3
@@ -12,7 +13,7 @@ from blake3 import blake3
 from casfs.errors import FormatError, StoreLocked, StoreNotFound
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import InlineScheduler, run_inline
-from casfs.maintenance.check import files, problems
+from casfs.maintenance.check import digests, files, problems
 from casfs.maintenance.check.files import BlobScan
 from casfs.maintenance.check.fsck import Problem, check
 from casfs.maintenance.check.problems import Severity
@@ -254,3 +255,19 @@ def test_nobody_can_mount_while_a_check_runs(store: Damaged, monkeypatch: pytest
     check(str(store), False, progress)
     assert refused
     Store(str(store)).close()
+
+
+def test_further_digests_are_compared_by_any_check_of_some_and_by_a_deep_one_of_all(
+    store: Damaged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for content in (ONE, TWO):
+        ((blob,),) = store.sql("SELECT id FROM blob WHERE blake3 = ?", blake3(content).digest())
+        store.sql("INSERT INTO blob_digest VALUES (?, 'md5', ?)", blob, bytes(16))
+        store.sql("INSERT INTO blob_digest VALUES (?, 'sha1', ?)", blob, sha1(content).digest())
+    assert check(str(store)).errors == check(str(store), deep=True).errors == 2
+    monkeypatch.setattr(digests, "SAMPLE", 1)
+    assert {check(str(store)).errors for _ in range(10)} == {1}
+    monkeypatch.setattr(digests, "SAMPLE_BYTES", 0)
+    assert check(str(store)).clean
+    report = check(str(store), deep=True)
+    assert {row.value for row in report.digests} == {md5(ONE).digest(), md5(TWO).digest()}

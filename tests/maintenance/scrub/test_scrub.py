@@ -220,8 +220,8 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, do: Callable[[str], object]) -> l
     real = verify.Verifier._digest
     done: list[str] = []
 
-    def digest(self: verify.Verifier, fd: int, buffer: memoryview) -> bytes:
-        found = real(self, fd, buffer)
+    def digest(self: verify.Verifier, fd: int, *of: Any) -> bytes:
+        found = real(self, fd, *of)
         if not done:
             done.append(os.readlink(f"/proc/self/fd/{fd}"))
             do(done[0])
