@@ -17,6 +17,7 @@ import os
 import stat
 import time
 import tomllib
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -25,6 +26,7 @@ from casfs.errors import FormatError, FormatTooNew, StoreExists, StoreLocked, St
 from casfs.filestore.directory import NO_FILE, StoreDirectory
 from casfs.filestore.durable import Durable
 from casfs.filestore.filestore import FileStore
+from casfs.filestore.hashing import ALGORITHMS
 from casfs.filestore.local import FAN_OUTS
 from casfs.filestore.locks import CREATE, Lock, Turnstile, make_run_folder
 from casfs.filestore.locks import FOLDER as RUN
@@ -156,6 +158,11 @@ def scrub_lock(store: str) -> Lock:
     return Lock(store, "scrub")
 
 
+def digests_lock(store: str) -> Lock:
+    """What who computes digests of a store's blobs holds."""
+    return Lock(store, "digests")
+
+
 def collector_lock(store: str) -> Lock:
     """What the collector holds while it works; its file says which process that is."""
     return Lock(store, "gc.lock")
@@ -254,12 +261,18 @@ def _read_config(directory: StoreDirectory) -> str:
     return data.decode()
 
 
-def create_store(path: str, *, fan_out: int = 2) -> None:
+def create_store(path: str, *, fan_out: int = 2, digests: Iterable[str] = ()) -> None:
     """Make an empty store at `path`, which must not exist or be an empty directory.
 
+    `digests`: algorithms of those that every content gets besides BLAKE3.
     casfs.toml comes last, so that a store cut off in the making is not taken for one.
-    Raises StoreExists, FormatError for a fan-out not in FAN_OUTS, OSError.
+    Raises StoreExists, FormatError for a fan-out not in FAN_OUTS, UsageError for an algorithm not in
+    ALGORITHMS, OSError.
     """
+    digests = tuple(digests)
+    for name in digests:
+        if name not in ALGORITHMS:
+            raise UsageError.unknown("algorithm", name, ALGORITHMS)
     if fan_out not in FAN_OUTS:
         raise FormatError(f"fan-out {fan_out} is not one of {', '.join(map(str, FAN_OUTS))}")
     path = os.path.realpath(path)
@@ -272,19 +285,19 @@ def create_store(path: str, *, fan_out: int = 2) -> None:
     os.chmod(path, 0o700)
     durable = Durable()
     with contextlib.closing(StoreDirectory(path, durable)) as directory:
-        _fill(directory, fan_out)
+        _fill(directory, fan_out, digests)
         durable.fsync_path(os.path.dirname(path))
     Spare(path).hold()
 
 
-def _fill(directory: StoreDirectory, fan_out: int) -> None:
+def _fill(directory: StoreDirectory, fan_out: int, digests: tuple[str, ...]) -> None:
     """Make everything that a store has; it is one when this returns."""
     path, durable = directory.path, directory.durable
     FileStore(directory, fan_out).create()
     make_run_folder(directory)
     for name in LOCKS:
         os.close(directory.open_own(f"{RUN}/{name}", CREATE, 0o600))
-    schema.create(database_path(path), time.time_ns(), os.getuid(), os.getgid())
+    schema.create(database_path(path), time.time_ns(), os.getuid(), os.getgid(), digests)
     text = (
         "# A casfs store. Written once by `casfs init`; do not edit.\n"
         f'format = {FORMAT}\ndigest = "blake3"\nfan_out = {fan_out}\n'

@@ -168,6 +168,19 @@ def text(word: str) -> str:
     return word
 
 
+def words(word: str) -> tuple[str, ...]:
+    """An argument's type: one or more, with commas between them."""
+    return tuple(dict.fromkeys(part.strip() for part in word.split(",") if part.strip()))
+
+
+def positive(word: str) -> int:
+    """An argument's type: a whole number, 1 or more."""
+    number = count(word)
+    if not number:
+        raise argparse.ArgumentTypeError("0 is too few")
+    return number
+
+
 def duration(word: str) -> int:
     """An argument's type: `30s`, `10m`, `1h`, `14d`, or `0`, in seconds."""
     number, unit = (word, "s") if word == "0" else (word[:-1], word[-1:])

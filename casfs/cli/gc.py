@@ -50,7 +50,9 @@ _DAEMON = """Stay in the foreground, and collect by a schedule.
 
 The schedule is as crontab(5), in local time. It also collects at once when told
 so by 'casfs gc now' or SIGUSR1, and when it starts if a run was missed
-meanwhile. SIGTERM and Ctrl-C end it.
+meanwhile. After each collection it reads some blobs to see whether they are
+whole, and computes digests that are wanted and lacking (casfs digests), at the
+pace that leaves the machine to others. SIGTERM and Ctrl-C end it.
 """
 
 HISTORY = 20

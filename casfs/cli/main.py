@@ -30,6 +30,7 @@ COMMANDS = (
     "fsck",
     "scrub",
     "heal",
+    "digests",
     "gc",
     "pin",
     "repo",

@@ -252,3 +252,17 @@ class RemoveLayout(Operation[Done], frozen=True):
 
     op = "layout_rm"
     name: str
+
+
+class WantedDigests(Struct, frozen=True):
+    """The algorithms of the digests that every content gets besides BLAKE3."""
+
+    digests: list[str]
+
+
+class SetDigests(Operation[WantedDigests], frozen=True):
+    """Which digests every content gets from now on: those of `add` too, those of `remove` not any more."""
+
+    op = "digests_set"
+    add: list[str] = []
+    remove: list[str] = []

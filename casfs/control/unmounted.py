@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from casfs.control import names, repositories
+from casfs.control import digests, names, repositories
 from casfs.control.messages import (
     Done,
     Emptied,
@@ -54,6 +54,7 @@ _HANDLERS: dict[type[Operation[Any]], Callable[[FileSystem, Any], Coroutine[Any,
     EmptyTrash: _empty_trash,
     SetTrashRule: _set_trash_rule,
     Undelete: _undelete,
+    **digests.HANDLERS,
     **names.HANDLERS,
     **repositories.HANDLERS,
 }

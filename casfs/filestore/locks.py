@@ -13,7 +13,7 @@ from casfs.filestore.directory import READ, WRITE, StoreDirectory
 
 FOLDER = "run"
 
-NAMES = ("lock", "turnstile", "gc.lock", "gcd.lock", "scrub")
+NAMES = ("lock", "turnstile", "gc.lock", "gcd.lock", "scrub", "digests")
 """Those that a store has."""
 
 CREATE = WRITE | os.O_CREAT

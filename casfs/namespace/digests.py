@@ -43,6 +43,14 @@ class DigestRun(NamedTuple):
 _RUN_KEYS = tuple(f"digests_{name}" for name in ("started_ns", "blobs", "bytes", "damaged", "ended_ns"))
 
 
+def _lacks(algorithms: Sequence[str]) -> str:
+    """The condition that a blob `b` lacks one of the digests; the algorithms are its bindings."""
+    return f"""(SELECT count(*) FROM blob_digest AS d WHERE d.blob_id = b.id
+            AND d.algorithm IN ({", ".join("?" * len(algorithms))})) < {len(algorithms)}
+        AND NOT EXISTS (SELECT 1 FROM damage AS d WHERE d.blob_id = b.id)
+        AND length(blake3) = 32 AND typeof(blake3) = 'blob' AND typeof(size) = 'integer'"""
+
+
 class Digests(Table):
     def __init__(self, connection: apsw.Connection) -> None:
         self._cursor = connection.cursor()
@@ -94,17 +102,18 @@ class Digests(Table):
         `limit`.
 
         Those that are known to be damaged are left out, and those whose row is none."""
-        places = ", ".join("?" * len(algorithms))
         rows = self._execute(
-            f"""SELECT id, blake3, size FROM blob AS b WHERE id > ?
-               AND (SELECT count(*) FROM blob_digest AS d
-                WHERE d.blob_id = b.id AND d.algorithm IN ({places})) < ?
-               AND NOT EXISTS (SELECT 1 FROM damage AS d WHERE d.blob_id = b.id)
-               AND length(blake3) = 32 AND typeof(blake3) = 'blob' AND typeof(size) = 'integer'
-               ORDER BY id LIMIT ?""",
-            (after, *algorithms, len(algorithms), limit),
+            f"""SELECT id, blake3, size FROM blob AS b WHERE id > ? AND {_lacks(algorithms)}
+                ORDER BY id LIMIT ?""",
+            (after, *algorithms, limit),
         )
         return typed(rows, BlobToRead)
+
+    def amount_lacking(self, algorithms: Sequence[str]) -> tuple[int, int]:
+        """How many blobs `lacking` would give, and their bytes."""
+        sql = f"SELECT count(*), coalesce(sum(size), 0) FROM blob AS b WHERE {_lacks(algorithms)}"
+        row: tuple[int, int] = self._execute(sql, tuple(algorithms)).get
+        return row
 
     # All of them
 

@@ -10,11 +10,13 @@ import functools
 import os
 import re
 import uuid
+from collections.abc import Sequence
 
 import apsw
 
 from casfs.errors import FormatError, FormatTooNew
 from casfs.namespace.connection import connect, run_script
+from casfs.namespace.digests import Digests
 from casfs.namespace.inodes import Inodes, directory_row
 from casfs.types import ROOT_INO
 
@@ -28,8 +30,9 @@ SCHEMA = f"{os.path.dirname(__file__)}/schema.sql"
 MIGRATIONS = f"{os.path.dirname(__file__)}/migrations"
 
 
-def create(path: str, now_ns: int, uid: int, gid: int) -> None:
-    """A new database with an empty root directory that `uid` and `gid` own."""
+def create(path: str, now_ns: int, uid: int, gid: int, digests: Sequence[str] = ()) -> None:
+    """A new database with an empty root directory that `uid` and `gid` own. `digests`: what every content
+    gets besides BLAKE3."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     connection = connect(path)
     try:
@@ -47,6 +50,8 @@ def create(path: str, now_ns: int, uid: int, gid: int) -> None:
         }
         for item in values.items():
             connection.execute("INSERT INTO meta VALUES (?, ?)", item)
+        if digests:
+            Digests(connection).set_wanted(digests)
         Inodes(connection).write([directory_row(ROOT_INO, 0o755, uid, gid, now_ns)])
         connection.execute("COMMIT")
     finally:

@@ -1,5 +1,5 @@
 """The collector's daemon: collects one store by a schedule, and when it is told to. After each run it reads a
-part of the blobs to see whether they are whole.
+part of the blobs to see whether they are whole, and computes digests that blobs lack.
 
 It opens the store for a run and closes it after, so that between two runs it holds nothing but its own lock.
 """
@@ -20,8 +20,17 @@ from casfs.errors import CasfsError, StoreLocked
 from casfs.filestore.locks import Lock
 from casfs.maintenance.collect import gc
 from casfs.maintenance.collect.gc import NO_LIMITS, Limits, Outcome
+from casfs.maintenance.digests.migration import (
+    BESIDE_OTHERS,
+    DigestReport,
+    add_digests,
+    digests_lock,
+    lacking_in,
+)
+from casfs.maintenance.progress import unwatched
 from casfs.maintenance.scrub.scrub import PERIOD, ScrubReport, scrub_slice
 from casfs.namespace.collecting import Collecting
+from casfs.service.logfile import digests_logged
 from casfs.service.notify import notify
 from casfs.service.schedule import Schedule, hold_signals
 from casfs.store import Store, collector_daemon_lock, make_run, read_config
@@ -100,7 +109,9 @@ class Daemon:
         log.info("%s is collected by the schedule '%s'", self._store, self._settings.schedule)
 
     async def _work(self) -> float:
-        """Collect, then read blobs until it is time for the next run. When is that?"""
+        """Collect, then read blobs until it is time for the next run. When is that?
+
+        What is to be read by now comes before digests, which may take all the time that there is."""
         notify("STATUS=collecting")
         try:
             outcome = await trio.to_thread.run_sync(self._collect)
@@ -113,6 +124,7 @@ class Daemon:
         _log(outcome)
         due = self._schedule.next()
         await self._scrub(due)
+        await self._digest(due)
         return due
 
     async def _scrub(self, until: float) -> None:
@@ -132,7 +144,40 @@ class Daemon:
         if report.error:
             log.warning("not scrubbed to the end: %s", report.error)
 
+    async def _digest(self, until: float) -> None:
+        """Compute what blobs lack of the digests that are wanted. What is left comes after the next run."""
+        if self._schedule.is_time(until):
+            return
+        notify("STATUS=computing digests")
+        try:
+            report = await trio.to_thread.run_sync(self._add_digests, until)
+        except (CasfsError, OSError) as error:
+            log.warning("digests are not computed: %s", error)
+            return
+        if report is not None and report.blobs:
+            left = "" if report.complete else "; more after the next collection"
+            log.info("computed %d digests of %d blobs%s", report.digests, report.blobs, left)
+
     # In a thread
+
+    def _add_digests(self, until: float) -> DigestReport | None:
+        """None when nothing is lacking."""
+        stop = functools.partial(self._schedule.is_time, until)
+        with contextlib.closing(Store(self._store, shared=True)) as store:
+            if not lacking_in(store.namespace)(0, 1):
+                return None
+            lock = digests_lock(self._store)
+            try:
+                with digests_logged(store.directory):
+                    return add_digests(
+                        store,
+                        pace=BESIDE_OTHERS,
+                        progress=unwatched,
+                        damaged=StoreAccess(self._store).damaged,
+                        stop=stop,
+                    )
+            finally:
+                lock.release()
 
     def _last_run(self) -> float | None:
         """When the last collection began."""

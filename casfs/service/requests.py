@@ -8,7 +8,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from casfs.control import names
+from casfs.control import digests, names
 from casfs.control.messages import (
     Collect,
     Collected,
@@ -61,6 +61,7 @@ class Requests:
             Status: self.status,
             Sync: self.sync,
             **{kind: partial(self._name, handle) for kind, handle in names.HANDLERS.items()},
+            **{kind: partial(handle, self._fs) for kind, handle in digests.HANDLERS.items()},
             Damaged: self.damaged,
             Collect: self.collect,
             **self._trash.handlers(),

@@ -70,7 +70,7 @@ def run_faults(directory: StoreDirectory) -> Iterator[FileFault]:
     """What lies in run/ in the place of a file that is written to, or of the control socket."""
     if directory.is_folder(f"{RUN}/control"):
         yield FileFault(Kind.RUN_FILE, f"{RUN}/control", "is a directory")
-    for name in (f"{RUN}/{name}" for name in (*LOCKS, "mount.log")):
+    for name in (f"{RUN}/{name}" for name in (*LOCKS, "mount.log", "digests.log")):
         try:
             status = directory.status(name)
         except OSError as error:
