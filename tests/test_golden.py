@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from blake3 import blake3
 
 from casfs.errors import FormatError
 from casfs.filestore.paths import BlobPaths
+from casfs.maintenance.digests.migration import FAST, add_digests
+from casfs.maintenance.progress import unwatched
 from casfs.namespace.schema import SCHEMA_VERSION
 from casfs.store import Store, create_store, read_config
 from tests.session import Session
@@ -63,6 +66,20 @@ def test_what_an_old_release_wrote_is_there_and_work_goes_on(golden: Path) -> No
     kernel.unlink("new")
     assert session.reopen().tree().keys() == before.keys()
     session.stop()
+
+
+def test_what_an_old_release_wrote_gets_further_digests(golden: Path) -> None:
+    session = Session(golden)
+    session.stop()
+    store = Store(str(golden), shared=True)
+    with closing(store), closing(sqlite3.connect(golden / "casfs.db", isolation_level=None)) as database:
+        database.execute("INSERT OR REPLACE INTO meta VALUES ('digests', 'sha256')")
+        report = add_digests(store, pace=FAST, progress=unwatched, damaged=[].extend)
+        assert (report.complete, report.bad) == (True, ())
+        found = database.execute("SELECT blake3, value FROM blob JOIN blob_digest ON blob_id = id").fetchall()
+    known = {blake3(content).digest(): sha256(content).digest() for content in CONTENTS}
+    assert dict(found).items() <= known.items()
+    assert (blake3(b"content").digest(), sha256(b"content").digest()) in found
 
 
 def structure(store: Path) -> dict[str, object]:

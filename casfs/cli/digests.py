@@ -81,7 +81,8 @@ def add(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     store = store_of(args.store)
     runs = args.runs or (args.add and not args.background)
-    paced = [name for name in (*_PACE, "fast", "no_gc") if getattr(args, name) not in (None, False)]
+    given = {name: getattr(args, name) for name in (*_PACE, "fast", "no_gc")}
+    paced = [name for name, value in given.items() if value is not None and value is not False]
     if paced and not runs:
         raise UsageError(f"--{paced[0].replace('_', '-')} is for a run", "give --add or --run too")
     if args.status and (args.add or args.remove):
@@ -90,16 +91,17 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{min(both)} cannot be both added and removed")
     if args.background:
         _find_daemon(store)
-    if args.add or args.remove:
-        _change(store, args)
+    changes = args.add or args.remove
+    if changes:
+        _change(store, args, tells=not args.json or not (runs or args.background))
     if args.background:
         return _leave_to_daemon(store)
     if runs:
         return _run(store, args)
-    return _show(store, args)
+    return ExitCode.OK if changes else _show(store, args)
 
 
-def _change(store: str, args: argparse.Namespace) -> None:
+def _change(store: str, args: argparse.Namespace, *, tells: bool) -> None:
     from casfs.control.access import StoreAccess
     from casfs.control.messages import SetDigests
     from casfs.filestore.hashing import ALGORITHMS
@@ -108,7 +110,9 @@ def _change(store: str, args: argparse.Namespace) -> None:
         if name not in ALGORITHMS:
             raise UsageError.unknown("algorithm", name, ALGORITHMS)
     wanted = StoreAccess(store).perform(SetDigests(list(args.add), list(args.remove))).digests
-    if not args.json:
+    if tells and args.json:
+        print_json({"wanted": wanted})
+    elif tells:
         print(f"every content gets beside BLAKE3: {printable(', '.join(wanted)) or 'nothing'}")
 
 
@@ -186,15 +190,15 @@ def _collect(store: str, progress: Progress, stop: Any, *, quiet: bool) -> None:
 def _print(report: DigestReport) -> None:
     for bad in report.bad:
         print_bad(bad)
-    words = [f"{report.digests} digests of {report.blobs} blobs, {size(report.bytes)}"]
-    words[0] += f" in {report.seconds:.1f} s"
+    amount = f"{report.digests} digests of {report.blobs} blobs, {size(report.bytes)}"
+    parts = [f"{amount} in {report.seconds:.1f} s"]
     if report.bad:
-        words.append(f"{len(report.bad)} damaged")
+        parts.append(f"{len(report.bad)} damaged")
     if report.resumed:
-        words.append("went on with a run that was cut off")
+        parts.append("went on with a run that was cut off")
     if not report.complete:
-        words.append("stopped: 'casfs digests --run' goes on here")
-    print(f"{printable(report.store)}: computed {', '.join(words)}")
+        parts.append("stopped: 'casfs digests --run' goes on here")
+    print(f"{printable(report.store)}: computed {', '.join(parts)}")
     if report.known:
         print(f"{report.known} blobs are known to be damaged or missing; 'casfs heal' puts them back")
     if report.error:

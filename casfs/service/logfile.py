@@ -35,19 +35,19 @@ class LogFile(StreamHandler):
     def __init__(self, directory: StoreDirectory, name: str = MOUNT) -> None:
         """Raises FormatError, OSError."""
         self._directory = directory
-        self._name = name
+        self._place = name
         super().__init__(self._open())
 
     def _open(self) -> TextIO:
         try:
             fd = self._directory.open_own(
-                self._name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
+                self._place, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
             )
         except OSError as error:
-            if error.errno not in NO_FILE and not self._directory.exists(self._name):
+            if error.errno not in NO_FILE and not self._directory.exists(self._place):
                 raise
             raise FormatError(
-                f"{self._directory.path}/{self._name} cannot be written: {error.strerror}", hint="remove it"
+                f"{self._directory.path}/{self._place} cannot be written: {error.strerror}", hint="remove it"
             ) from None
         os.fchmod(fd, 0o600)  # whatever a copy of the store has made of it
         return open(fd, "a", encoding="utf-8", errors="backslashreplace")
@@ -64,7 +64,7 @@ class LogFile(StreamHandler):
             super().handleError(record)
 
     def _put_aside(self) -> None:
-        self._directory.rename(self._name, f"{self._name}.1")
+        self._directory.rename(self._place, f"{self._place}.1")
         with contextlib.suppress(FormatError):
             fresh = self._open()
             old, self.stream = self.stream, fresh

@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 import apsw
@@ -128,7 +128,7 @@ def test_a_word_that_is_no_text_is_complained_about_as_bytes(program):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_error_is_one_line_and_its_exit_code(casfs, stand_in, kind):
-    def create_store(path: str, *, fan_out: int) -> None:
+    def create_store(path: str, *, fan_out: int, digests: Sequence[str]) -> None:
         raise kind(f"no {path}\nfor you", "go away")
 
     stand_in("casfs.store", create_store=create_store)
@@ -158,7 +158,7 @@ def test_every_kind_of_error_is_one_line_and_its_exit_code(casfs, stand_in, kind
     ],
 )
 def test_what_goes_wrong_below_is_one_line(casfs, stand_in, error, code, complaint):
-    def create_store(path: str, *, fan_out: int) -> None:
+    def create_store(path: str, *, fan_out: int, digests: Sequence[str]) -> None:
         raise error
 
     stand_in("casfs.store", create_store=create_store)
@@ -168,7 +168,7 @@ def test_what_goes_wrong_below_is_one_line(casfs, stand_in, error, code, complai
 
 @pytest.mark.parametrize("words", [["--debug", "init", "S"], ["init", "S", "--debug"]])
 def test_debug_shows_the_traceback_wherever_it_stands(casfs, stand_in, words):
-    def create_store(path: str, *, fan_out: int) -> None:
+    def create_store(path: str, *, fan_out: int, digests: Sequence[str]) -> None:
         raise UsageError("not this")
 
     stand_in("casfs.store", create_store=create_store)
@@ -179,7 +179,7 @@ def test_debug_shows_the_traceback_wherever_it_stands(casfs, stand_in, words):
 
 
 def test_ctrl_c_ends_a_command_without_a_word(casfs, stand_in):
-    def create_store(path: str, *, fan_out: int) -> None:
+    def create_store(path: str, *, fan_out: int, digests: Sequence[str]) -> None:
         signal.raise_signal(signal.SIGINT)
 
     stand_in("casfs.store", create_store=create_store)

@@ -404,7 +404,7 @@ def test_fsck_of_a_real_store(casfs, mounted, tmp_path):
 def test_init_makes_a_store_and_refuses_to_make_it_again(casfs, tmp_path):
     path = str(tmp_path / "new" / "store")
     first = casfs("init", path, "--json")
-    assert json.loads(first.out) == {"store": path, "fan_out": 2}
+    assert json.loads(first.out) == {"store": path, "fan_out": 2, "digests": []}
     assert first.code == 0
     again = casfs("init", path)
     assert again.code == ExitCode.STORE

@@ -6,19 +6,25 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from casfs.maintenance.collect import gc
+from casfs.maintenance.collect.batch import transaction
+from casfs.maintenance.digests.facts import run_facts
+from casfs.maintenance.offline import opened
 from casfs.namespace.collecting import Run
 from casfs.service import gcd
 from casfs.store import Store, create_store
+from tests.maintenance.stores import make_file
 
 NEVER = "0 0 29 2 *"
 """A schedule that is not due while a test runs, but on one day in four years."""
@@ -220,3 +226,56 @@ def test_a_scrub_ends_when_there_is_something_to_collect(
     ends = time.time() + 3600
     daemon._read_blobs(ends)
     assert answers == [False, True]
+
+
+def test_it_computes_digests_that_are_wanted_after_it_has_collected(service: Service, store: Path) -> None:
+    contents = [b"content %d" % number for number in range(60)]
+    with opened(str(store)) as fs:
+        for number, content in enumerate(contents):
+            make_file(fs, 1, b"%d" % number, content)
+    service.await_state("STATUS=the next collection")
+    done = run_casfs("digests", str(store), "--add", "sha256", "--background")
+    assert done.stdout.splitlines() == [
+        "every content gets beside BLAKE3: sha256",
+        f"told process {service.process.pid} to collect and to compute what is lacking",
+    ]
+    service.await_state("STATUS=collecting")
+    service.await_state("STATUS=computing digests")
+    busy = run_casfs("digests", str(store), "--run")
+    assert (busy.returncode, busy.stdout) == (4, "")
+    assert (
+        f"computed by process {service.process.pid} " in run_casfs("digests", str(store), "--status").stdout
+    )
+    service.await_state("STATUS=the next collection")
+    service.process.terminate()
+    assert "computed 60 digests of 60 blobs" in service.end()
+    with closing(Store(str(store), readonly=True)) as read:
+        for content in contents:
+            value = sha256(content).digest()
+            assert len(read.namespace.digests.find("sha256", value, value)) == 1
+
+
+def test_it_ends_in_the_midst_of_them_and_goes_on(store: Path) -> None:
+    with opened(str(store)) as fs:
+        for number in range(200):
+            make_file(fs, 1, b"%d" % number, b"%d" % number)
+    with closing(Store(str(store))) as alone, transaction(alone):
+        alone.namespace.digests.set_wanted(["md5"])
+    for _ in range(2):
+        service = Service(store, NEVER)
+        try:
+            service.await_state("STATUS=computing digests")
+            time.sleep(0.5)
+            service.process.terminate()
+            assert "more after the next collection" in service.end()
+            assert service.process.returncode == 0
+        finally:
+            service.clear()
+        # A run of the collector is due at the start only if it was missed.
+        with closing(sqlite3.connect(store / "casfs.db")) as database:
+            database.execute("DELETE FROM collection")
+            database.commit()
+    state = run_facts(str(store))
+    assert state.run is not None
+    assert 0 < state.run.blobs < 200
+    assert state.left == 200 - state.run.blobs
