@@ -16,9 +16,8 @@ async def _set(fs: FileSystem, asked: SetDigests) -> WantedDigests:
         if name not in ALGORITHMS:
             raise UsageError.unknown("algorithm", name, ALGORITHMS)
     await fs.group.begin()
-    rows = fs.store.namespace.digests
-    wanted = sorted({*rows.wanted(), *asked.add} - set(asked.remove))
-    rows.set_wanted(wanted)
+    wanted = sorted({*fs.store.namespace.digests.wanted(), *asked.add} - set(asked.remove))
+    fs.contents.digesting.set_wanted(wanted)
     await fs.group.durable()
     return WantedDigests(wanted)
 
