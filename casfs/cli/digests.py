@@ -248,7 +248,7 @@ def _show(store: str, args: argparse.Namespace) -> int:
     rows = [("blake3", "yes", str(facts.blobs), size(facts.bytes), "0", size(0))]
     for one in facts.algorithms:
         amounts = (str(one.blobs), size(one.bytes), str(one.lacking), size(one.lacking_bytes))
-        rows.append((one.name, "yes" if one.wanted else "no", *amounts))
+        rows.append((one.name, "yes" if one.wanted else "some" if one.asked else "no", *amounts))
     print_table(("digest", "new ones", "blobs", "size", "lacking", "size"), rows)
     _print_state(facts.state)
     return ExitCode.OK
@@ -276,7 +276,7 @@ def _print_state(state: RunFacts) -> None:
     if state.left:
         hint = "" if state.by else "; 'casfs digests --run' computes them"
         print(f"lacking: {state.left} blobs, {size(state.left_bytes)}{hint}")
-    elif state.wanted:
-        print(f"lacking: nothing that is wanted ({', '.join(state.wanted)})")
+    elif wanted := (*state.wanted, *state.asked):
+        print(f"lacking: nothing that is wanted ({', '.join(wanted)})")
     if state.known:
         print(f"{state.known} blobs are known to be damaged or missing, and get none")

@@ -43,12 +43,16 @@ class DigestRun(NamedTuple):
 _RUN_KEYS = tuple(f"digests_{name}" for name in ("started_ns", "blobs", "bytes", "damaged", "ended_ns"))
 
 
+_SOUND = """NOT EXISTS (SELECT 1 FROM damage AS d WHERE d.blob_id = b.id)
+    AND length(b.blake3) = 32 AND typeof(b.blake3) = 'blob' AND typeof(b.size) = 'integer'"""
+"""Of a blob `b`: it is not known to be damaged, and its row is one."""
+
+
 def _lacks(algorithms: Sequence[str]) -> str:
     """The condition that a blob `b` lacks one of the digests; the algorithms are its bindings."""
     return f"""(SELECT count(*) FROM blob_digest AS d WHERE d.blob_id = b.id
             AND d.algorithm IN ({", ".join("?" * len(algorithms))})) < {len(algorithms)}
-        AND NOT EXISTS (SELECT 1 FROM damage AS d WHERE d.blob_id = b.id)
-        AND length(blake3) = 32 AND typeof(blake3) = 'blob' AND typeof(size) = 'integer'"""
+        AND {_SOUND}"""
 
 
 class Digests(Table):
@@ -114,6 +118,24 @@ class Digests(Table):
         sql = f"SELECT count(*), coalesce(sum(size), 0) FROM blob AS b WHERE {_lacks(algorithms)}"
         row: tuple[int, int] = self._execute(sql, tuple(algorithms)).get
         return row
+
+    def lacking_below(
+        self, directory: int, algorithms: Sequence[str], others: Sequence[str] = ()
+    ) -> list[tuple[int, int]]:
+        """(id, bytes) of each blob of a file below a directory, that lacks one of the digests, and of
+        `others` none; as in `lacking`."""
+        has_others = f"AND NOT ({_lacks(others)})" if others else ""
+        sql = f"""WITH RECURSIVE below (ino) AS (SELECT ? UNION
+                SELECT d.ino FROM below JOIN dentry AS d ON d.parent = below.ino WHERE d.type = 4)
+            SELECT DISTINCT b.id, b.size FROM below JOIN dentry AS d ON d.parent = below.ino
+            JOIN inode AS i ON i.ino = d.ino JOIN blob AS b ON b.id = i.blob_id
+            WHERE d.type = 8 AND {_lacks(algorithms)} {has_others}"""
+        return [(blob, size) for blob, size in self._execute(sql, (directory, *algorithms, *others))]
+
+    def blob(self, blob_id: int) -> BlobToRead | None:
+        """One of those; None when it is gone, or known to be damaged."""
+        rows = self._execute(f"SELECT id, blake3, size FROM blob AS b WHERE id = ? AND {_SOUND}", (blob_id,))
+        return next(iter(typed(rows, BlobToRead)), None)
 
     # All of them
 

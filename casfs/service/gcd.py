@@ -20,12 +20,12 @@ from casfs.errors import CasfsError, StoreLocked
 from casfs.filestore.locks import Lock
 from casfs.maintenance.collect import gc
 from casfs.maintenance.collect.gc import NO_LIMITS, Limits, Outcome
+from casfs.maintenance.digests.lacking import Lacking
 from casfs.maintenance.digests.migration import (
     BESIDE_OTHERS,
     DigestReport,
     add_digests,
     digests_lock,
-    lacking_in,
 )
 from casfs.maintenance.progress import unwatched
 from casfs.maintenance.scrub.scrub import PERIOD, ScrubReport, scrub_slice
@@ -164,7 +164,7 @@ class Daemon:
         """None when nothing is lacking."""
         stop = functools.partial(self._schedule.is_time, until)
         with contextlib.closing(Store(self._store, shared=True)) as store:
-            if not lacking_in(store.namespace)(0, 1):
+            if not Lacking(store.namespace).find(0, 1):
                 return None
             lock = digests_lock(self._store)
             try:

@@ -6,17 +6,19 @@ import contextlib
 from dataclasses import dataclass
 
 from casfs.filestore.hashing import ALGORITHMS
-from casfs.maintenance.digests.migration import wanted_of
+from casfs.maintenance.digests.lacking import all_wanted, amount_lacking, wanted_of
 from casfs.namespace.digests import DigestRun
 from casfs.store import Store, digests_lock
 
 
 @dataclass(frozen=True, slots=True)
 class AlgorithmFacts:
-    """`wanted`: every content gets it. So many `blobs` of so many `bytes` have it, the others lack it."""
+    """`wanted`: every content gets it; `asked`: those in some repositories do. So many `blobs` of so many
+    `bytes` have it, the others lack it."""
 
     name: str
     wanted: bool
+    asked: bool
     blobs: int
     bytes: int
     lacking: int
@@ -25,12 +27,14 @@ class AlgorithmFacts:
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """`run`: what is under way, or was the last; None before the first. `by`: who computes digests now, ""
-    when nobody does. `left`: blobs that lack a digest that is wanted, and are not known to be damaged, and
-    their bytes. `known`: blobs that are known to be damaged."""
+    """`wanted`: what every content is to get; `asked`: what repositories ask for besides. `run`: what is
+    under way, or was the last; None before the first. `by`: who computes digests now, "" when nobody does.
+    `left`: blobs that lack a digest that is wanted or asked for, and are not known to be damaged, and their
+    bytes. `known`: blobs that are known to be damaged."""
 
     store: str
     wanted: tuple[str, ...]
+    asked: tuple[str, ...]
     run: DigestRun | None
     by: str
     left: int
@@ -58,11 +62,11 @@ def digest_facts(path: str) -> DigestFacts:
     algorithms = []
     for name in ALGORITHMS:
         row = kept.get(name)
-        if row is not None or name in state.wanted:
+        if row is not None or name in (*state.wanted, *state.asked):
             has, has_bytes = (0, 0) if row is None else (row.blobs, row.bytes)
-            is_wanted = name in state.wanted
+            which = name in state.wanted, name in state.asked
             lacking = blobs - has, size - has_bytes
-            algorithms.append(AlgorithmFacts(name, is_wanted, has, has_bytes, *lacking))
+            algorithms.append(AlgorithmFacts(name, *which, has, has_bytes, *lacking))
     return DigestFacts(blobs, size, tuple(algorithms), state)
 
 
@@ -74,8 +78,8 @@ def run_facts(path: str) -> RunFacts:
 
 def _state(store: Store) -> RunFacts:
     wanted = wanted_of(store.namespace)
-    digests = store.namespace.digests
-    left = digests.amount_lacking(wanted) if wanted else (0, 0)
+    asked = tuple(name for name in all_wanted(store.namespace) if name not in wanted)
+    left = amount_lacking(store.namespace)
     by = digests_lock(store.path).held_by()
     known = len(store.namespace.damage.known())
-    return RunFacts(store.path, wanted, digests.last_run(), by, *left, known)
+    return RunFacts(store.path, wanted, asked, store.namespace.digests.last_run(), by, *left, known)

@@ -13,21 +13,18 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from casfs.errors import CasfsError, StoreLocked
-from casfs.filestore.hashing import ALGORITHMS
 from casfs.filestore.locks import Lock
 from casfs.maintenance.collect.batch import Stop, Stopped, commit_rows, never, pause, turn
+from casfs.maintenance.digests.lacking import Find, Lack, Lacking, all_wanted, amount_lacking
 from casfs.maintenance.progress import Progress
 from casfs.maintenance.scrub.scrub import BadBlob, Damaged, Settlement
 from casfs.maintenance.scrub.verify import Bad, Interrupted, Verifier
-from casfs.namespace.damage import BlobToRead
 from casfs.namespace.digests import DigestRow, DigestRun
-from casfs.namespace.namespace import Namespace
 from casfs.store import Store, scrub_lock
 from casfs.store import digests_lock as lock_of_digests
 from casfs.text import printable
@@ -68,35 +65,6 @@ is read than any disk has to give."""
 FAST = Pace(max(2, os.cpu_count() or 1), batch=1_000, sleep=0.0, step=5_000, rate=None, niceness=0)
 
 
-class Lack(NamedTuple):
-    """A blob, and the algorithms of the digests it lacks."""
-
-    blob: BlobToRead
-    algorithms: tuple[str, ...]
-
-
-Find = Callable[[int, int], list[Lack]]
-"""What is lacking: of blobs with ids behind the first number, by id, no more than the second. Called from one
-thread; what it gives has to be so at any time after the last commit before."""
-
-
-def wanted_of(namespace: Namespace) -> tuple[str, ...]:
-    """What every content is to get, and can. Raises DatabaseError."""
-    return tuple(name for name in namespace.digests.wanted() if name in ALGORITHMS)
-
-
-def lacking_in(namespace: Namespace) -> Find:
-    """What blobs lack of those that every content is to get, whenever it is asked."""
-
-    def find(after: int, limit: int) -> list[Lack]:
-        wanted = wanted_of(namespace)
-        blobs = namespace.digests.lacking(wanted, after, limit) if wanted else []
-        found = ((blob, namespace.digests.of(blob.id)) for blob in blobs)
-        return [Lack(blob, tuple(name for name in wanted if name not in has)) for blob, has in found]
-
-    return find
-
-
 @dataclass(frozen=True, slots=True)
 class DigestReport:
     """What one run did: `blobs`, of so many `bytes`, got `digests` digests. `resumed`: it went on with a run
@@ -128,10 +96,10 @@ def add_digests(
 ) -> DigestReport:
     """Compute what is lacking, to the end or a stop. Whoever calls it holds the lock of `digests_lock`.
 
-    `find`: what that is, if it is another than what the store wants for every content. Raises StoreLocked,
+    `find`: what that is, if it is another than what the store and its repositories want. Raises StoreLocked,
     DatabaseError, OSError; when something damaged was found, the report tells of that.
     """
-    run = _Run(store, pace, progress, damaged, stop, find or lacking_in(store.namespace))
+    run = _Run(store, pace, progress, damaged, stop, find or Lacking(store.namespace).find)
     return run.run()
 
 
@@ -183,7 +151,7 @@ class _Run:
             failure = error
         if failure is not None and not self._bad:
             raise failure
-        wanted = wanted_of(self._store.namespace)
+        wanted = all_wanted(self._store.namespace)
         blobs, size = self._state.blobs - self._first.blobs, self._state.bytes - self._first.bytes
         return DigestReport(
             self._store.path,
@@ -205,8 +173,8 @@ class _Run:
         step = self._find(0, self._pace.step)
         if not step and not self._resumed:
             return True
-        wanted = wanted_of(self._store.namespace)
-        _, self._total = self._digests.amount_lacking(wanted) if wanted else (0, 0)
+        wanted = all_wanted(self._store.namespace)
+        _, self._total = amount_lacking(self._store.namespace)
         log.info("%s: computing %s", "going on" if self._resumed else "begun", " ".join(wanted))
         self._write([])
         tried = -1

@@ -26,7 +26,8 @@ from casfs.filestore.hashing import ALGORITHMS
 from casfs.maintenance.check.fsck import check
 from casfs.maintenance.digests import migration
 from casfs.maintenance.digests.facts import digest_facts, run_facts
-from casfs.maintenance.digests.migration import FAST, DigestReport, Lack, Pace, add_digests, digests_lock
+from casfs.maintenance.digests.lacking import Lack
+from casfs.maintenance.digests.migration import FAST, DigestReport, Pace, add_digests, digests_lock
 from casfs.maintenance.offline import opened
 from casfs.maintenance.progress import unwatched
 from casfs.maintenance.scrub import verify
@@ -307,7 +308,6 @@ def test_a_full_disk_ends_it_and_it_goes_on_later(store: Damaged, monkeypatch: p
 
 
 def test_what_is_lacking_can_be_said_by_another(store: Damaged) -> None:
-    """As for what only some repositories want."""
     one = store.sql("SELECT id FROM blob WHERE blake3 = ?", blake3(ONE).digest())[0][0]
     with contextlib.closing(Store(str(store), shared=True)) as used:
 
@@ -365,3 +365,43 @@ def test_killed_at_any_moment_it_loses_nothing_that_was_committed(store: Damaged
     assert report["blobs"] == len(ALL) + len(contents) - len(before) // 2
     assert kept(store) == expected(("sha256", "md5"), *ALL, *contents)
     assert check(str(store), deep=True).problems == ()
+
+
+# --- what repositories ask for ---
+
+
+def ask(store: Damaged, path: str, *algorithms: str) -> None:
+    rules = json.dumps({"digests": algorithms})
+    store.sql("INSERT INTO repository VALUES (?, 'local', NULL, NULL, ?)", store.ino(path), rules)
+
+
+@pytest.mark.parametrize("pace", [FAST, ONE_BY_ONE])
+def test_what_lies_in_a_repository_gets_what_that_asks_for(store: Damaged, pace: Pace) -> None:
+    ask(store, "/a", "md5", "sha1")
+    with opened(str(store)) as fs:
+        make_file(fs, store.ino("/a"), b"three", b"three")
+        make_file(fs, store.ino("/b"), b"four", b"four")
+    store.sql("DELETE FROM blob_digest")
+    want(store, "sha1", "sha256")
+    assert (run_facts(str(store)).left, run_facts(str(store)).asked) == (5, ("md5",))
+    assert run(store, pace=pace).complete
+    everywhere = expected(("sha1", "sha256"), *ALL, b"three", b"four")
+    assert kept(store) == everywhere | expected(("md5",), ONE, TWO, b"three")
+    assert run_facts(str(store)).left == 0
+    assert run(store, pace=pace).blobs == 0
+
+
+def test_only_repositories_ask(store: Damaged) -> None:
+    ask(store, "/b", "crc32c")
+    ask(store, "/a/deep", "md5")  # is none: fsck says so
+    store.sql("UPDATE repository SET rules = '{' WHERE ino = ?", store.ino("/a/deep"))
+    facts = digest_facts(str(store))
+    assert [(one.name, one.wanted, one.asked, one.blobs) for one in facts.algorithms] == [
+        ("crc32c", False, True, 0)
+    ]
+    assert (facts.state.left, facts.state.left_bytes) == (2, len(ONE) + len(TWO))
+    store.blob(TWO).unlink()
+    report = run(store)
+    assert (report.complete, report.blobs, len(report.bad)) == (True, 1, 1)
+    assert kept(store) == expected(("crc32c",), ONE)
+    assert run_facts(str(store)).left == 0
