@@ -68,9 +68,11 @@ def add(commands: Commands) -> None:
     pace.add_argument(
         "--workers", metavar="N", type=positive, help="threads that read and hash; without it 2"
     )
-    pace.add_argument("--batch", metavar="N", type=positive, help="blobs in one transaction; without it 50")
+    pace.add_argument("--batch", metavar="N", type=positive, help="blobs written in one go; without it 100")
     pace.add_argument("--sleep", metavar="DURATION", type=duration, help="between two; without it 1s")
-    pace.add_argument("--query-limit", metavar="N", type=positive, help="looked up at a time; without it 500")
+    pace.add_argument(
+        "--query-limit", metavar="N", type=positive, help="looked up at a time; without it 1000"
+    )
     pace.add_argument(
         "--rate", metavar="RATE", type=byte_rate, help="read so much at the most; without it 32M"
     )
@@ -144,13 +146,15 @@ def _run(path: str, args: argparse.Namespace) -> int:
             if not args.no_gc:
                 _collect(path, progress, stop, quiet=args.json)
             store = Store(path, shared=True)
+            access = StoreAccess(store.path)
             try:
                 with digests_logged(store.directory):
                     report = add_digests(
                         store,
                         pace=_pace(args),
                         progress=progress,
-                        damaged=StoreAccess(store.path).damaged,
+                        damaged=access.damaged,
+                        mount=access.add_digests,
                         stop=stop,
                     )
             finally:

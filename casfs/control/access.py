@@ -6,12 +6,13 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from casfs.control.client import Client, DaemonError, Unanswered
-from casfs.control.messages import Collect, Damaged, Operation, Result
+from casfs.control.messages import AddDigests, Collect, Damaged, Operation, Result
 from casfs.errors import ExitCode, NotMounted
 
 if TYPE_CHECKING:  # commands that only ask shall not wait for the whole file system to be loaded
     from casfs.maintenance.collect.mounted import Collected
     from casfs.namespace.collecting import Record
+    from casfs.namespace.digests import DigestRow, DigestRun
 
 
 class StoreAccess:
@@ -74,3 +75,8 @@ class StoreAccess:
             raise DaemonError("the daemon has named a digest that is none", ExitCode.FAILED) from None
         gone = Amount(answer.blobs, answer.bytes)
         return Collected(gone, failures, answer.untried, answer.gave_up, answer.busy)
+
+    def add_digests(self, rows: list[DigestRow], run: DigestRun, durable: bool) -> bool:
+        """Write digests (maintenance/digests/mounted.py); False when there is no daemon. Raises as `tell`."""
+        shown = [(row.blob_id, row.algorithm, row.value.hex()) for row in rows]
+        return self.tell(AddDigests(shown, run, durable)) is not None

@@ -266,3 +266,13 @@ class SetDigests(Operation[WantedDigests], frozen=True):
     op = "digests_set"
     add: list[str] = []
     remove: list[str] = []
+
+
+class AddDigests(Operation[Done], frozen=True):
+    """Write digests, as maintenance/digests/mounted.py does. `rows`: `DigestRow`s, hexadecimal; `run`: a
+    `DigestRun`."""
+
+    op = "digests_add"
+    rows: list[tuple[Natural, str, str]]
+    run: tuple[Natural, Natural, Natural, Natural, Natural]
+    durable: bool = False

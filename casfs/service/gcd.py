@@ -161,10 +161,12 @@ class Daemon:
     # In a thread
 
     def _add_digests(self, until: float) -> DigestReport | None:
-        """None when nothing is lacking."""
+        """None when nothing is lacking, and no run is to be ended."""
+        access = StoreAccess(self._store)
         stop = functools.partial(self._schedule.is_time, until)
         with contextlib.closing(Store(self._store, shared=True)) as store:
-            if not Lacking(store.namespace).find(0, 1):
+            last = store.namespace.digests.last_run()
+            if not Lacking(store.namespace).find(0, 1) and (last is None or last.ended_ns):
                 return None
             lock = digests_lock(self._store)
             try:
@@ -173,7 +175,8 @@ class Daemon:
                         store,
                         pace=BESIDE_OTHERS,
                         progress=unwatched,
-                        damaged=StoreAccess(self._store).damaged,
+                        damaged=access.damaged,
+                        mount=access.add_digests,
                         stop=stop,
                     )
             finally:

@@ -10,6 +10,7 @@ from typing import Any
 
 from casfs.control import digests, names
 from casfs.control.messages import (
+    AddDigests,
     Collect,
     Collected,
     Damaged,
@@ -62,6 +63,7 @@ class Requests:
             Sync: self.sync,
             **{kind: partial(self._name, handle) for kind, handle in names.HANDLERS.items()},
             **{kind: partial(handle, self._fs) for kind, handle in digests.HANDLERS.items()},
+            AddDigests: partial(digests.add, self._fs),
             Damaged: self.damaged,
             Collect: self.collect,
             **self._trash.handlers(),

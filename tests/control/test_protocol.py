@@ -9,6 +9,7 @@ import pytest
 
 from casfs.control import protocol
 from casfs.control.messages import (
+    AddDigests,
     AddLayouts,
     Collect,
     Collected,
@@ -28,6 +29,7 @@ from casfs.control.messages import (
     RemoveLayout,
     RemoveRepositories,
     RenameRepository,
+    SetDigests,
     SetLayout,
     SetPlainDirectories,
     SetRepository,
@@ -36,6 +38,7 @@ from casfs.control.messages import (
     Sync,
     Undelete,
     Undeleted,
+    WantedDigests,
 )
 from casfs.errors import UsageError
 from casfs.repositories.rules import Settings
@@ -60,6 +63,13 @@ REQUESTS: list[tuple[Operation[Any], str, dict[str, Any]]] = [
         Collect([7], 1, 2, (3, 4, 5, 6, 7)),
         "collect",
         {"ids": [7], "cutoff_ns": 1, "now_ns": 2, "record": [3, 4, 5, 6, 7]},
+    ),
+    (SetDigests(["sha256"]), "digests_set", {"add": ["sha256"]}),
+    (SetDigests([], ["md5"]), "digests_set", {"remove": ["md5"]}),
+    (
+        AddDigests([(1, "crc32c", "00ff00ff")], (1, 2, 3, 4, 5), True),
+        "digests_add",
+        {"rows": [[1, "crc32c", "00ff00ff"]], "run": [1, 2, 3, 4, 5], "durable": True},
     ),
     (EmptyTrash(0.0), "trash_empty", {"older_seconds": 0.0}),
     (EmptyTrash(None), "trash_empty", {"older_seconds": None}),
@@ -115,6 +125,7 @@ RESULTS: list[tuple[Operation[Any], object, dict[str, Any]]] = [
             "busy": True,
         },
     ),
+    (SetDigests(), WantedDigests(["md5"]), {"digests": ["md5"]}),
     (EmptyTrash(None), Emptied(1, 2), {"files": 1, "bytes": 2}),
     (Undelete("/a", 0, 9), Undeleted(1, 2), {"files": 1, "skipped": 2}),
 ]

@@ -257,7 +257,7 @@ def test_it_computes_digests_that_are_wanted_after_it_has_collected(service: Ser
 
 def test_it_ends_in_the_midst_of_them_and_goes_on(store: Path) -> None:
     with opened(str(store)) as fs:
-        for number in range(200):
+        for number in range(1_000):
             make_file(fs, 1, b"%d" % number, b"%d" % number)
     with closing(Store(str(store))) as alone, transaction(alone):
         alone.namespace.digests.set_wanted(["md5"])
@@ -277,5 +277,5 @@ def test_it_ends_in_the_midst_of_them_and_goes_on(store: Path) -> None:
             database.commit()
     state = run_facts(str(store))
     assert state.run is not None
-    assert 0 < state.run.blobs < 200
-    assert state.left == 200 - state.run.blobs
+    assert 0 < state.run.blobs < 1_000
+    assert state.left == 1_000 - state.run.blobs

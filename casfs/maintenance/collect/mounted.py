@@ -75,7 +75,7 @@ async def _collect(
 ) -> Collected:
     busy = fs.group.active
     if busy and fs.group.is_half_full:
-        await _next_commit(fs, urgent)
+        await next_commit(fs, urgent)
     taken: list[Orphan] = []
     failures = Failures()
     await fs.group.begin()
@@ -87,7 +87,7 @@ async def _collect(
             await fs.group.committed()
         await fs.scheduler.pause()
     if busy:
-        await _next_commit(fs, urgent)
+        await next_commit(fs, urgent)
     else:
         await fs.group.committed()
     gone = await fs.scheduler.run(_unlink_condemned, fs, taken, failures)
@@ -144,7 +144,7 @@ def _unlink_condemned(fs: FileSystem, taken: list[Orphan], failures: Failures) -
     return unlink_files(fs.store, taken, failures, condemned=True)
 
 
-async def _next_commit(fs: FileSystem, urgent: Urgent) -> None:
+async def next_commit(fs: FileSystem, urgent: Urgent) -> None:
     """Return when what was done until now is durable, by a commit of others if one comes soon."""
     number = fs.group.number
     deadline = fs.scheduler.now() + COMMIT_SECONDS

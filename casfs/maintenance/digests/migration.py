@@ -1,9 +1,10 @@
 """Computing the digests that blobs lack, while the store is in use or not.
 
 Blobs are found by their ids, read by threads, each once for all that it lacks, and what was computed of some
-is written in one short transaction, with how far the run has come: whatever ends it, what was committed is
-done, and the next run goes on with what is lacking. Digests are only written of bytes that have the BLAKE3
-digest of the blob. One that is bad is taken out of the way, as a scrub does it.
+is written in one go, with how far the run has come: by the daemon of a mount (mounted.py), or without one in
+a short transaction. Whatever ends it, what was committed is done, and the next run goes on with what is
+lacking. Digests are only written of bytes that have the BLAKE3 digest of the blob. One that is bad is taken
+out of the way, as a scrub does it.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from casfs.errors import CasfsError, StoreLocked
 from casfs.filestore.locks import Lock
@@ -37,6 +39,9 @@ BATCH_BYTES = 64 << 20
 LOG_SECONDS = 60.0
 """So often a run writes to the log how far it has come."""
 
+PART = 100
+"""Blobs whose digests a mount is asked to write at a time: what a request may hold, of all algorithms."""
+
 NICENESS = 10
 """Of threads that read and hash, setpriority(2), in a run that leaves the machine to others."""
 
@@ -45,9 +50,9 @@ NICENESS = 10
 class Pace:
     """How much of the machine a run uses.
 
-    `workers`: threads that read and hash. `batch`: blobs whose digests are written in one transaction;
-    `sleep`: seconds between two. `step`: blobs that are looked up at a time. `rate`: bytes that are read
-    each second at the most; None = no limit. `niceness`: of the threads.
+    `workers`: threads that read and hash. `batch`: blobs whose digests are written in one go; `sleep`:
+    seconds between two. `step`: blobs that are looked up at a time. `rate`: bytes that are read each second
+    at the most; None = no limit. `niceness`: of the threads.
     """
 
     workers: int
@@ -58,11 +63,27 @@ class Pace:
     niceness: int
 
 
-BESIDE_OTHERS = Pace(workers=2, batch=50, sleep=1.0, step=500, rate=32 << 20, niceness=NICENESS)
-"""Programs that use the store do not notice it: of each second one batch takes a few milliseconds, and less
-is read than any disk has to give."""
+BESIDE_OTHERS = Pace(workers=2, batch=100, sleep=1.0, step=1_000, rate=32 << 20, niceness=NICENESS)
+"""Programs that use the store do not notice it: rows are few with each commit, threads give way to all
+others, and less is read than any disk has to give. A million small blobs take three and a half hours."""
 
 FAST = Pace(max(2, os.cpu_count() or 1), batch=1_000, sleep=0.0, step=5_000, rate=None, niceness=0)
+
+
+class Computed(NamedTuple):
+    """The digests of a blob, of so many bytes, that it lacked."""
+
+    size: int
+    rows: list[DigestRow]
+
+
+ByMount = Callable[[list[DigestRow], DigestRun, bool], bool]
+"""Has the daemon that has the store mounted `add` (mounted.py), durable or not; False when there is none."""
+
+
+def unmounted(_rows: list[DigestRow], _run: DigestRun, _durable: bool) -> bool:
+    """The `ByMount` of a run that writes everything by itself."""
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +113,15 @@ def add_digests(
     progress: Progress,
     damaged: Damaged,
     stop: Stop = never,
+    mount: ByMount = unmounted,
     find: Find | None = None,
 ) -> DigestReport:
     """Compute what is lacking, to the end or a stop. Whoever calls it holds the lock of `digests_lock`.
 
     `find`: what that is, if it is another than what the store and its repositories want. Raises StoreLocked,
-    DatabaseError, OSError; when something damaged was found, the report tells of that.
+    DatabaseError, OSError, and what `mount` does; when something damaged was found, the report tells of that.
     """
-    run = _Run(store, pace, progress, damaged, stop, find or Lacking(store.namespace).find)
+    run = _Run(store, pace, progress, damaged, stop, mount, find or Lacking(store.namespace).find)
     return run.run()
 
 
@@ -116,13 +138,21 @@ def digests_lock(store: str) -> Lock:
 
 class _Run:
     def __init__(
-        self, store: Store, pace: Pace, progress: Progress, damaged: Damaged, stop: Stop, find: Find
+        self,
+        store: Store,
+        pace: Pace,
+        progress: Progress,
+        damaged: Damaged,
+        stop: Stop,
+        mount: ByMount,
+        find: Find,
     ) -> None:
         self._store = store
         self._digests = store.namespace.digests
         self._pace = pace
         self._progress = progress
         self._stop = stop
+        self._mount = mount
         self._find = find
         self._verifier = Verifier(store.filestore.blobs, self._read, rate=pace.rate, stop=stop)
         self._settlement = Settlement(store, self._verifier, damaged)
@@ -225,33 +255,24 @@ class _Run:
         if self._stop():
             raise Stopped
         futures = [workers.submit(self._verifier.digests, *lack) for lack in batch]
-        rows: list[DigestRow] = []
+        computed: list[Computed] = []
         bad: list[Bad] = []
-        done = self._state
         failure: Exception | None = None
         for lack, future in zip(batch, futures, strict=True):
             try:
                 found = future.result()
             except Interrupted:
                 failure = Stopped()
-                continue
             except OSError as error:
                 failure = error
-                continue
-            if isinstance(found, Bad):
-                bad.append(found)
-                continue
-            rows += [DigestRow(lack.blob.id, name, value) for name, value in found.items()]
-            self._state = self._state._replace(
-                blobs=self._state.blobs + 1, bytes=self._state.bytes + lack.blob.size
-            )
-        try:
-            if rows:
-                self._write(rows)
-        except BaseException:
-            self._state = done
-            raise
-        self._added += len(rows)
+            else:
+                if isinstance(found, Bad):
+                    bad.append(found)
+                else:
+                    rows = [DigestRow(lack.blob.id, name, value) for name, value in found.items()]
+                    computed.append(Computed(lack.blob.size, rows))
+        if computed:
+            self._write(computed)
         for each in bad:
             self._settle(each)
         if failure is not None:
@@ -259,11 +280,27 @@ class _Run:
         self._tell()
         pause(self._pace.sleep, self._stop)
 
-    def _write(self, rows: list[DigestRow]) -> None:
-        """One transaction, durable at its end. A stop does not keep it from what was computed."""
+    def _write(self, computed: list[Computed]) -> None:
+        """Have it durable, with the state of the run. A stop does not keep it from what was computed."""
+        while True:
+            part = computed[:PART]
+            computed = computed[PART:]
+            rows = [row for each in part for row in each.rows]
+            state = self._state._replace(
+                blobs=self._state.blobs + len(part),
+                bytes=self._state.bytes + sum(each.size for each in part),
+            )
+            if not self._mount(rows, state, not computed):
+                self._write_alone(rows, state)
+            self._state = state
+            self._added += len(rows)
+            if not computed:
+                return
+
+    def _write_alone(self, rows: list[DigestRow], state: DigestRun) -> None:
         with turn(self._store, never):
             self._digests.add_to_present(rows)
-            self._digests.save_run(self._state)
+            self._digests.save_run(state)
             commit_rows(self._store, 64 + len(rows))
         if self._store.namespace.log_is_long:
             with contextlib.suppress(OSError):

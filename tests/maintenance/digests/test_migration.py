@@ -27,11 +27,11 @@ from casfs.maintenance.check.fsck import check
 from casfs.maintenance.digests import migration
 from casfs.maintenance.digests.facts import digest_facts, run_facts
 from casfs.maintenance.digests.lacking import Lack
-from casfs.maintenance.digests.migration import FAST, DigestReport, Pace, add_digests, digests_lock
+from casfs.maintenance.digests.migration import FAST, Computed, DigestReport, Pace, add_digests, digests_lock
 from casfs.maintenance.offline import opened
 from casfs.maintenance.progress import unwatched
 from casfs.maintenance.scrub import verify
-from casfs.namespace.digests import DigestRow, DigestRun
+from casfs.namespace.digests import DigestRun
 from casfs.namespace.namespace import Namespace
 from casfs.store import Store, scrub_lock
 from tests.maintenance.stores import ONE, ORPHAN, TWO, Damaged, make_file
@@ -160,10 +160,10 @@ def test_what_was_read_when_a_stop_comes_is_kept(store: Damaged, monkeypatch: py
     stopped = []
     real = migration._Run._write
 
-    def write(self: Any, rows: list[DigestRow]) -> None:
-        if rows:
+    def write(self: Any, computed: list[Computed]) -> None:
+        if computed:
             stopped.append(1)
-        real(self, rows)
+        real(self, computed)
 
     monkeypatch.setattr(migration._Run, "_write", write)
     report = run(store, pace=ONE_BY_ONE, stop=lambda: bool(stopped))
@@ -276,10 +276,10 @@ def test_a_blob_that_is_collected_meanwhile_gets_no_row(
 ) -> None:
     real = migration._Run._write
 
-    def write(self: Any, rows: list[DigestRow]) -> None:
-        if rows:
+    def write(self: Any, computed: list[Computed]) -> None:
+        if computed:
             store.sql("DELETE FROM blob WHERE refs = 0")
-        real(self, rows)
+        real(self, computed)
 
     monkeypatch.setattr(migration._Run, "_write", write)
     want(store, "sha256")
