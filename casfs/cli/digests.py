@@ -17,6 +17,8 @@ A blob that is found damaged gets no digest: it is taken out of the way as by
 
 Exit code 0: nothing lacks a digest; 130: stopped, --run goes on; 4: another
 process is at it; 5: blobs are damaged; 1: it ended early by an error.
+
+More: casfs help digests
 """
 
 from __future__ import annotations

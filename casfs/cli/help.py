@@ -15,6 +15,7 @@ from casfs.errors import ExitCode
 TOPICS = (
     "bit-rot",
     "collecting",
+    "digests",
     "durability",
     "full-disk",
     "layouts",
