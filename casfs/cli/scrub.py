@@ -5,6 +5,9 @@ mounted or not, and names every path that is affected. A bad file goes to
 STORE/quarantine: reading its content then gives an I/O error, not wrong bytes,
 until the same content is written again or 'casfs heal' puts it back.
 
+Further digests ('casfs help digests') are compared in the same read; a wrong
+one gets the value of the bytes.
+
 A run that was cut off is continued by the next one.
 
 Exit code 0: every blob that was read is whole, and none is known to be damaged;
@@ -88,6 +91,8 @@ def _print(report: ScrubReport) -> None:
     words = [f"{len(report.bad)} damaged" if report.bad else "all whole"]
     if report.cleared:
         words.append(f"{report.cleared} whole again")
+    if report.digests:
+        words.append(f"{report.digests} further digests were wrong, and are right now")
     if report.resumed:
         words.append("went on with a run that was cut off")
     if not report.complete:

@@ -12,18 +12,21 @@ import logging
 import stat
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from casfs.errors import CasfsError, StoreLocked
 from casfs.filestore.locks import Lock
+from casfs.maintenance.check.digests import digest_checks
 from casfs.maintenance.check.problems import Kind
 from casfs.maintenance.check.repair_files import Quarantine
 from casfs.maintenance.collect.batch import transaction
 from casfs.maintenance.progress import Progress, unwatched
 from casfs.maintenance.scrub.verify import Bad, Batch, Identity, Interrupted, Verifier, never
 from casfs.namespace.checks import Checks
-from casfs.namespace.damage import Pass
+from casfs.namespace.damage import BlobToRead, Pass
+from casfs.namespace.digests import DigestRow
 from casfs.store import Store
 from casfs.store import scrub_lock as lock_of_scrubs
 
@@ -83,7 +86,8 @@ class BadBlob:
 class ScrubReport:
     """What one run did. `resumed`: it went on with a pass that another one began at `started_ns`;
     `complete`: it came to the pass's end. `cleared`: blobs that were noted as damaged and are whole again,
-    or gone. `known`: noted as damaged now, by any run. `blobs` and `bytes` were read by this run. `error`:
+    or gone. `digests`: further ones that were wrong, and have got the value of the bytes. `known`: noted as
+    damaged now, by any run. `blobs` and `bytes` were read by this run. `error`:
     why it ended early, "" when it did not."""
 
     store: str
@@ -95,6 +99,7 @@ class ScrubReport:
     seconds: float
     bad: tuple[BadBlob, ...]
     cleared: int
+    digests: int
     known: int
     error: str
 
@@ -180,7 +185,12 @@ class Scrub:
         self._progress = progress
         self._count = 0
         self._counting = threading.Lock()
-        self._verifier = Verifier(store.filestore.blobs, self._read, rate=rate, stop=stop)
+        self._wrong: deque[DigestRow] = deque()  # values that are right; any thread appends
+        self._corrected = 0
+        self._checks = digest_checks(store.namespace)
+        self._verifier = Verifier(
+            store.filestore.blobs, self._read, rate=rate, stop=stop, wrong=self._note_wrong
+        )
         self._settlement = Settlement(store, self._verifier, damaged)
         self._total = self._damage.blob_bytes()
         last = None if restart else self._damage.last_pass()
@@ -210,6 +220,7 @@ class Scrub:
                             wrong.add(each.blob.id)
                     whole = [blob.id for blob in batch if blob.id in known and blob.id not in wrong]
                     cleared += self._clear(whole)
+                    self._correct()
                     self._advance(batch)
                     blobs += len(batch)
             complete = self._is_at_the_end()
@@ -239,6 +250,7 @@ class Scrub:
             seconds,
             tuple(bad),
             cleared,
+            self._corrected,
             len(self._damage.known()),
             str(failure or ""),
         )
@@ -257,7 +269,7 @@ class Scrub:
             for blob in blobs:
                 if batch and size + blob.size > most:
                     break
-                batch.append(blob)
+                batch.append(blob._replace(others=self._checks.sound(blob.id)))
                 size += blob.size
             cursor = batch[-1].id
             given += size
@@ -284,6 +296,17 @@ class Scrub:
         with transaction(self._store, durable=False):
             self._damage.save_pass(self._pass)
         self._saved_at = time.monotonic()
+
+    def _note_wrong(self, blob: BlobToRead, right: dict[str, bytes]) -> None:
+        self._wrong.extend(DigestRow(blob.id, name, value) for name, value in right.items())
+
+    def _correct(self) -> None:
+        wrong = [self._wrong.popleft() for _ in range(len(self._wrong))]
+        if wrong:
+            with transaction(self._store):
+                self._checks.correct(wrong)
+            log.warning("%d further digests were wrong, and have been corrected", len(wrong))
+            self._corrected += len(wrong)
 
     def _clear(self, blobs: list[int]) -> int:
         """These were read and are whole."""

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from hashlib import md5, sha1
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,23 @@ def test_a_row_with_a_wrong_size_does_not_make_its_blob_bad(store: Damaged) -> N
     store.set_blob(ONE, "size", 7)
     assert run(store).bad == ()
     assert store.blob(ONE).exists()
+
+
+def test_further_digests_get_the_value_of_the_bytes(store: Damaged) -> None:
+    ids = dict(store.sql("SELECT blake3, id FROM blob"))
+    right = []
+    for content in (ONE, TWO):
+        blob = ids[blake3(content).digest()]
+        store.sql("INSERT INTO blob_digest VALUES (?, 'sha1', ?)", blob, bytes(20))
+        store.sql("INSERT INTO blob_digest VALUES (?, 'md5', ?)", blob, md5(content).digest())
+        right += [(blob, "md5", md5(content).digest()), (blob, "sha1", sha1(content).digest())]
+    store.overwrite(store.blob(TWO), b"rotten")
+    report = run(store)
+    assert (report.digests, len(report.bad)) == (1, 1)
+    rows = store.sql("SELECT * FROM blob_digest ORDER BY blob_id, algorithm")
+    right[3] = (ids[blake3(TWO).digest()], "sha1", bytes(20))
+    assert rows == sorted(right)
+    assert run(store).digests == 0
 
 
 # --- what happens meanwhile ---
