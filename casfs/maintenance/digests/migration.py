@@ -33,9 +33,6 @@ from casfs.text import printable
 
 log = logging.getLogger(__name__)
 
-BATCH_BYTES = 64 << 20
-"""Bytes after which a batch has no further blob, so that large ones do not keep it from being written."""
-
 LOG_SECONDS = 60.0
 """So often a run writes to the log how far it has come."""
 
@@ -50,24 +47,37 @@ NICENESS = 10
 class Pace:
     """How much of the machine a run uses.
 
-    `workers`: threads that read and hash. `batch`: blobs whose digests are written in one go; `sleep`:
-    seconds between two. `step`: blobs that are looked up at a time. `rate`: bytes that are read each second
-    at the most; None = no limit. `niceness`: of the threads.
+    `workers`: threads that read and hash. `batch`: blobs whose digests are written in one go, unless they
+    have more than `batch_bytes` together; `sleep`: seconds between two. `step`: blobs that are looked up at a
+    time. `rate`: bytes that are read each second at the most; None = no limit. `niceness`: of the threads.
     """
 
     workers: int
     batch: int
+    batch_bytes: int
     sleep: float
     step: int
     rate: float | None
     niceness: int
 
 
-BESIDE_OTHERS = Pace(workers=2, batch=100, sleep=1.0, step=1_000, rate=32 << 20, niceness=NICENESS)
+BESIDE_OTHERS = Pace(
+    workers=2, batch=100, batch_bytes=64 << 20, sleep=1.0, step=1_000, rate=32 << 20, niceness=NICENESS
+)
 """Programs that use the store do not notice it: rows are few with each commit, threads give way to all
 others, and less is read than any disk has to give. A million small blobs take three and a half hours."""
 
-FAST = Pace(max(2, os.cpu_count() or 1), batch=1_000, sleep=0.0, step=5_000, rate=None, niceness=0)
+FAST = Pace(
+    workers=max(2, os.cpu_count() or 1),
+    batch=5_000,
+    batch_bytes=1 << 30,
+    sleep=0.0,
+    step=10_000,
+    rate=None,
+    niceness=0,
+)
+"""A SIGKILL takes a second or two of it; and after each batch it waits for a commit of a mount that others
+write to."""
 
 
 class Computed(NamedTuple):
@@ -242,7 +252,7 @@ class _Run:
         for lack in step:
             if lack.blob.id in self._given_up:
                 continue
-            if batch and (len(batch) >= self._pace.batch or size + lack.blob.size > BATCH_BYTES):
+            if batch and (len(batch) >= self._pace.batch or size + lack.blob.size > self._pace.batch_bytes):
                 yield batch
                 batch, size = [], 0
             batch.append(lack)
@@ -283,19 +293,19 @@ class _Run:
     def _write(self, computed: list[Computed]) -> None:
         """Have it durable, with the state of the run. A stop does not keep it from what was computed."""
         while True:
-            part = computed[:PART]
-            computed = computed[PART:]
-            rows = [row for each in part for row in each.rows]
-            state = self._state._replace(
-                blobs=self._state.blobs + len(part),
-                bytes=self._state.bytes + sum(each.size for each in part),
-            )
-            if not self._mount(rows, state, not computed):
-                self._write_alone(rows, state)
-            self._state = state
+            part, computed = computed[:PART], computed[PART:]
+            if not self._mount(*self._with(part), not computed):
+                part, computed = [*part, *computed], []
+                self._write_alone(*self._with(part))
+            rows, self._state = self._with(part)
             self._added += len(rows)
             if not computed:
                 return
+
+    def _with(self, part: list[Computed]) -> tuple[list[DigestRow], DigestRun]:
+        """The rows of these, and the state of the run once it has them."""
+        blobs, size = self._state.blobs + len(part), self._state.bytes + sum(each.size for each in part)
+        return [row for each in part for row in each.rows], self._state._replace(blobs=blobs, bytes=size)
 
     def _write_alone(self, rows: list[DigestRow], state: DigestRun) -> None:
         with turn(self._store, never):

@@ -163,7 +163,8 @@ class Verifier:
         """Read one blob for its digests, by algorithm, of bytes that have been compared with BLAKE3's in the
         same read. Raises OSError, Interrupted."""
         algorithms = tuple(algorithms)
-        buffer = memoryview(bytearray(CHUNK)) if buffer is None else buffer
+        if buffer is None:
+            buffer = memoryview(bytearray(max(1, min(CHUNK, blob.size + 1))))
         failed = False
         while True:
             if self._is_stopped():
