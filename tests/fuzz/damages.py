@@ -82,7 +82,19 @@ TABLES = (
 )
 OFTEN = ("inode", "inode", "dentry", "dentry", "blob", "meta", "derived", "derived")
 FOLDERS = ("staging", "run", "blobs", "quarantine", "blobs/0", "blobs/f")
-RUN = ("lock", "turnstile", "gc.lock", "gcd.lock", "scrub", "control", "mount.log", "mount.log.1", "spare0")
+RUN = (
+    "lock",
+    "turnstile",
+    "gc.lock",
+    "gcd.lock",
+    "scrub",
+    "digests",
+    "control",
+    "mount.log",
+    "mount.log.1",
+    "digests.log",
+    "spare0",
+)
 DATABASE = ("casfs.db", "casfs.db-wal", "casfs.db-shm", "casfs.db-journal")
 SCHEMA = (
     "CREATE TRIGGER evil AFTER UPDATE ON inode BEGIN DELETE FROM dentry; END",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import subprocess
 import time
@@ -11,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from casfs.errors import ExitCode
 from tests.mounted.disks import Disk
-from tests.mounted.mounts import ROOT_OPTIONS, Mount, await_exit, casfs
+from tests.mounted.mounts import CASFS, ENVIRONMENT, ROOT_OPTIONS, Mount, await_exit, casfs
 
 FULL = r"(commit failed, will be tried again|stays staged|still not sealed|put off): .*(No space left|full)"
 BROKEN = r"the store cannot be written|commit failed|stays staged|is left behind|unlinked inodes are kept"
@@ -296,4 +299,28 @@ def test_the_disk_fails_under_work(stage: Stage) -> None:
     stage.disk.mount()
     stage.mount.start()
     assert sorted(os.listdir(stage.path)) == sorted(stage.committed)
+    stage.check_work_goes_on()
+
+
+def test_digests_that_find_no_room_come_later(stage: Stage) -> None:
+    def fill(_number: int) -> None:
+        with open(stage.disk.path / "more ballast", "ab") as file:
+            file.write(bytes(4096))
+
+    for number in range(1_500):
+        (stage.path / f"small{number}").write_bytes(b"%d" % number)
+    stage.sync()
+    until_full(fill)
+    command = [*CASFS, "digests", stage.mount.store, "--add", "sha512,sha256,sha1,md5", "--fast"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode in (ExitCode.OK, ExitCode.FAILED), done.stderr
+    assert "Traceback" not in done.stderr
+    stage.check()
+    stage.make_room()
+    casfs(*command[len(CASFS) :])
+    state = json.loads(casfs("digests", stage.mount.store, "--status", "--json"))
+    assert (state["left"], state["wanted"]) == (0, ["md5", "sha1", "sha256", "sha512"])
+    for number in range(0, 1_500, 100):
+        found = os.getxattr(stage.path / f"small{number}", "user.casfs.sha256").decode()
+        assert found == hashlib.sha256(b"%d" % number).hexdigest()
     stage.check_work_goes_on()
