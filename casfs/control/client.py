@@ -19,13 +19,11 @@ from casfs.control.protocol import (
     SILENCE_SECONDS,
     SILENT_VERSION,
     Answer,
-    Request,
     decode_answer,
-    encode,
-    request_of,
+    lines_of,
     result_of,
 )
-from casfs.errors import CasfsError, ExitCode, NotMounted, PermissionDenied, UsageError, exit_code
+from casfs.errors import CasfsError, ExitCode, NotMounted, PermissionDenied, exit_code
 
 
 class DaemonError(CasfsError):
@@ -82,11 +80,11 @@ class Client:
         Raises NotMounted (Unanswered), NoAnswer, PermissionDenied, DaemonError, UsageError (longer than a
         request may be).
         """
-        answer = self._send(request_of(operation), self._patience)
+        answer = self._send(lines_of(operation), self._patience)
         if not answer.ok and answer.error.startswith(f"the mount speaks version {SILENT_VERSION} "):
             # A daemon from before an update. It gives no signs of life, but has just answered.
             patience = 0.0 if math.isinf(self._limit) else self._limit
-            answer = self._send(request_of(operation, SILENT_VERSION), patience)
+            answer = self._send(lines_of(operation, SILENT_VERSION), patience)
         if not answer.ok:
             raise DaemonError(answer.error, answer.exit_code)
         try:
@@ -95,14 +93,12 @@ class Client:
             message = f"done, but the daemon of {self.store} answered what this casfs cannot read: {error}"
             raise DaemonError(message, ExitCode.FAILED) from None
 
-    def _send(self, request: Request, patience: float) -> Answer:
+    def _send(self, lines: list[bytes], patience: float) -> Answer:
         """`patience`: as above; 0 = wait for ever."""
-        line = encode(request)
-        if len(line) > LINE_LIMIT:
-            raise UsageError(f"what is asked for is longer than {LINE_LIMIT} bytes")
         with self._connected(patience) as connection:
             try:
-                connection.sendall(line)
+                for line in lines:
+                    connection.sendall(line)
                 line = _receive_line(connection, time.monotonic() + self._limit)
             except ConnectionError:
                 line = b""

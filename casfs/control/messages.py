@@ -32,6 +32,10 @@ class Operation(Struct, Generic[Result], frozen=True, forbid_unknown_fields=True
     that is not UTF-8 is a lone surrogate (PEP 383)."""
 
     op: ClassVar[str]
+    listed: ClassVar[str] = ""
+    item: ClassVar[Any] = None
+    """A field that is a list which may be longer than a request, and the type of what it lists: it is sent in
+    lines of its own (control/protocol.py)."""
 
     @classmethod
     def result_type(cls) -> type[Result]:
@@ -117,6 +121,88 @@ class Remove(Operation[Removed], frozen=True):
     recursive: bool = False
     force: bool = False
     dry_run: bool = False
+
+
+class Target(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A path, and the number of the inode that it stood for when it was found; 0: whatever it stands for."""
+
+    path: str
+    ino: Natural = 0
+
+
+class _Action(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What is done to each target of an `ActOn`, as fs/batch.py does it."""
+
+
+class SetProperties(_Action, frozen=True, tag="prop_set"):
+    """Each key has these values afterwards, and no others. `recursive`: a directory stands for the files
+    below it; without, for itself."""
+
+    properties: dict[str, list[str]]
+    recursive: bool = False
+
+
+class RemoveProperties(_Action, frozen=True, tag="prop_rm"):
+    keys: list[str]
+    recursive: bool = False
+
+
+class RemoveFiles(_Action, frozen=True, tag="rm"):
+    """Files, to the trash as its rules have it. `force`: releases that are immutable, too."""
+
+    force: bool = False
+
+
+class CopyInto(_Action, frozen=True, tag="cp"):
+    """Files get a copy of the same name in a directory, where nothing is replaced."""
+
+    directory: str
+
+
+class MoveInto(_Action, frozen=True, tag="mv"):
+    """As `CopyInto`. `force`: releases that are immutable, too."""
+
+    directory: str
+    force: bool = False
+
+
+Action = SetProperties | RemoveProperties | RemoveFiles | CopyInto | MoveInto
+
+
+class Acted(Struct, frozen=True):
+    """To how many files it was done, or would be, and their bytes. `changed`: targets that are gone, stand
+    for something else than when they were found, or are being written: they are left as they are.
+    `releases`: of the files, those that are immutable."""
+
+    files: int
+    bytes: int
+    changed: int
+    releases: int
+
+
+class ActOn(Operation[Acted], frozen=True):
+    """Do one thing to all targets in one transaction, wholly or not at all, as fs/batch.py does: the error is
+    that of the first one that refuses. `dry_run`: only look."""
+
+    op = "act_on"
+    listed = "targets"
+    item = Target
+    action: Action
+    targets: list[Target]
+    dry_run: bool = False
+
+
+class Properties(Struct, frozen=True):
+    """The values of each key."""
+
+    properties: dict[str, list[str]]
+
+
+class GetProperties(Operation[Properties], frozen=True):
+    """Of a file or directory."""
+
+    op = "prop_get"
+    path: str
 
 
 class Damaged(Operation[Done], frozen=True):

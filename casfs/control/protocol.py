@@ -4,6 +4,9 @@
     {"ok": true, "result": {…}}
     {"ok": false, "error": "…", "exit_code": 1}
 
+What has a list that may be long (Operation.listed) says in `lines` how many lines come behind the request,
+each a JSON list of some of it.
+
 In version 2 the daemon sends an empty line every `ALIVE_SECONDS` until it has the answer: so a long operation
 is told from a daemon that hangs, which is given up after `SILENCE_SECONDS`, as is who connects and does not
 ask. Who asks in version 1 gets the answer alone.
@@ -19,6 +22,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+from collections.abc import Iterator
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
@@ -38,6 +42,9 @@ busy disk is late, too."""
 LINE_LIMIT = 64 << 10
 """Bytes of a request: twice the longest path, quoted, and some."""
 
+LINES_LIMIT = 1 << 10
+"""Lines of a list behind a request."""
+
 ANSWER_LIMIT = 1 << 20
 """Bytes of an answer: `Collected` names files that could not be removed, and why."""
 
@@ -48,13 +55,14 @@ CREDENTIALS = struct.Struct("3i")
 """struct ucred of unix(7), SO_PEERCRED: process, user, group."""
 
 Asked = TypeVar("Asked", bound=Operation[Any])
-Message = TypeVar("Message", "Request", "Answer")
+Message = TypeVar("Message")
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: int
     op: str
     args: dict[str, Any] = {}
+    lines: int = 0
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -65,7 +73,46 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 def encode(message: Request | Answer) -> bytes:
-    return json.dumps(msgspec.to_builtins(message), ensure_ascii=True).encode() + b"\n"
+    fields = msgspec.to_builtins(message)
+    if not fields.get("lines", True):  # which daemons of before do not know
+        del fields["lines"]
+    return json.dumps(fields, ensure_ascii=True).encode() + b"\n"
+
+
+def lines_of(operation: Operation[Any], version: int = VERSION) -> list[bytes]:
+    """What asks for an operation, as it is sent. Raises UsageError for what is longer than may be."""
+    request, lines = request_of(operation, version), []
+    if operation.listed:
+        items = request.args.pop(operation.listed)
+        lines = list(_listed(items))
+        request = Request(request.version, request.op, request.args, len(lines))
+    lines.insert(0, encode(request))
+    if len(lines) > LINES_LIMIT + 1 or any(len(line) > LINE_LIMIT for line in lines):
+        raise UsageError(f"what is asked for is longer than {LINE_LIMIT} bytes")
+    return lines
+
+
+def _listed(items: list[Any]) -> Iterator[bytes]:
+    """As many in a line as fit into one."""
+    texts: list[str] = []
+    room = LINE_LIMIT
+    for item in items:
+        text = json.dumps(item)
+        room -= len(text) + 1
+        if texts and room < len("[]\n"):
+            yield f"[{','.join(texts)}]\n".encode()
+            texts, room = [], LINE_LIMIT - len(text) - 1
+        texts.append(text)
+    if texts:
+        yield f"[{','.join(texts)}]\n".encode()
+
+
+def items_of(kind: type[Operation[Any]], line: bytes) -> list[Any]:
+    """What one line has of a list. Raises UsageError."""
+    try:
+        return _decode(line, list[kind.item])  # type: ignore[name-defined]
+    except ValueError as error:
+        raise UsageError(f"bad arguments: {error}") from None
 
 
 def decode_request(line: bytes) -> Request:
@@ -78,14 +125,15 @@ def request_of(operation: Operation[Any], version: int = VERSION) -> Request:
     return Request(version, operation.op, msgspec.to_builtins(operation))
 
 
-def operation_of(kind: type[Asked], request: Request) -> Asked:
-    """What a request asks for, each argument of the type and in the bounds it is declared with. Raises
-    UsageError."""
+def operation_of(kind: type[Asked], request: Request, items: list[Any] | None = None) -> Asked:
+    """What a request asks for, each argument of the type and in the bounds it is declared with. `items`: what
+    came in lines behind it. Raises UsageError."""
+    args = request.args if items is None else request.args | {kind.listed: []}
     try:
-        operation: Asked = msgspec.convert(request.args, kind)
+        operation: Asked = msgspec.convert(args, kind)
     except (ValueError, OverflowError) as error:  # msgspec's own, and what it lets through
         raise UsageError(f"bad arguments: {error}") from None
-    return operation
+    return operation if items is None else msgspec.structs.replace(operation, **{kind.listed: items})
 
 
 def answer_of(result: object) -> Answer:

@@ -19,6 +19,7 @@ from casfs.control.protocol import (
     ANSWER_LIMIT,
     CREDENTIALS,
     LINE_LIMIT,
+    LINES_LIMIT,
     SILENCE_SECONDS,
     SILENT_VERSION,
     VERSION,
@@ -27,9 +28,10 @@ from casfs.control.protocol import (
     answer_of,
     decode_request,
     encode,
+    items_of,
     operation_of,
 )
-from casfs.errors import CasfsError, ExitCode
+from casfs.errors import CasfsError, ExitCode, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -97,28 +99,22 @@ class Server:
         if uid not in (0, os.getuid()):
             return Answer(ok=False, error="only root and the owner of the mount may do this")
         asking.uid.set(uid)
-        line = bytearray()
-        with trio.move_on_after(SILENCE_SECONDS):
-            while not line.endswith(b"\n") and len(line) <= LINE_LIMIT:
-                received = await stream.receive_some(LINE_LIMIT)
-                if not received:
-                    break
-                line += received
-        if not line.endswith(b"\n") or len(line) > LINE_LIMIT:
-            return _not_a_request("no line, or one that is too long")
+        lines = _Lines(stream)
         try:
-            request = decode_request(bytes(line))
+            request = decode_request(await lines.next())
+            if not 0 <= request.lines <= LINES_LIMIT:
+                raise ValueError(f"more than {LINES_LIMIT} lines")
         except ValueError as error:
             return _not_a_request(str(error))
         if request.version == SILENT_VERSION:
-            return await self._call(request)
+            return await self._call(request, lines)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_keep_alive, stream)
-            answer = await self._call(request)
+            answer = await self._call(request, lines)
             nursery.cancel_scope.cancel()
         return answer
 
-    async def _call(self, request: Request) -> Answer:
+    async def _call(self, request: Request, lines: _Lines) -> Answer:
         if request.version not in (VERSION, SILENT_VERSION):
             return Answer(ok=False, error=f"the mount speaks version {VERSION} of the control protocol")
         known = self._handlers.get(request.op)
@@ -126,7 +122,8 @@ class Server:
             return Answer(ok=False, error=f"the mount knows no operation '{request.op}'")
         kind, handle = known
         try:
-            return answer_of(await handle(operation_of(kind, request)))
+            items = await _items(kind, request, lines) if kind.listed else None
+            return answer_of(await handle(operation_of(kind, request, items)))
         except CasfsError as error:
             return Answer(ok=False, error=str(error), exit_code=error.exit_code)
         except OSError as error:
@@ -134,6 +131,40 @@ class Server:
         except Exception as error:
             log.exception("control operation %s failed", request.op)
             return Answer(ok=False, error=f"internal error: {error}", exit_code=ExitCode.INTERNAL)
+
+
+class _Lines:
+    """What comes over a connection, line by line."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._received = bytearray()
+
+    async def next(self) -> bytes:
+        """Raises ValueError for none within SILENCE_SECONDS, or one that is too long."""
+        with trio.move_on_after(SILENCE_SECONDS):
+            while (end := self._received.find(b"\n", 0, LINE_LIMIT)) < 0 and len(self._received) < LINE_LIMIT:
+                received = await self._stream.receive_some(LINE_LIMIT)
+                if not received:
+                    break
+                self._received += received
+        if end < 0:
+            raise ValueError("no line, or one that is too long")
+        line = bytes(self._received[: end + 1])
+        del self._received[: end + 1]
+        return line
+
+
+async def _items(kind: type[Operation[Any]], request: Request, lines: _Lines) -> list[Any]:
+    """What comes behind a request; others are served between the lines. Raises UsageError."""
+    items: list[Any] = []
+    try:
+        for _ in range(request.lines):
+            items += items_of(kind, await lines.next())
+            await trio.lowlevel.checkpoint()
+    except ValueError as error:
+        raise UsageError(f"not a request: {error}") from None
+    return items
 
 
 def _not_a_request(reason: str) -> Answer:

@@ -9,33 +9,43 @@ import pytest
 
 from casfs.control import protocol
 from casfs.control.messages import (
+    Acted,
+    ActOn,
     AddDigests,
     AddLayouts,
     Collect,
     Collected,
     Copy,
+    CopyInto,
     CreateRepository,
     Damaged,
     Done,
     Emptied,
     EmptyTrash,
+    GetProperties,
     Identify,
     Identity,
     Link,
     Move,
+    MoveInto,
     Operation,
+    Properties,
     Remove,
     Removed,
+    RemoveFiles,
     RemoveLayout,
+    RemoveProperties,
     RemoveRepositories,
     RenameRepository,
     SetDigests,
     SetLayout,
     SetPlainDirectories,
+    SetProperties,
     SetRepository,
     SetTrashRule,
     Status,
     Sync,
+    Target,
     Undelete,
     Undeleted,
     WantedDigests,
@@ -102,6 +112,27 @@ REQUESTS: list[tuple[Operation[Any], str, dict[str, Any]]] = [
     (AddLayouts("", False), "layout_add", {"definitions": "", "replace": False}),
     (SetLayout("l", {"artifact": "x"}), "layout_set", {"name": "l", "changes": {"artifact": "x"}}),
     (RemoveLayout("l"), "layout_rm", {"name": "l"}),
+    (
+        ActOn(SetProperties({"qa": ["passed", "1"]}, True), [Target("/a\udcff", 7), Target("/b")]),
+        "act_on",
+        {
+            "action": {"type": "prop_set", "properties": {"qa": ["passed", "1"]}, "recursive": True},
+            "targets": [["/a\udcff", 7], ["/b", 0]],
+        },
+    ),
+    (
+        ActOn(RemoveProperties(["qa"]), [], True),
+        "act_on",
+        {"action": {"type": "prop_rm", "keys": ["qa"]}, "targets": [], "dry_run": True},
+    ),
+    (ActOn(RemoveFiles(), []), "act_on", {"action": {"type": "rm"}, "targets": []}),
+    (ActOn(CopyInto("/d"), []), "act_on", {"action": {"type": "cp", "directory": "/d"}, "targets": []}),
+    (
+        ActOn(MoveInto("/d", True), []),
+        "act_on",
+        {"action": {"type": "mv", "directory": "/d", "force": True}, "targets": []},
+    ),
+    (GetProperties("/a"), "prop_get", {"path": "/a"}),
 ]
 
 RESULTS: list[tuple[Operation[Any], object, dict[str, Any]]] = [
@@ -127,6 +158,12 @@ RESULTS: list[tuple[Operation[Any], object, dict[str, Any]]] = [
     ),
     (SetDigests(), WantedDigests(["md5"]), {"digests": ["md5"]}),
     (EmptyTrash(None), Emptied(1, 2), {"files": 1, "bytes": 2}),
+    (
+        ActOn(RemoveFiles(), []),
+        Acted(1, 2, 3, 4),
+        {"files": 1, "bytes": 2, "changed": 3, "releases": 4},
+    ),
+    (GetProperties("/a"), Properties({"qa": ["passed"]}), {"properties": {"qa": ["passed"]}}),
     (Undelete("/a", 0, 9), Undeleted(1, 2), {"files": 1, "skipped": 2}),
 ]
 
@@ -148,6 +185,34 @@ def test_results_are_as_they_always_were(asked: Operation[Any], result: object, 
 def test_a_line_is_ascii() -> None:
     line = b'{"version": 2, "op": "mv", "args": {"src": "/a\\udcff", "dst": "/\\u00e4"}}\n'
     assert protocol.encode(protocol.request_of(Move("/a\udcff", "/ä"))) == line
+
+
+@pytest.mark.parametrize("name", ["a", "\udcff" * 4000])
+def test_a_long_list_comes_in_lines_of_its_own(name: str) -> None:
+    asked = ActOn(RemoveFiles(), [Target(f"/{name}{number}", number) for number in range(1, 3000, 7)])
+    first, *others = protocol.lines_of(asked)
+    request = protocol.decode_request(first)
+    assert request.lines == len(others) > 0
+    assert all(len(line) <= protocol.LINE_LIMIT and line.endswith(b"]\n") for line in others)
+    items = [item for line in others for item in protocol.items_of(ActOn, line)]
+    assert protocol.operation_of(ActOn, request, items) == asked
+
+
+def test_a_list_may_be_empty_but_not_endless() -> None:
+    asked = ActOn(RemoveFiles(), [])
+    (line,) = protocol.lines_of(asked)
+    assert protocol.operation_of(ActOn, protocol.decode_request(line), []) == asked
+    longest = ActOn(RemoveFiles(), [Target("/" + "\udcff" * 4000)] * 4000)
+    with pytest.raises(UsageError, match="longer"):
+        protocol.lines_of(longest)
+
+
+@pytest.mark.parametrize(
+    "line", [b"[7]\n", b"{}\n", b'[["/a", -1]]\n', b'[["/a", 1, 2]]\n', b"[[7, 7]]\n", b"[[[[[", b"[NaN]\n"]
+)
+def test_what_is_listed_is_checked(line: bytes) -> None:
+    with pytest.raises(UsageError, match="bad arguments"):
+        protocol.items_of(ActOn, line)
 
 
 def test_every_operation_has_a_name_and_is_above() -> None:
