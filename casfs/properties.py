@@ -6,6 +6,7 @@ It has one or more values, one a line, as in `setfattr -n user.casfs.prop.qa -v 
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 
 from casfs.errors import FsError
 
@@ -15,14 +16,26 @@ VALUE_LIMIT = 2048
 """Characters of a value at the most. A key has as many bytes as xattr(7) leaves behind the prefix."""
 
 
-def key_of(name: bytes) -> str | None:
-    """The key of the property that an attribute of that name has; None for one of another kind."""
-    return name[len(PREFIX) :].decode("utf-8", "surrogateescape") if name.startswith(PREFIX) else None
+def attribute_of(key: str) -> bytes:
+    """The name of the attribute that has a property."""
+    return PREFIX + key.encode("utf-8", "surrogateescape")
 
 
-def values_of(value: bytes) -> list[str]:
-    """What an attribute says, each value once, in order."""
-    return list(dict.fromkeys(value.decode("utf-8", "surrogateescape").split("\n")))
+def value_of(values: Iterable[str]) -> bytes:
+    """What an attribute with these values says, each once."""
+    return "\n".join(dict.fromkeys(values)).encode("utf-8", "surrogateescape")
+
+
+def found_in(name: bytes, value: bytes) -> list[tuple[str, str]]:
+    """(key, value) of each value of the property that an attribute is, in order and each once. Nothing for
+    what is none: another attribute, or one that is no UTF-8, which only somebody else can have written."""
+    if not name.startswith(PREFIX) or name == PREFIX:
+        return []
+    try:
+        key, values = name[len(PREFIX) :].decode(), value.decode().split("\n")
+    except UnicodeDecodeError:
+        return []
+    return [(key, each) for each in dict.fromkeys(values)]
 
 
 def check(name: bytes, value: bytes) -> None:

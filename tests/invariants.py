@@ -38,6 +38,7 @@ class Rows:
             self.dentries = connection.execute("SELECT * FROM dentry").fetchall()
             self.derived = connection.execute("SELECT * FROM derived").fetchall()
             self.xattrs = connection.execute("SELECT * FROM xattr").fetchall()
+            self.properties = connection.execute("SELECT * FROM property").fetchall()
             self.trash = {row["ino"]: row for row in connection.execute("SELECT * FROM trash")}
         self.hidden = [
             row["ino"]
@@ -59,6 +60,7 @@ def problems(path: Path, *, strays: bool = False, unlinked: bool = False) -> lis
     found += _blobs(rows)
     found += _inodes(rows, unlinked=unlinked)
     found += _tree(rows)
+    found += _properties(rows)
     found += _trash(rows)
     found += _files(path, rows, strays=strays)
     found += _staging(path, rows)
@@ -119,6 +121,18 @@ def _inodes(rows: Rows, *, unlinked: bool) -> Iterator[str]:
             yield f"attribute {row['name']!r} of inode {row['ino']}, which is gone"
         if not 0 < len(row["name"]) <= 255 or len(row["value"]) > 65536:
             yield f"attribute {row['name']!r} of inode {row['ino']} is too long"
+
+
+def _properties(rows: Rows) -> Iterator[str]:
+    said: set[tuple[object, ...]] = set()
+    prefix = b"user.casfs.prop."
+    for row in rows.xattrs:
+        if row["name"].startswith(prefix):
+            key = row["name"].removeprefix(prefix).decode()
+            said |= {(row["ino"], key, value) for value in row["value"].decode().split("\n")}
+    kept = {tuple(row) for row in rows.properties}
+    yield from (f"no row says that inode {ino} has {key}={value}" for ino, key, value in said - kept)
+    yield from (f"a row says that inode {ino} has {key}={value}" for ino, key, value in kept - said)
 
 
 def _content(rows: Rows, inode: sqlite3.Row) -> Iterator[str]:

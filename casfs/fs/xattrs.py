@@ -7,6 +7,7 @@ import errno
 import stat
 from collections.abc import Callable, Iterator
 
+from casfs import properties
 from casfs.errors import FsError
 from casfs.filestore.hashing import ALGORITHMS
 from casfs.fs import acl
@@ -24,6 +25,8 @@ DIGESTS = {b"user.casfs." + name.encode(): name for name in ALGORITHMS}
 """As DIGEST, of further algorithms: attribute -> algorithm."""
 
 _OWN = b"user.casfs."
+"""Of the file system's own, but for properties, which anybody sets."""
+
 _NAME_LIMIT = 255
 _VALUE_LIMIT = 64 << 10
 _INODE_LIMIT = 1 << 20
@@ -83,16 +86,38 @@ class ExtendedAttributes:
         if name in (acl.ACCESS, acl.DEFAULT):
             await self._set_acl(inode, name, value, in_group)
             return
+        self._check_value(inode, name, value)
+        await self._group.begin()
+        self._put(inode, name, value)
+
+    def put(self, inode: Inode, name: bytes, value: bytes) -> None:
+        """As `set`, of no access list. Inside a transaction, without a wait."""
+        self._policy.check_attributes(inode)
+        self._check_value(inode, name, value)
+        self._put(inode, name, value)
+
+    def take(self, inode: Inode, name: bytes) -> None:
+        """As `remove`, of no access list. Inside a transaction, without a wait."""
+        self._policy.check_attributes(inode)
+        self._check_writable(inode, name)
+        self._drop(inode, name)
+        self._inodes.changed(inode)
+        self._group.count()
+
+    def _check_value(self, inode: Inode, name: bytes, value: bytes) -> None:
         self._check_writable(inode, name)
         if len(name) > _NAME_LIMIT:
             raise FsError(errno.ERANGE)
         if len(value) > _VALUE_LIMIT:
             raise FsError(errno.E2BIG)
+        if name.startswith(properties.PREFIX):
+            properties.check(name, value)
         attributes = self.all(inode)
         used = sum(len(key) + len(held) for key, held in attributes.items() if key != name)
         if used + len(name) + len(value) > _INODE_LIMIT:
             raise FsError(errno.ENOSPC)
-        await self._group.begin()
+
+    def _put(self, inode: Inode, name: bytes, value: bytes) -> None:
         self._filestore.space.claim_rows(512 + len(value))
         self._store(inode, name, value)
         self._inodes.changed(inode)
@@ -117,7 +142,7 @@ class ExtendedAttributes:
         self._group.count()
 
     def _check_writable(self, inode: Inode, name: bytes) -> None:
-        if name.startswith(_OWN):
+        if name.startswith(_OWN) and not name.startswith(properties.PREFIX):
             raise FsError(errno.EPERM)
         if name in _PREFIXES:  # as xattr_resolve_name of fs/xattr.c does it for other file systems
             raise FsError(errno.EINVAL)

@@ -405,13 +405,6 @@ class Checks(Table):
         """Does the last commit still name that staged file?"""
         return bool(self._value("SELECT staged FROM inode WHERE ino = ?", ino) == name)
 
-    def stray_xattrs(self) -> Iterator[tuple[int, int]]:
-        """(inode number, attributes) of inodes that are missing."""
-        yield from self._rows(
-            """SELECT x.ino, count(*) FROM xattr AS x
-               WHERE NOT EXISTS (SELECT 1 FROM inode AS i WHERE i.ino = x.ino) GROUP BY x.ino"""
-        )
-
     # Blobs
 
     def blob_faults(self) -> Iterator[BlobFault]:

@@ -98,3 +98,21 @@ def run_script(connection: apsw.Connection, sql: str) -> None:
     """Run every statement of `sql`; APSW stops at the first row nobody fetches."""
     for _ in connection.execute(sql):
         pass
+
+
+class Savepoint:
+    """All or nothing inside the open transaction."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.execute("SAVEPOINT operation")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self._connection.in_transaction:
+            self._connection.execute("ROLLBACK TO operation")
+        if self._connection.in_transaction:
+            self._connection.execute("RELEASE operation")

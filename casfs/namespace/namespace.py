@@ -11,7 +11,7 @@ import apsw
 from casfs.errors import FormatError
 from casfs.namespace.artifacts import Artifacts
 from casfs.namespace.blobs import Blobs
-from casfs.namespace.connection import connect, translate
+from casfs.namespace.connection import Savepoint, connect, translate
 from casfs.namespace.damage import Damage
 from casfs.namespace.dentries import Dentries
 from casfs.namespace.derived import Derived
@@ -261,24 +261,6 @@ class Namespace(Table):
         if not self._shared:  # it would keep the other one from writing while it lasts
             _checkpoint_quietly(self._connection)
         self._connection.close()
-
-
-class Savepoint:
-    """All or nothing inside the open transaction."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: apsw.Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        self._connection.execute("SAVEPOINT operation")
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and self._connection.in_transaction:
-            self._connection.execute("ROLLBACK TO operation")
-        if self._connection.in_transaction:
-            self._connection.execute("RELEASE operation")
 
 
 def _checkpoint_quietly(connection: apsw.Connection) -> None:

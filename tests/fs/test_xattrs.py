@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 from blake3 import blake3
 
+from casfs import properties
 from casfs.errors import FsError
 from casfs.fs import acl
 from casfs.fs.acl import ACCESS, DEFAULT
@@ -119,6 +120,29 @@ def test_the_digest_of_a_sealed_file_can_be_read_and_nothing_else(session: Sessi
         file.write(b"C")
         fails(errno.ENODATA, lambda: kernel.getxattr("file", name))
     assert kernel.getxattr("file", name).decode() == blake3(b"Content").hexdigest()
+
+
+# Properties
+
+QA = properties.attribute_of("qa")
+
+
+def test_a_property_is_an_attribute_of_files_and_directories(session: Session, kernel: Kernel) -> None:
+    for path in ("file", "directory"):
+        kernel.setxattr(path, QA, b"passed\nagain")
+        assert kernel.listxattr(path) == [QA]
+    for path in ("symlink", "fifo"):
+        fails(errno.EPERM, lambda path=path: kernel.setxattr(path, QA, b"x"))
+    kernel.setxattr("file", properties.PREFIX + b"k" * 239, b"x")
+    fails(errno.ERANGE, lambda: kernel.setxattr("file", properties.PREFIX + b"k" * 240, b"x"))
+    fails(errno.EINVAL, lambda: kernel.setxattr("file", properties.PREFIX, b"x"))
+    fails(errno.EINVAL, lambda: kernel.setxattr("file", QA, b"\xff"))
+    fails(errno.E2BIG, lambda: kernel.setxattr("file", QA, b"x" * 2049))
+    fails(errno.EPERM, lambda: kernel.setxattr("file", b"user.casfs.prop", b"x"))
+    kernel = session.reopen()
+    assert kernel.getxattr("file", QA) == b"passed\nagain"
+    kernel.removexattr("file", QA)
+    fails(errno.ENODATA, lambda: kernel.removexattr("file", QA))
 
 
 # Access control lists

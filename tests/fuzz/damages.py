@@ -77,6 +77,7 @@ TABLES = (
         "noted",
         "derived",
         "kept",
+        "property",
         "sqlite_sequence",
     ),
 )

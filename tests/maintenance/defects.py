@@ -12,6 +12,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from casfs.fs.scheduler import run_inline
 from casfs.maintenance.offline import opened
 from casfs.namespace.artifacts import ArtifactRow
 from tests.maintenance.stores import (
@@ -185,6 +186,18 @@ def _in_views(statement: str, *names: str) -> Callable[[Damaged], object]:
     def make(store: Damaged) -> None:
         add_views(store)
         store.sql(statement, *map(store.ino, names))
+
+    return make
+
+
+def _with_properties(statement: str) -> Callable[[Damaged], object]:
+    """A statement, when a file has qa=passed and qa=again."""
+
+    def make(store: Damaged) -> None:
+        ino = store.ino("/a/one")
+        with opened(str(store)) as fs:
+            run_inline(fs.xattrs.set(ino, b"user.casfs.prop.qa", b"passed\nagain", lambda _: True))
+        store.sql(statement)
 
     return make
 
@@ -428,6 +441,44 @@ DEFECTS = (
         _cut_off_copy,
         severity=NOTE,
         moved={b"/a/one": b"", b"/b/link": b"", b"/a/deep/two": b""},
+    ),
+    Defect(
+        "value without a row",
+        "missing-property",
+        _with_properties("DELETE FROM property WHERE value = 'again'"),
+        ONES,
+    ),
+    Defect(
+        "row of another value",
+        "wrong-property",
+        _with_properties("INSERT INTO property SELECT ino, key, 'failed' FROM property LIMIT 1"),
+        ONES,
+    ),
+    Defect(
+        "row of another key",
+        "wrong-property",
+        _with_properties("INSERT INTO property SELECT ino, 'qb', value FROM property LIMIT 1"),
+        ONES,
+    ),
+    Defect(
+        "property without an attribute",
+        "wrong-property",
+        _with_properties("DELETE FROM xattr WHERE name = CAST('user.casfs.prop.qa' AS BLOB)"),
+        ONES,
+    ),
+    Defect(
+        "attribute without a property",
+        "missing-property",
+        lambda store: store.sql(
+            "INSERT INTO xattr VALUES (?, CAST('user.casfs.prop.qa' AS BLOB), x'70')", store.ino("/a/one")
+        ),
+        ONES,
+    ),
+    Defect(
+        "property of nothing",
+        "wrong-property",
+        lambda store: store.sql("INSERT INTO property VALUES (99, 'qa', 'passed')"),
+        (b"(inode 99)",),
     ),
     Defect(
         "attributes of nothing",

@@ -23,6 +23,7 @@ from casfs.maintenance.check.derived import check_derived, mend_derived, mend_ro
 from casfs.maintenance.check.digests import check_digests, digest_checks, mend_digests, sample
 from casfs.maintenance.check.files import BlobScan, layout_faults, run_faults, staged_faults
 from casfs.maintenance.check.problems import PATHS, Findings, Kind, Problem, Report
+from casfs.maintenance.check.properties import check_properties, mend_properties
 from casfs.maintenance.check.repair_files import FileRepair, repair_layout
 from casfs.maintenance.check.repair_rows import RowRepair
 from casfs.maintenance.check.repositories import check_repositories, mend_repositories
@@ -115,6 +116,7 @@ def _check_database(
             if not damage:
                 progress("checking rows", 0, 1)
                 check_rows(checks, findings)
+                check_properties(store.namespace, checks, findings)
                 check_repositories(store.namespace, checks, findings)
                 check_derived(store.namespace, checks, findings)
                 check_digests(store.namespace, checks, findings)
@@ -266,6 +268,7 @@ def _mend(store: Store, report: Report, progress: Progress) -> None:
         files = FileRepair(store.filestore, checks, rows)
         files.blobs(report.corrupt, progress)
         rows.count()
+        mend_properties(store.namespace)
         mend_repositories(store.namespace)
         if mend_derived(store.namespace):
             rows.count()

@@ -64,6 +64,8 @@ class Kind(Enum):
     WRONG_LINKS = ("wrong-links", _ERROR, "", "recounted")
     UNLINKED = ("unlinked", _NOTE, "", "removed, as at the next start")
     STRAY_XATTR = ("stray-xattr", _GARBAGE, "", "removed")
+    MISSING_PROPERTY = ("missing-property", _ERROR, "", "written anew, from the attribute")
+    WRONG_PROPERTY = ("wrong-property", _ERROR, "", "removed: the attribute says what there is")
     STRAY_TRASH = ("stray-trash", _ERROR, "", "the row is removed")
     UNTOLD_TRASH = (
         "untold-trash",

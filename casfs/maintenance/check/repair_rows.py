@@ -15,6 +15,7 @@ from casfs.namespace.checks import Checks, ContentFault
 from casfs.namespace.derived_checks import DerivedChecks
 from casfs.namespace.inodes import directory_row
 from casfs.namespace.namespace import Namespace
+from casfs.namespace.property_checks import PropertyChecks
 from casfs.namespace.repairs import Repairs
 from casfs.namespace.trash import TrashRow
 
@@ -52,7 +53,7 @@ class RowRepair:
         self._mend_tree()
         for ino in list(self._checks.nameless()):
             self.lost.add(ino, f"ino-{ino}")
-        self.repairs.delete_xattrs([ino for ino, _ in self._checks.stray_xattrs()])
+        self.repairs.delete_xattrs([ino for ino, _ in PropertyChecks(self._namespace).stray_xattrs()])
         self.count_references()
 
     def _mend_names(self) -> None:

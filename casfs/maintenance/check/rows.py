@@ -85,8 +85,6 @@ def _check_inodes(checks: Checks, findings: Findings) -> None:
         else:
             kind, what = _CONTENT[fault]
         findings.add(kind, f"inode {ino} {what}", paths, ino, PATHS)
-    for ino, count in checks.stray_xattrs():
-        findings.add(Kind.STRAY_XATTR, f"{count} extended attributes of inode {ino}, which is missing")
     for ino in checks.stray_trash():
         findings.add(Kind.STRAY_TRASH, f"a row of the trash is for inode {ino}, which does not lie there")
     for ino in checks.untold_trash():
