@@ -12,18 +12,28 @@ from casfs.errors import FsError
 
 PREFIX = b"user.casfs.prop."
 
+NAME_LIMIT = 255
+"""Bytes of the name of an attribute, xattr(7): a key has what is left behind the prefix."""
+
 VALUE_LIMIT = 2048
-"""Characters of a value at the most. A key has as many bytes as xattr(7) leaves behind the prefix."""
+"""Characters of a value at the most."""
 
 
 def attribute_of(key: str) -> bytes:
-    """The name of the attribute that has a property."""
-    return PREFIX + key.encode("utf-8", "surrogateescape")
+    """The name of the attribute that has a property. Raises FsError EINVAL for a key that is no text."""
+    return PREFIX + _encoded(key)
 
 
 def value_of(values: Iterable[str]) -> bytes:
-    """What an attribute with these values says, each once."""
-    return "\n".join(dict.fromkeys(values)).encode("utf-8", "surrogateescape")
+    """What an attribute with these values says, each once. Raises FsError EINVAL for what is no text."""
+    return _encoded("\n".join(dict.fromkeys(values)))
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise FsError(errno.EINVAL, "a property is UTF-8") from None
 
 
 def found_in(name: bytes, value: bytes) -> list[tuple[str, str]]:

@@ -138,7 +138,7 @@ class SetProperties(_Action, frozen=True, tag="prop_set"):
     """Each key has these values afterwards, and no others. `recursive`: a directory stands for the files
     below it; without, for itself."""
 
-    properties: dict[str, list[str]]
+    properties: dict[str, Annotated[list[str], Meta(min_length=1)]]
     recursive: bool = False
 
 

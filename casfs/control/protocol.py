@@ -82,7 +82,7 @@ def encode(message: Request | Answer) -> bytes:
 def lines_of(operation: Operation[Any], version: int = VERSION) -> list[bytes]:
     """What asks for an operation, as it is sent. Raises UsageError for what is longer than may be."""
     request, lines = request_of(operation, version), []
-    if operation.listed:
+    if operation.listed and request.args[operation.listed]:
         items = request.args.pop(operation.listed)
         lines = list(_listed(items))
         request = Request(request.version, request.op, request.args, len(lines))

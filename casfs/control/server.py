@@ -122,7 +122,7 @@ class Server:
             return Answer(ok=False, error=f"the mount knows no operation '{request.op}'")
         kind, handle = known
         try:
-            items = await _items(kind, request, lines) if kind.listed else None
+            items = await _items(kind, request, lines) if request.lines else None
             return answer_of(await handle(operation_of(kind, request, items)))
         except CasfsError as error:
             return Answer(ok=False, error=str(error), exit_code=error.exit_code)
@@ -157,6 +157,8 @@ class _Lines:
 
 async def _items(kind: type[Operation[Any]], request: Request, lines: _Lines) -> list[Any]:
     """What comes behind a request; others are served between the lines. Raises UsageError."""
+    if not kind.listed:
+        raise UsageError(f"bad arguments: '{request.op}' has no list")
     items: list[Any] = []
     try:
         for _ in range(request.lines):

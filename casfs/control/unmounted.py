@@ -1,4 +1,4 @@
-"""What `casfs cp`, `mv`, `rm`, `undelete`, `trash`, `repo` and `layout` do on a store that is not mounted."""
+"""What `casfs cp`, `mv`, `rm`, `prop`, `undelete`, `trash`, `repo`, `layout` do on a store not mounted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from casfs.control import digests, names, repositories
+from casfs.control import batches, digests, names, repositories
 from casfs.control.messages import (
     Done,
     Emptied,
@@ -56,5 +56,6 @@ _HANDLERS: dict[type[Operation[Any]], Callable[[FileSystem, Any], Coroutine[Any,
     Undelete: _undelete,
     **digests.HANDLERS,
     **names.HANDLERS,
+    **batches.HANDLERS,
     **repositories.HANDLERS,
 }

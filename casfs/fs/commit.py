@@ -29,6 +29,8 @@ import errno
 import logging
 import os
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 from casfs.errors import FsError
@@ -99,14 +101,11 @@ class GroupCommit:
         self._active = False
         self.operations = 0
         self.since = 0.0
-        self.failed = 0
-        self.errors = 0
+        self.failed = self.errors = 0
         self.last_error = ""
         self._participants: list[Participant] = []
         self._woken = scheduler.event()
-        self._number = 0
-        self._durable = 0
-        self._failures = 0
+        self._number = self._durable = self._failures = 0
         self._published: dict[bytes, int | None] = {}
         self._written: dict[bytes, int | None] = {}
         self._named: set[str] = set()
@@ -115,6 +114,7 @@ class GroupCommit:
         self._gate: Event | None = None
         self._begin_gate: Event | None = None
         self._running: Event | None = None
+        self._kept_open: Event | None = None
         self._operations_limit = OPERATIONS_LIMIT
 
     def join(self, participant: Participant) -> None:
@@ -193,8 +193,7 @@ class GroupCommit:
 
     def _begun(self, room: int) -> None:
         self._active = True
-        self.operations = 0
-        self.since = self._scheduler.now()
+        self.operations, self.since = 0, self._scheduler.now()
         self._number += 1
         self.wake()
         self._operations_limit = min(OPERATIONS_LIMIT, room // OPERATION_LOG_BYTES)
@@ -266,6 +265,8 @@ class GroupCommit:
     @property
     def must_wait(self) -> bool:
         """Is so much pending that it has to be committed before more operations come?"""
+        if self._kept_open and self._operations_limit == OPERATIONS_LIMIT:
+            return False  # it would be for long, and there is room
         return self.operations > self._operations_limit or self._store.filestore.space.rows_are_many
 
     @property
@@ -299,6 +300,19 @@ class GroupCommit:
 
     # Committing
 
+    @asynccontextmanager
+    async def kept_open(self) -> AsyncIterator[None]:
+        """Be in a group that is not committed inside. Whoever does that must not wait for a commit."""
+        while not self.active or self._running or self._kept_open:
+            event = self._running or self._kept_open
+            await (event.wait() if event else self.begin())
+        kept_open = self._kept_open = self._scheduler.event()
+        try:
+            yield
+        finally:
+            self._kept_open = None
+            kept_open.set()
+
     async def durable(self) -> None:
         """Return when everything applied before this call survives a power loss. Raises OSError.
 
@@ -320,8 +334,8 @@ class GroupCommit:
         while self._durable < wanted:
             if self.failed:
                 raise OSError(self.failed, os.strerror(self.failed))
-            if self._running is not None:
-                await self._running.wait()
+            if event := self._running or self._kept_open:
+                await event.wait()
             else:
                 await self._commit()
 
@@ -329,8 +343,7 @@ class GroupCommit:
         running = self._running = self._scheduler.event()
         try:
             await self._ordered()
-            self.last_error = ""
-            self._failures = 0
+            self.last_error, self._failures = "", 0
         except Exception as error:
             raise self._has_failed(error) from error
         finally:

@@ -170,13 +170,13 @@ async def link(fs: FileSystem, algorithm: str, digest: str, destination: bytes, 
 
 async def _copy_file(fs: FileSystem, inode: Inode, target: Place) -> None:
     """Over an existing name the copy comes as rename(2) would bring it: old or new, never nothing (I6)."""
-    await _settle(fs, inode)
+    await settle(fs, inode)
     there = fs.tree.lookup(target.parent, target.name)  # others may have come during the waits
     if not inode.nlink:
         raise FsError(errno.ENOENT)
     if there is not None and (target.inode is None or there.is_directory):
         raise FsError(errno.EEXIST)
-    copied = _duplicate(fs, inode)
+    copied = duplicate(fs, inode)
     try:
         if there is None:
             fs.tree.attach(target.parent, target.name, copied)
@@ -187,14 +187,14 @@ async def _copy_file(fs: FileSystem, inode: Inode, target: Place) -> None:
         raise
 
 
-async def _settle(fs: FileSystem, inode: Inode) -> None:
+async def settle(fs: FileSystem, inode: Inode) -> None:
     """Have the content of a file in a blob, which the copy can share, and a transaction open. A program that
     writes to it is waited for. Raises FsError EBUSY."""
     deadline = fs.scheduler.now() + WAIT_SECONDS
     while True:
         await fs.contents.settling.seal_closed(inode)
         await fs.contents.settling.begin_in_order()
-        if _is_settled(inode):
+        if is_settled(inode):
             return
         if fs.scheduler.now() > deadline:
             written = inode.content is not None and inode.content.writers
@@ -203,12 +203,12 @@ async def _settle(fs: FileSystem, inode: Inode) -> None:
         await fs.scheduler.run(time.sleep, WAIT_STEP)
 
 
-def _is_settled(inode: Inode) -> bool:
+def is_settled(inode: Inode) -> bool:
     content = inode.content
     return inode.staged is None and (content is None or not content.is_staged)
 
 
-def _duplicate(fs: FileSystem, inode: Inode) -> Inode:
+def duplicate(fs: FileSystem, inode: Inode) -> Inode:
     """A new inode like `inode`, with no name yet. Inside a transaction."""
     if inode.is_generated and inode.blob is not None and not fs.contents.blobs.is_there(inode.blob):
         raise FsError(errno.ESTALE)
@@ -238,7 +238,7 @@ class _TreeCopy:
     async def run(self, source: Inode, target: Place) -> None:
         fs = self._fs
         await fs.group.begin()
-        root = _duplicate(fs, source)
+        root = duplicate(fs, source)
         root.nlink = 0
         fs.inodes.mark(root)
         try:
@@ -277,8 +277,8 @@ class _TreeCopy:
                 after = rows[-1][0]
                 for _, name, ino, _ in rows:
                     entry = self._present(ino)
-                    while entry is not None and not (fs.group.active and _is_settled(entry)):
-                        await _settle(fs, entry)
+                    while entry is not None and not (fs.group.active and is_settled(entry)):
+                        await settle(fs, entry)
                     # Without a wait: a commit must not find an inode that has no name yet.
                     child = self._copy_child(copied, name, ino)
                     if child is not None and child.is_directory:
@@ -311,7 +311,7 @@ class _TreeCopy:
         if source is None or fs.store.namespace.dentries.find(directory.ino, name) is not None:
             return None
         linked = self._links.get(ino)
-        child = linked or _duplicate(fs, source)
+        child = linked or duplicate(fs, source)
         try:
             fs.directories.add_below(directory, name, child)
         except BaseException:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from casfs.fs.inodes import Inode
 
@@ -134,6 +134,13 @@ class Policy(Protocol):
 
     def forget_since(self, noted: int) -> None:
         """What was noted since then is forgotten: what it was noted for has failed."""
+
+    def noted_since(self, noted: int) -> list[Any]:
+        """What was noted since then, for `forget`."""
+
+    def forget(self, noted: list[Any]) -> None:
+        """That is forgotten, whatever was noted after it: what it was noted for is undone. Inside the same
+        group."""
 
     @property
     def pending(self) -> int:

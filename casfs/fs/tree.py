@@ -40,6 +40,7 @@ class Tree:
     refuse it any more: who waits may go on while the rows are written. When that fails the group has failed,
     as if at its COMMIT.
     `unlinked`, `_linkable`: those of `Directories`. `_forgotten`: of them, what the kernel knows no more.
+    `kept`: numbers of inodes that may get back the name they have lost (batch.py).
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Tree:
         self.unlinked = core.directories.unlinked
         self._linkable = core.directories.linkable
         self._forgotten: set[int] = set()
+        self.kept: set[int] = set()
 
     def lookup(self, parent: int, name: bytes) -> Inode | None:
         """The inode under a name, or None. Raises FsError ENAMETOOLONG, ESTALE."""
@@ -269,14 +271,23 @@ class Tree:
         directory = self._inodes.get(parent)
         self._policy.check_remove(parent, name, inode)
         self._kernel.answer(None)
+        self.remove(directory, name, inode, uid)
+        return inode
+
+    def remove(self, directory: Inode, name: bytes, inode: Inode, uid: int) -> None:
+        """What `unlink` does when all is checked. Inside a transaction, without a wait."""
         noted = self._policy.noted()
         try:
-            self._policy.leaves(inode, parent, name, uid, Reason.REMOVED)
+            self._policy.leaves(inode, directory.ino, name, uid, Reason.REMOVED)
             self._directories.remove(directory, name, inode)
         except BaseException:
             self._policy.forget_since(noted)
             raise
-        return inode
+
+    def bring_back(self, directory: Inode, name: bytes, inode: Inode) -> None:
+        """Undo `remove`, as far as names go, of an inode that was among `kept`. Raises FsError EEXIST."""
+        self._directories.link(directory, name, inode, None)
+        self._forgotten.discard(inode.ino)
 
     async def rmdir(self, parent: int, name: bytes, uid: int = 0) -> Inode:
         """rmdir(2) by user `uid`. Raises FsError ENOENT, ENOTDIR, ENOTEMPTY."""
@@ -308,7 +319,11 @@ class Tree:
         self._forgotten.update(gone)  # what cannot go now goes with its last handle, or before a commit
         for ino in gone:
             await self._group.begin()
-            if ino in self.unlinked and self._contents.discard(self._inodes.get(ino)):
+            if (
+                ino in self.unlinked
+                and ino not in self.kept
+                and self._contents.discard(self._inodes.get(ino))
+            ):
                 self.unlinked.discard(ino)
                 self._linkable.discard(ino)
                 self._forgotten.discard(ino)
@@ -418,6 +433,15 @@ class Tree:
         except BaseException:
             self._policy.forget_since(noted)
             raise
+
+    def move(self, parent: int, name: bytes, inode: Inode, new_parent: int, new_name: bytes) -> None:
+        """As `rename`, of a file to a name that is not taken. Inside a transaction, without a wait."""
+        to = self._directory(new_parent, new_name, inode.mode, inode)
+        self._policy.check_move(parent, name, inode, new_parent)
+        if self._dentries.find(new_parent, new_name) is not None:
+            raise FsError(errno.EEXIST)
+        beside = self._policy.moves(inode, parent, name, new_parent, new_name, None)
+        self._directories.move(self._inodes.get(parent), name, to, new_name, inode, None, beside)
 
     def _leave_whiteout(
         self,

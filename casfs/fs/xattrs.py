@@ -27,7 +27,6 @@ DIGESTS = {b"user.casfs." + name.encode(): name for name in ALGORITHMS}
 _OWN = b"user.casfs."
 """Of the file system's own, but for properties, which anybody sets."""
 
-_NAME_LIMIT = 255
 _VALUE_LIMIT = 64 << 10
 _INODE_LIMIT = 1 << 20
 """Bytes of names and values on one inode."""
@@ -88,25 +87,40 @@ class ExtendedAttributes:
             return
         self._check_value(inode, name, value)
         await self._group.begin()
-        self._put(inode, name, value)
-
-    def put(self, inode: Inode, name: bytes, value: bytes) -> None:
-        """As `set`, of no access list. Inside a transaction, without a wait."""
-        self._policy.check_attributes(inode)
-        self._check_value(inode, name, value)
-        self._put(inode, name, value)
-
-    def take(self, inode: Inode, name: bytes) -> None:
-        """As `remove`, of no access list. Inside a transaction, without a wait."""
-        self._policy.check_attributes(inode)
-        self._check_writable(inode, name)
-        self._drop(inode, name)
+        self._filestore.space.claim_rows(512 + len(value))
+        self._store(inode, name, value)
         self._inodes.changed(inode)
-        self._group.count()
+        self._group.count(1 + len(value) // OPERATION_BYTES)
+
+    def check(self, inode: Inode, name: bytes, value: bytes | None) -> None:
+        """May it be set, or with None removed, if it is no access list? Raises FsError as `set`."""
+        self._policy.check_attributes(inode)
+        if value is None:
+            self._check_writable(inode, name)
+        else:
+            self._check_value(inode, name, value)
+
+    def change(self, inode: Inode, name: bytes, value: bytes | None) -> None:
+        """As `set`, with None as `remove`. Inside a transaction, without a wait."""
+        self.check(inode, name, value)
+        if value is None:
+            self._drop(inode, name)
+        else:
+            self._filestore.space.claim_rows(512 + len(value))
+            self._store(inode, name, value)
+        self._inodes.changed(inode)
+        self._group.count(1 + len(value or b"") // OPERATION_BYTES)
+
+    def bring_back(self, inode: Inode, name: bytes, value: bytes | None) -> None:
+        """Undo `change`: the value that there was, None for none."""
+        if value is None:
+            self._drop(inode, name)
+        else:
+            self._store(inode, name, value)
 
     def _check_value(self, inode: Inode, name: bytes, value: bytes) -> None:
         self._check_writable(inode, name)
-        if len(name) > _NAME_LIMIT:
+        if len(name) > properties.NAME_LIMIT:
             raise FsError(errno.ERANGE)
         if len(value) > _VALUE_LIMIT:
             raise FsError(errno.E2BIG)
@@ -116,12 +130,6 @@ class ExtendedAttributes:
         used = sum(len(key) + len(held) for key, held in attributes.items() if key != name)
         if used + len(name) + len(value) > _INODE_LIMIT:
             raise FsError(errno.ENOSPC)
-
-    def _put(self, inode: Inode, name: bytes, value: bytes) -> None:
-        self._filestore.space.claim_rows(512 + len(value))
-        self._store(inode, name, value)
-        self._inodes.changed(inode)
-        self._group.count(1 + len(value) // OPERATION_BYTES)
 
     async def remove(self, ino: int, name: bytes) -> None:
         """Raises FsError ENODATA."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container
+from typing import Any
 
 from casfs.fs.core import Core
 from casfs.fs.inodes import Inode
@@ -110,6 +111,12 @@ class RepositoryPolicy:
 
     def forget_since(self, noted: int) -> None:
         self.trash.forget_since(noted)
+
+    def noted_since(self, noted: int) -> list[Any]:
+        return self.trash.noted_since(noted)
+
+    def forget(self, noted: list[Any]) -> None:
+        self.trash.forget(noted)
 
     @property
     def pending(self) -> int:

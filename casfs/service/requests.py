@@ -8,7 +8,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from casfs.control import digests, names
+from casfs.control import batches, digests, names
 from casfs.control.messages import (
     AddDigests,
     Collect,
@@ -61,7 +61,10 @@ class Requests:
             Identify: self.identify,
             Status: self.status,
             Sync: self.sync,
-            **{kind: partial(self._name, handle) for kind, handle in names.HANDLERS.items()},
+            **{
+                kind: partial(self._name, handle)
+                for kind, handle in (names.HANDLERS | batches.HANDLERS).items()
+            },
             **{kind: partial(handle, self._fs) for kind, handle in digests.HANDLERS.items()},
             AddDigests: partial(digests.add, self._fs),
             Damaged: self.damaged,

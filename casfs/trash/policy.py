@@ -31,7 +31,7 @@ from casfs.namespace.inodes import InodeRow
 from casfs.namespace.trash import RuleRow
 from casfs.trash.access import RootAccess
 from casfs.trash.attributes import ATTRIBUTES
-from casfs.trash.removals import BLOB, Removals
+from casfs.trash.removals import BLOB, Removals, Removed
 from casfs.trash.rules import DEFAULT_DAYS, rename_rules
 from casfs.types import ROOT_INO
 
@@ -92,6 +92,7 @@ class Trash:
         self._inodes = core.inodes
         self._group = core.group
         self._removed = Removals()
+        self.noted_since = self._removed.since
         self._decisions: dict[Place, _Decision] = {}
         self._version = core.places.version
         self._copies: dict[tuple[int, bytes], int] = {}
@@ -215,9 +216,7 @@ class Trash:
                 size,
                 inode.allocated,
                 blob,
-                inode.atime,
-                inode.mtime,
-                inode.btime,
+                *(inode.atime, inode.mtime, inode.btime),
             )
         )
 
@@ -227,7 +226,11 @@ class Trash:
 
     def forget_since(self, noted: int) -> None:
         """What was noted since then is forgotten: its removal has failed."""
-        for removed in self._removed.take_since(noted):
+        self.forget(self._removed.since(noted))
+
+    def forget(self, noted: list[Removed]) -> None:
+        """As `Policy.forget`."""
+        for removed in self._removed.take(noted):
             self._inodes.add_refs(removed[BLOB], -1)  # type: ignore[arg-type]
 
     def keeps(self, since_ns: int) -> bool:

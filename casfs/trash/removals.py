@@ -40,11 +40,19 @@ class Removals:
         self._rows.append(1 if stays else 1 + len(place.chain))
         self.rows += self._rows[-1]
 
-    def take_since(self, count: int) -> list[Removed]:
-        """Remove what came after the first `count`, and give it."""
-        taken = self._list[count:]
-        self.rows -= sum(self._rows[count:])
-        del self._list[count:], self._rows[count:]
+    def since(self, count: int) -> list[Removed]:
+        """What came after the first `count`."""
+        return self._list[count:]
+
+    def take(self, those: list[Removed]) -> list[Removed]:
+        """Remove some of the last ones, and give those that were there."""
+        taken = []
+        for removed in reversed(those):
+            for number in range(len(self._list) - 1, -1, -1):
+                if self._list[number] is removed:
+                    taken.append(self._list.pop(number))
+                    self.rows -= self._rows.pop(number)
+                    break
         return taken
 
     def first(self, limit: int | None) -> list[Removed]:

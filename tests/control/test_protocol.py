@@ -201,7 +201,7 @@ def test_a_long_list_comes_in_lines_of_its_own(name: str) -> None:
 def test_a_list_may_be_empty_but_not_endless() -> None:
     asked = ActOn(RemoveFiles(), [])
     (line,) = protocol.lines_of(asked)
-    assert protocol.operation_of(ActOn, protocol.decode_request(line), []) == asked
+    assert protocol.operation_of(ActOn, protocol.decode_request(line)) == asked
     longest = ActOn(RemoveFiles(), [Target("/" + "\udcff" * 4000)] * 4000)
     with pytest.raises(UsageError, match="longer"):
         protocol.lines_of(longest)

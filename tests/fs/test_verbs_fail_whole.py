@@ -18,9 +18,12 @@ from typing import Any
 import apsw
 import pytest
 
-from casfs.fs import acl, copy
+from casfs.fs import acl, actions, copy
 from casfs.fs.attributes import Changes
+from casfs.fs.batch import Batch, Target
+from casfs.fs.batch import Verb as Action
 from casfs.fs.content.files import CAPABILITY
+from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import run_inline
 from casfs.store import create_store
 from casfs.trash import undelete
@@ -41,6 +44,8 @@ ERRORS: dict[str, Callable[[], Exception]] = {
 KINDS = list(ERRORS)
 
 NO_ID = 0xFFFFFFFF
+
+QA = b"user.casfs.prop.qa"
 
 PARTS = ("inodes", "dentries", "blobs", "xattrs", "damage", "trash")
 LEFT_OUT = {"rollback", "close", "commit", "query"}
@@ -109,11 +114,20 @@ def build(path: Path) -> None:
     kernel.setxattr("small", b"user.key", b"value")
     kernel.setxattr("setuid", b"security.capability", b"capable")
     kernel.chmod("setuid", 0o6755)
+    kernel.write_file("proper", b"with a property")
+    kernel.setxattr("proper", QA, b"passed\nold")
+    kernel.setxattr("other", QA, b"of a directory")
     kernel.sync()
     for name in ("removed", "lost/file"):
         kernel.unlink(name)
     kernel.rmdir("lost")
     session.stop()
+
+
+@pytest.fixture(autouse=True)
+def short_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("casfs.fs.batch.STEP", 2)
+    monkeypatch.setattr("casfs.fs.batch.FLUSH", 3)
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +160,17 @@ def copy_range(source: str, target: str, offset: int = 0) -> Verb:
         with kernel.open(source) as reader, kernel.open(target, os.O_WRONLY | os.O_CREAT) as writer:
             ranges, size = kernel.fs.contents.ranges, reader.stat().size
             run_inline(ranges.copy_range(reader.handle, offset, writer.handle, 0, size, 7))
+
+    return verb
+
+
+def batch(make: Callable[[FileSystem], Action], *paths: bytes) -> Verb:
+    """One thing done to several files."""
+
+    def verb(kernel: Kernel) -> None:
+        one = Batch(kernel.fs, make(kernel.fs))
+        run_inline(one.look([Target(path) for path in paths]))
+        run_inline(one.run())
 
     return verb
 
@@ -219,6 +244,28 @@ VERBS: dict[str, Verb] = {
     "cp -r": lambda kernel: run_inline(copy.copy(kernel.fs, b"dir", b"new", recursive=True)),
     "mv": lambda kernel: run_inline(copy.move(kernel.fs, b"dir", b"new")),
     "mv over": lambda kernel: run_inline(copy.move(kernel.fs, b"large", b"victim")),
+    "set properties": batch(
+        lambda fs: actions.set_properties(fs, {"qa": ["passed", "again"], "key": ["1"]}, recursive=True),
+        *(b"small", b"dir", b"large", b"dir/a"),
+    ),
+    "set properties anew": batch(
+        lambda fs: actions.set_properties(fs, {"qa": ["new"]}), b"team", b"proper", b"victim"
+    ),
+    "set a property": lambda kernel: kernel.setxattr("proper", QA, b"new\nand more"),
+    "remove a property": lambda kernel: kernel.removexattr("proper", QA),
+    "remove properties": batch(
+        lambda fs: actions.remove_properties(fs, ["qa", "none"]), b"proper", b"small", b"other"
+    ),
+    "rm of many": batch(
+        lambda fs: actions.RemoveFiles(fs, 7),
+        *(b"small", b"proper", b"linked", b"dir/a", b"large", b"symlink", b"dir/sub/b"),
+    ),
+    "cp of many": batch(
+        lambda fs: actions.CopyInto(fs, b"empty"), b"small", b"proper", b"dir/a", b"large", b"symlink"
+    ),
+    "mv of many": batch(
+        lambda fs: actions.MoveInto(fs, b"dir/sub"), b"small", b"proper", b"dir/a", b"large", b"symlink"
+    ),
     "undelete": lambda kernel: run_inline(undelete.undelete(kernel.fs, b"removed", 0, 1 << 62)),
     "undelete with its directory": lambda kernel: run_inline(
         undelete.undelete(kernel.fs, b"lost/file", 0, 1 << 62)

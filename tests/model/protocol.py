@@ -138,7 +138,7 @@ class Protocol:
             yield "Tree.unlink", s._replace(rows=fewer, changed=True)
             if refs < MOST_REFS:
                 more = s.rows._replace(refs=refs + 1)
-                yield "copy._duplicate", s._replace(rows=more, changed=True)
+                yield "copy.duplicate", s._replace(rows=more, changed=True)
 
     def _found(self, s: State) -> Iterator[Move]:
         assert s.rows

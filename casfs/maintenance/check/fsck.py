@@ -268,10 +268,10 @@ def _mend(store: Store, report: Report, progress: Progress) -> None:
         files = FileRepair(store.filestore, checks, rows)
         files.blobs(report.corrupt, progress)
         rows.count()
-        mend_properties(store.namespace)
         mend_repositories(store.namespace)
         if mend_derived(store.namespace):
             rows.count()
         mend_digests(store.namespace, report.digests)
+        mend_properties(store.namespace)
         files.sync()
     files.finish()
