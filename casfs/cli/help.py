@@ -22,6 +22,7 @@ TOPICS = (
     "native",
     "passthrough",
     "posix",
+    "properties",
     "repositories",
     "sealing",
     "searching",

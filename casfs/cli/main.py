@@ -24,6 +24,7 @@ COMMANDS = (
     "mv",
     "rm",
     "link",
+    "prop",
     "info",
     "find",
     "latest",

@@ -92,7 +92,7 @@ def test_the_help_of_a_command_fits_the_screen(casfs, name):
 def test_what_the_manual_refers_to_is_there(text):
     assert set(re.findall(r"casfs help ([a-z-]+)", text)) <= set(TOPICS)
     assert set(re.findall(r"casfs ([a-z-]+) --help", text)) <= set(COMMANDS)
-    for name in ("gc", "layout", "pin", "repo", "trash"):
+    for name in ("gc", "layout", "pin", "prop", "repo", "trash"):
         words = set(re.findall(rf"casfs {name} ([\w/.-][^\s'`|]*)", text))
         assert words <= {"--help", *actions(name)}
 
