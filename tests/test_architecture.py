@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 # units that stand in one line here do not import each other.
 FLOORS = (
     ("errors", "types", "syscalls", "text"),
-    ("space", "layouts", "properties"),
+    ("space", "layouts", "properties", "amounts"),
     ("filestore", "namespace"),
     ("store",),
     ("fs",),

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
-import re
-import time
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
+from casfs import amounts
 from casfs.errors import UsageError
 
 ACTION = "ACTION"
@@ -17,17 +15,6 @@ ACTION = "ACTION"
 
 LONGEST_PATH = 4095
 """Bytes: PATH_MAX of linux/limits.h less the NUL."""
-
-UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-
-LONGEST_DURATION = 36_500 * 86_400
-"""Seconds: a hundred years; what is longer is a mistake."""
-
-FASTEST = 1 << 50
-"""Bytes per second: a PiB; what is more is a mistake."""
-
-LARGEST = 1 << 60
-"""Bytes: an EiB; what is more is a mistake."""
 
 FORMS = {
     "DURATION": "30s, 10m, 1h or 14d",
@@ -37,15 +24,10 @@ FORMS = {
 }
 """How the values are written that several commands take. Help explains those that its arguments name so."""
 
-_DAY, _TIME, _OFFSET = r"\d{4}-\d\d-\d\d", r"\d\d:\d\d:\d\d(?:\.\d+)?", r"(?:[Zz]|[+-]\d\d:\d\d)"
-
-_RFC_3339 = re.compile(f"{_DAY}(?:[Tt ]{_TIME}{_OFFSET})?", re.ASCII)
-"""Or its date alone."""
-
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGTPkmgtp])?(?:i?[Bb])?")
-
 Run = Callable[[argparse.Namespace], int]
 """What a command does with its arguments; returns its exit code."""
+
+Number = TypeVar("Number", int, float)
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 """What `casfs` takes as its first word."""
@@ -181,58 +163,20 @@ def positive(word: str) -> int:
     return number
 
 
-def duration(word: str) -> int:
-    """An argument's type: `30s`, `10m`, `1h`, `14d`, or `0`, in seconds."""
-    number, unit = (word, "s") if word == "0" else (word[:-1], word[-1:])
-    if unit not in UNIT_SECONDS or not (number.isascii() and number.isdecimal()):
-        raise argparse.ArgumentTypeError(f"'{word}' is no duration: write it as 30s, 10m, 1h or 14d")
-    seconds = int(number) * UNIT_SECONDS[unit] if len(number) < 12 else LONGEST_DURATION + 1
-    if seconds > LONGEST_DURATION:
-        raise argparse.ArgumentTypeError(f"{word} is too long")
-    return seconds
+def _argument(parse: Callable[[str], Number]) -> Callable[[str], Number]:
+    """An argument's type of what is written so (amounts.py)."""
 
-
-def instant(word: str) -> int:
-    """An argument's type: RFC 3339, a day (its begin in UTC), or a duration ago; in seconds since 1970."""
-    if not _RFC_3339.fullmatch(word):
+    def argument(word: str) -> Number:
         try:
-            return int(time.time()) - duration(word)
-        except argparse.ArgumentTypeError:
-            example = "2030-12-31T23:59:00Z, 2030-12-31 or 2h"
-            raise argparse.ArgumentTypeError(f"'{word}' is no time: write it as {example}") from None
-    from datetime import UTC, datetime
+            return parse(word)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
 
-    try:
-        moment = datetime.fromisoformat(word.upper())
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{word}' is no time of the calendar") from None
-    return math.floor((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    return argument
 
 
-def count(word: str) -> int:
-    """An argument's type: a whole number, 0 or more."""
-    if not (word.isascii() and word.isdecimal()) or len(word) > 12:
-        raise argparse.ArgumentTypeError(f"'{word}' is no whole number")
-    return int(word)
-
-
-def byte_rate(word: str) -> float:
-    """An argument's type: bytes per second as `50M`, `1.5GiB`, `20MiB/s`, in powers of 1024; more than 0."""
-    rate = _bytes(word.removesuffix("/s"))
-    if not 0 < rate <= FASTEST:
-        raise argparse.ArgumentTypeError(f"'{word}' is no rate: write 500K, 20M or 1.5GiB, per second")
-    return rate
-
-
-def byte_size(word: str) -> int:
-    """An argument's type: bytes as `0`, `50M`, `1.5GiB`, in powers of 1024."""
-    size = _bytes(word)
-    if not 0 <= size <= LARGEST:
-        raise argparse.ArgumentTypeError(f"'{word}' is no size: write 500K, 20M or 1.5GiB")
-    return math.ceil(size)
-
-
-def _bytes(word: str) -> float:
-    """-1 for what is no amount."""
-    match = _SIZE.fullmatch(word)
-    return -1.0 if match is None else float(match[1]) * 1024 ** "BKMGTP".index((match[2] or "B").upper())
+duration = _argument(amounts.duration)
+instant = _argument(amounts.instant)
+count = _argument(amounts.count)
+byte_rate = _argument(amounts.byte_rate)
+byte_size = _argument(amounts.byte_size)

@@ -52,22 +52,28 @@ def _module(word: str) -> Module:
 
 
 def run(args: argparse.Namespace) -> int:
-    from casfs.cli.find import as_json
+    from casfs.cli.find import artifact_json
     from casfs.cli.searches import search_of
+    from casfs.maintenance.query import Query
     from casfs.maintenance.search import NothingFound, latest
-    from casfs.namespace.searches import Wanted
+    from casfs.namespace.searches import TokenMatch
 
     module: Module = args.module
+
+    def query(module: Module) -> Query:
+        tokens = TokenMatch("organisation", module.organisation), TokenMatch("module", module.name)
+        repositories = () if args.repo is None else (os.fsencode(args.repo),)
+        return Query(tokens=tokens, repositories=repositories, snapshot=None if args.snapshot else False)
+
     with search_of(args.store) as (search, prefix):
-        repositories = () if args.repo is None else search.repositories(os.fsencode(args.repo))
         try:
-            found = latest(search, Wanted(repositories, *module), snapshots=args.snapshot)
+            found = latest(search, query(module))
         except NothingFound:
             if module.as_path == module:
                 raise
-            found = latest(search, Wanted(repositories, *module.as_path), snapshots=args.snapshot)
+            found = latest(search, query(module.as_path))
     if args.json:
-        print_json({"revision": found[0].row.revision, "artifacts": [as_json(each) for each in found]})
+        print_json({"revision": found[0].row.revision, "artifacts": [artifact_json(each) for each in found]})
         return 0
     print(printable(found[0].row.revision))
     for each in found:

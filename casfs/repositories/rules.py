@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -31,6 +32,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     `digests`: algorithms whose digests its contents get, besides those that every content gets.
     `quota_bytes`, `quota_files`: 0 = none; `soft_percent` of them from which the log warns, 0 = never.
     What they count: quota.py.
+    `access_times`: 'daily' keeps the time of the last open of each file, moved once a day at the most;
+    `access_times_since`: from when on, in seconds since 1970.
     """
 
     include: tuple[str, ...] = ("**",)
@@ -46,6 +49,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     quota_bytes: int = 0
     quota_files: int = 0
     soft_percent: int = 0
+    access_times: Literal["none", "daily"] = "none"
+    access_times_since: int = 0
 
 
 def check(rules: Rules) -> None:
@@ -62,6 +67,8 @@ def check(rules: Rules) -> None:
             raise UsageError(f"{name.replace('_', '-')}: a number from 0 to {HIGHEST}, 0 for none")
     if not 0 <= rules.soft_percent <= 100:
         raise UsageError("soft-percent: a number from 0 to 100, 0 for none")
+    if rules.access_times_since < 0:
+        raise UsageError("access-times-since: seconds since 1970")
 
 
 def decode(text: str) -> Rules:
@@ -88,13 +95,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
 
 
 def changed(rules: Rules, changes: Mapping[str, Any]) -> Rules:
-    """Raises UsageError for what no rules can be."""
+    """With access times, from when on they are kept. Raises UsageError for what no rules can be."""
     try:
         result = msgspec.convert({**_fields(rules), **changes}, Rules)
     except (msgspec.ValidationError, OverflowError) as error:
         raise UsageError(f"bad rules: {error}") from None
     check(result)
-    return result
+    if result.access_times == rules.access_times:
+        return result
+    since = 0 if result.access_times == "none" else int(time.time())
+    return msgspec.structs.replace(result, access_times_since=since)
 
 
 def _fields(rules: Rules) -> dict[str, Any]:
