@@ -127,6 +127,8 @@ def rules_in_words(rules: Rules) -> list[str]:
         words.append(f"up to {size(rules.quota_bytes)}")
     if rules.quota_files:
         words.append(f"up to {rules.quota_files} files")
+    if rules.access_times != "none":
+        words.append(f"access times are kept, {rules.access_times}")
     return words or ["none"]
 
 

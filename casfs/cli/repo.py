@@ -26,6 +26,7 @@ from casfs.cli.arguments import (
 )
 from casfs.cli.output import print_facts, print_json, print_table, quota
 from casfs.cli.places import access_to, store_of
+from casfs.cli.times import moment
 from casfs.errors import ExitCode, UsageError
 from casfs.text import printable
 
@@ -155,6 +156,12 @@ def _add_settings(parser: Parser) -> None:
         "--soft", metavar="PERCENT", type=_percent, help="of the quota, from which the log warns"
     )
     parser.add_argument(
+        "--access-times",
+        metavar="daily|none",
+        choices=("daily", "none"),
+        help="keep the time of a file's last open, moved once a day: for 'casfs find --unused-since'",
+    )
+    parser.add_argument(
         "--trash-days", metavar="N", type=_days, help="so long the trash keeps what goes; 0: not"
     )
 
@@ -173,6 +180,7 @@ _RULES = {
     "quota": "quota_bytes",
     "quota_files": "quota_files",
     "soft": "soft_percent",
+    "access_times": "access_times",
 }
 """Argument -> rule."""
 
@@ -313,6 +321,9 @@ def _show(args: argparse.Namespace) -> int:
         print_json(facts | {"plain_directories": takes_plain_directories(store)})
         return ExitCode.OK
     del facts["rules"]
+    since = rules.pop("access_times_since")
+    if since:
+        rules["access_times"] += f", since {moment(since * 10**9)}"
     none = ("hidden", "left_out") if repository.kind == "local" else ("bytes",)
     shown = {key: _for_person(value) for key, value in facts.items() if value not in ((), None)}
     shown = {("size_bytes" if key == "bytes" else key): shown[key] for key in shown if key not in none}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import stat
 import time
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from casfs.fs.core import Core
 from casfs.fs.inodes import Inode
 from casfs.fs.policy import Policy
 from casfs.fs.xattrs import ExtendedAttributes
+
+log = logging.getLogger(__name__)
 
 FIRST_TIME, LAST_TIME = (sign * ((1 << 63) // 10**9) * 10**9 for sign in (-1, 1))
 """Nanoseconds: the first and last whole second, in 1677 and 2262, that a row (64 bits) can keep."""
@@ -53,6 +56,7 @@ class Attributes:
         self._inodes = core.inodes
         self._group = core.group
         self._places = core.places
+        self._kernel = core.kernel
         self._files = files
         self._xattrs = xattrs
         self._policy = policy
@@ -86,6 +90,19 @@ class Attributes:
         self._inodes.mark(inode)
         group.count()
         return inode
+
+    async def accessed(self, inode: Inode, now_ns: int) -> None:
+        """A program has opened it. No open fails for want of this."""
+        try:
+            if not self._group.active:
+                await self._group.begin()
+        except OSError as error:
+            log.debug("the time of access of inode %d stays as it was: %s", inode.ino, error)
+            return
+        inode.atime = now_ns
+        self._inodes.mark(inode)
+        self._group.count()
+        self._kernel.forget_attributes(inode.ino)
 
     async def _apply(self, inode: Inode, changes: Changes) -> None:
         """All but the size. Inside a transaction: nothing has to be waited for."""

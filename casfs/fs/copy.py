@@ -157,7 +157,7 @@ async def link(fs: FileSystem, algorithm: str, digest: str, destination: bytes, 
     if place.parent in fs.nodes.derived:
         raise FsError(errno.EXDEV, _in_tree(destination, "cp"))
     await fs.group.begin()
-    linked = _duplicate(fs, fs.inodes.get(fs.by_digest.number(found[0])))
+    linked = duplicate(fs, fs.inodes.get(fs.by_digest.number(found[0])))
     linked.uid, linked.gid = uid, fs.inodes.get(place.parent).gid
     linked.atime = linked.mtime = linked.btime
     try:

@@ -46,6 +46,17 @@ class Claims(Protocol):
         """A file is about to get a name. Raises FsError EIO."""
 
 
+class AccessTimes(Protocol):
+    """Who keeps the times at which some files were last opened, not more often than once a day."""
+
+    def due(self, inode: Inode, now_ns: int, /) -> bool:
+        """A program has opened it: does its time of access move?"""
+
+    def due_at(self, inode: Inode, now_ns: int, /) -> int:
+        """Until then nobody has to ask for this file again, at most a day: it may get another place. In
+        nanoseconds since 1970."""
+
+
 class Policy(Protocol):
     """Asked by the verbs, inside the transaction of what they do; what it notes is undone by `forget_since`
     when that fails. Owned by the thread that runs the file system.
@@ -94,6 +105,10 @@ class Policy(Protocol):
     def digests(self) -> Callable[[Inode], tuple[str, ...]] | None:
         """Which further digests the content of a file is to have where it lies, besides those of every
         content; None while no place asks for any."""
+
+    @property
+    def access_times(self) -> AccessTimes | None:
+        """None while no times of access are kept."""
 
     def room(self, inode: Inode, /) -> Room | None:
         """What there may be where that lies; None without a limit."""

@@ -51,6 +51,8 @@ PASSTHROUGH = 1 << 7
 """FOPEN_* of linux/fuse.h: reads and writes go past the page cache; pages stay cached from one open to the
 next; close(2) sends no FLUSH; reads and mappings (with DIRECT_IO only mappings) go to the backing file."""
 
+SECOND_NS = 1_000_000_000
+
 KILL_SUIDGID = 1 << 2
 """FUSE_WRITE_KILL_SUIDGID of linux/fuse.h: who writes has no CAP_FSETID."""
 
@@ -113,6 +115,7 @@ class Accelerated:
         self._waiting = 0
         self._none_waits = trio.Event()
         self._leases: dict[int, int] = {}
+        self._access_times = verbs.access_times
         self.passthrough = "off: the kernel has not said yet what it offers"
         self._negotiated = False
         self.ended = False
@@ -369,7 +372,10 @@ class Accelerated:
             return 0
         if len(self._leases) >= LEASES:
             self._revoke(next(iter(self._leases)))
-        fh = int(self._native.lease(handle.inode.ino, how))
+        until = 0
+        if self._access_times is not None:
+            until = self._access_times.due_at(handle.inode, time.time_ns()) // SECOND_NS
+        fh = int(self._native.lease(handle.inode.ino, how, until))
         if fh:
             self._verbs.handles[fh] = handle
             self._leases[handle.inode.ino] = fh
@@ -387,6 +393,13 @@ class Accelerated:
         """Do not open these files from leases any more."""
         for ino in inos:
             self._revoke(ino)
+
+    def rules_changed(self) -> None:
+        """Times of access may be kept from now on: then each open has to come here once a day."""
+        access_times = self._verbs.access_times
+        if access_times is not self._access_times:
+            self._access_times = access_times
+            self.revoke_leases(list(self._leases))
 
     @property
     def idle_handles(self) -> int:

@@ -18,6 +18,7 @@ from casfs.fuse.operations import Operations
 from casfs.fuse.options import SUBTYPE, MountOptions, Presentation, source_name
 from casfs.fuse.scheduler import TrioScheduler
 from casfs.fuse.verbs import Verbs
+from casfs.repositories.filesystem import registry_of
 
 TERMINATE_SECONDS = 0.05
 """How often the loop is told to end, until it has."""
@@ -49,6 +50,7 @@ class Session:
             caches=caches,
             presentation=presentation,
             free_step=options.free_step,
+            read_only=options.read_only,
         )
         self._operations = Operations(verbs)
         self._committer = Committer(fs, options.commit_interval)
@@ -59,6 +61,7 @@ class Session:
         self._plain = kernel.plain
         if kernel.native is not None:
             self._accelerated = Accelerated(kernel.native, kernel, verbs, scheduler)
+            registry_of(fs).subscribe(self._accelerated.rules_changed)
 
     def mount(self) -> None:
         """Raises MountError."""

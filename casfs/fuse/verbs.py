@@ -9,6 +9,7 @@ import errno
 import functools
 import os
 import stat
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -18,6 +19,7 @@ from casfs.fs.content.content import Handle
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.inodes import Inode
 from casfs.fs.nodes import GENERATED
+from casfs.fs.policy import AccessTimes
 from casfs.fs.scheduler import Mutex
 from casfs.fs.xattrs import DIGEST, DIGESTS
 from casfs.fuse.callers import makes_exclusively
@@ -86,7 +88,7 @@ class Verbs:
 
     `relieve` makes room on a full disk, if it can: what was refused for want of it may be tried again when it
     says True. `caches`: of the kernel. `presentation`: how files are shown, by which the kernel decides who
-    may do what. `free_step` as in MountOptions.
+    may do what. `free_step`, `read_only` as in MountOptions.
     `_writing_back`: one at a time has mappings written back, since the writes that it waits for may need
     threads themselves.
     """
@@ -100,10 +102,12 @@ class Verbs:
         caches: Caches | None = None,
         presentation: Presentation = AS_IT_IS,
         free_step: int = 0,
+        read_only: bool = False,
     ) -> None:
         self.fs = fs
         self.presentation = presentation
         self._free_step = free_step
+        self._read_only = read_only
         self._relieve = relieve
         self.shown = ShownNames(fs, caches or NoCaches())
         self.tree = fs.tree
@@ -315,6 +319,11 @@ class Verbs:
         self.handles[fh] = handle
         return fh
 
+    @property
+    def access_times(self) -> AccessTimes | None:
+        """As `Policy.access_times`."""
+        return None if self._read_only else self.fs.policy.access_times
+
     @patient
     async def open(self, ino: int, flags: int, uid: int) -> Handle:
         """A handle; its `passthrough` says that it has to be opened with `content.backing`."""
@@ -324,6 +333,11 @@ class Verbs:
         handle = self.files.open(self.inode(ino), flags & os.O_ACCMODE != os.O_RDONLY, uid)
         handle.syncs = bool(flags & os.O_DSYNC)
         try:
+            access_times = self.access_times
+            if access_times is not None and not flags & os.O_NOATIME:
+                now_ns = time.time_ns()
+                if access_times.due(handle.inode, now_ns):
+                    await self.fs.attributes.accessed(handle.inode, now_ns)
             if flags & os.O_TRUNC:  # first: what was emptied has no backing file
                 await self.files.truncate_at_open(handle)
             await self.passthrough.join(handle)

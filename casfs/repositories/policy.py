@@ -8,6 +8,7 @@ from typing import Any
 from casfs.fs.core import Core
 from casfs.fs.inodes import Inode
 from casfs.fs.policy import Claims, Reason, Room
+from casfs.repositories.access_times import AccessTimes
 from casfs.repositories.attributes import NAMES, RepositoryAttributes
 from casfs.repositories.following import Follower
 from casfs.repositories.guard import Guard
@@ -39,6 +40,8 @@ class RepositoryPolicy:
     digests: Callable[[Inode], tuple[str, ...]] | None
 
     def __init__(self, core: Core, registry: Registry, trash: Trash, follower: Follower) -> None:
+        self._core = core
+        self.access_times: AccessTimes | None = None
         self.registry = registry
         self.trash = trash
         self.follower = follower
@@ -56,6 +59,11 @@ class RepositoryPolicy:
                 setattr(self, name, getattr(self.guard if wanted else self.trash, name))
         self.resizes = self.quotas.resizes if self.quotas else None
         self.digests = self.guard.digests if self.guard.digested else None
+        daily = {
+            ino for ino, each in self.registry.repositories.items() if each.rules.access_times == "daily"
+        }
+        if daily != (self.access_times.tops if self.access_times else set()):
+            self.access_times = AccessTimes(self._core, daily) if daily else None
         self._read_claims()
 
     def compare(self, claims: Claims) -> None:

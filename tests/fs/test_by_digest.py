@@ -142,7 +142,7 @@ def test_a_content_that_was_collected_gives_no_dangling_copy(kernel: Kernel, ses
     with pytest.raises(FsError, match="No such file"):
         kernel.inode(SHA256)
     with pytest.raises(FsError, match="Stale"):
-        copy._duplicate(session.fs, inode)
+        copy.duplicate(session.fs, inode)
     assert kernel.read_file("copy") == b""
 
 

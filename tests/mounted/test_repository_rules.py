@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from casfs.repositories.rules import Rules
-from tests.mounted.mounts import Mount
+from tests.mounted.mounts import Mount, casfs
 from tests.repositories.making import make_repository
 from tests.session import Session
 
@@ -292,3 +293,39 @@ def test_repositories_stay_in_the_root(ruled: Callable[..., Mount]) -> None:
     run("rmdir", mount.path / "renamed")
     mount.remount()
     assert os.listdir(mount.path) == ["out"]
+
+
+def opened_at(path: Path) -> float:
+    path.read_bytes()
+    return path.stat().st_atime
+
+
+def test_an_open_moves_the_time_of_access_once_a_day(ruled: Callable[..., Mount]) -> None:
+    """Also where the accelerator answers it from a lease."""
+    mount = ruled(libs=Rules(access_times="daily", access_times_since=1), other=Rules())
+    files = [mount.path / name / "file" for name in ("libs", "other")]
+    day, now = 86_400, time.time()
+    for file in files:
+        file.write_bytes(b"x" * 1000)
+    for age in (3 * day, day / 2):
+        for file in files:
+            os.utime(file, (now - age, now))
+        kept, other = (opened_at(file) for file in files)
+        assert other == pytest.approx(now - age, abs=1e-3)
+        assert kept == pytest.approx(now - age, abs=1e-3) if age < day else kept >= now
+    soon = now - day + 4
+    for file in files:
+        os.getxattr(file, "user.casfs.blake3")  # sealed, so that it may be leased
+        os.utime(file, (soon, now))
+        assert opened_at(file) == opened_at(file) == pytest.approx(soon, abs=1e-3)
+    time.sleep(max(0, now + 4.5 - time.time()))
+    kept, other = (opened_at(file) for file in files)
+    assert other == pytest.approx(soon, abs=1e-3)
+    assert kept >= now
+    os.utime(files[1], (now - 3 * day, now))
+    assert opened_at(files[1]) < now - day
+    casfs("repo", "set", mount.path, "other", "--access-times", "daily")
+    assert opened_at(files[1]) >= now
+    moved = [file.stat().st_atime_ns for file in files]
+    mount.remount()
+    assert [file.stat().st_atime_ns for file in files] == moved

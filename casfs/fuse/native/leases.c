@@ -1,9 +1,12 @@
 #include "leases.h"
 
+#include <time.h>
+
 struct lease {
 	PyObject *ino; /* NULL: the place is free */
 	uint32_t users, flags;
 	bool revoked;
+	time_t until; /* 0: for ever */
 };
 
 static struct lease leases[CASFS_LEASES];
@@ -21,6 +24,8 @@ uint64_t casfs_lease_open(PyObject *ino, uint32_t *flags)
 	if (!place)
 		return 0;
 	size_t at = PyLong_AsSize_t(place);
+	if (leases[at].until && time(NULL) >= leases[at].until)
+		return 0;
 	leases[at].users++;
 	*flags = leases[at].flags;
 	return CASFS_LEASED | at;
@@ -43,8 +48,9 @@ PyObject *casfs_lease(PyObject *self, PyObject *args)
 	static size_t next; /* where the search for a free place goes on */
 	PyObject *ino;
 	unsigned int flags;
+	long long until;
 	(void)self;
-	if (!PyArg_ParseTuple(args, "O!I", &PyLong_Type, &ino, &flags))
+	if (!PyArg_ParseTuple(args, "O!IL", &PyLong_Type, &ino, &flags, &until))
 		return NULL;
 	if (!places && !(places = PyDict_New()))
 		return NULL;
@@ -58,7 +64,7 @@ PyObject *casfs_lease(PyObject *self, PyObject *args)
 			return NULL;
 		}
 		Py_DECREF(place);
-		leases[at] = (struct lease){.ino = Py_NewRef(ino), .users = 1, .flags = flags};
+		leases[at] = (struct lease){.ino = Py_NewRef(ino), .users = 1, .flags = flags, .until = until};
 		next = at + 1;
 		return PyLong_FromUnsignedLongLong(CASFS_LEASED | at);
 	}

@@ -16,14 +16,14 @@
 /* Leased handles have this bit; the others are numbered from 1 by Python. */
 #define CASFS_LEASED ((uint64_t)1 << 62)
 
-/* A user more of the leased handle of an inode. 0 when there is none. */
+/* A user more of the leased handle of an inode. 0 when there is none, or no more. */
 uint64_t casfs_lease_open(PyObject *ino, uint32_t *flags);
 
 /* A user less. True when the handle has to be released by Python: the lease is revoked and nobody uses it. */
 bool casfs_lease_release(uint64_t fh);
 
-/* lease(ino, flags): keep a new handle that has one user, whose opens are answered with FOPEN_* `flags`. Gives
- * its number, 0 when there is no room. */
+/* lease(ino, flags, until): keep a new handle that has one user, whose opens are answered with FOPEN_* `flags`
+ * until that second since 1970, 0: for ever. Gives its number, 0 when there is no room. */
 PyObject *casfs_lease(PyObject *self, PyObject *args);
 
 /* revoke(fh): hand it out no more. Gives the number of those who use it; with 0 it is to be released now. */

@@ -213,7 +213,7 @@ static PyMethodDef methods[] = {
 	{"write_files", casfs_write_files, METH_VARARGS, write_files_doc},
 	{"reply_early", casfs_reply_early, METH_O,
 	 "reply_early(result)\n--\n\nThe request under way has succeeded, whatever it still does (serve.h)."},
-	{"lease", casfs_lease, METH_VARARGS, "lease(ino, flags)\n--\n\nKeep a handle that only reads (leases.h)."},
+	{"lease", casfs_lease, METH_VARARGS, "lease(ino, flags, until)\n--\n\nKeep a handle that only reads (leases.h)."},
 	{"revoke", casfs_revoke, METH_O, "revoke(fh)\n--\n\nHand a leased handle out no more (leases.h)."},
 	{"idle_leases", casfs_idle_leases, METH_NOARGS, "idle_leases()\n--\n\nHow many nobody uses."},
 	{"stack_depth", stack_depth, METH_O, stack_depth_doc},
