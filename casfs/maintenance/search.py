@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -25,8 +26,8 @@ from casfs.types import ROOT_INO
 DEEPEST = 10_000
 """Directories above one another that are followed, at the most: rows may lead round in a circle."""
 
-PART = 1_000
-"""Rows that are asked for at a time."""
+FIRST_PART, PART = 16, 1_000
+"""Rows that are asked for at a time, at first and at the most."""
 
 FEW = 1_000
 """An index that says no more than so many is not compared with others."""
@@ -216,10 +217,13 @@ class Search:
         wanted = self._wanted(query)
         last = 0
         while contents := self._searches.shared_contents(last, PART):
-            for content in contents:
-                found = list(self._filtered(self._of_blob(content.id, wanted), query, wanted))
-                if len(found) > 1:
-                    yield Duplicate(content, found)
+            known = {content.id: content for content in contents}
+            inos = self._searches.inodes_of_blobs(known)
+            candidates = self._filtered(self._of_inodes(inos, wanted), query, wanted)
+            for blob, group in itertools.groupby(candidates, lambda each: each.file.blob_id or 0):
+                found = list(group)
+                if len(found) > 1 and blob in known:
+                    yield Duplicate(known[blob], found)
             last = contents[-1].id
 
     def _filtered(
@@ -255,23 +259,23 @@ class Search:
     def _by_digest(self, wanted: Wanted) -> Iterator[tuple[bytes, FileRow, ArtifactRow | None]]:
         digests = [each for each in wanted.digests if not (each.negated or each.empty)]
         digest = max(digests, key=lambda each: (each.low == each.high, each.algorithm == BLAKE3))
-        last = (b"", 0)
-        while contents := self._searches.contents(digest, last, PART):
+        last, parts = (b"", 0), _parts()
+        while contents := self._searches.contents(digest, last, next(parts)):
             for _, blob in contents:
                 yield from self._of_blob(blob, wanted)
             last = contents[-1]
 
     def _of_blob(self, blob: int, wanted: Wanted) -> Iterator[tuple[bytes, FileRow, ArtifactRow | None]]:
-        last = 0
-        while inos := self._searches.inodes_of_blob(blob, last, PART):
+        last, parts = 0, _parts()
+        while inos := self._searches.inodes_of_blob(blob, last, next(parts)):
             yield from self._of_inodes(inos, wanted)
             last = inos[-1]
 
     def _by_property(self, wanted: Wanted) -> Iterator[tuple[bytes, FileRow, ArtifactRow | None]]:
         properties = [each for each in wanted.properties if not each.negated]
         match = min(properties, key=lambda each: self._searches.count_property(each, FEW + 1))
-        last = ("", 0)
-        while found := self._searches.inodes_with_property(match, last, PART):
+        last, parts = ("", 0), _parts()
+        while found := self._searches.inodes_with_property(match, last, next(parts)):
             yield from self._of_inodes([ino for _, ino in found], wanted)
             last = found[-1]
 
@@ -291,6 +295,8 @@ class Search:
             while hits := self._searches.in_directory(directory, wanted, last, PART):
                 for file, artifact in hits:
                     yield path, file, artifact
+                if len(hits) < PART:
+                    break
                 last = hits[-1][0].name
 
     def _module_directories(self, wanted: Wanted) -> Iterator[tuple[bytes, int]]:
@@ -337,6 +343,14 @@ class Search:
 
 
 _TRASHED = b"/" + CASFS + b"/"
+
+
+def _parts() -> Iterator[int]:
+    """How much to ask for at a time: little at first, since maybe no more is looked at."""
+    part = FIRST_PART
+    while True:
+        yield min(part, PART)
+        part *= 4
 
 
 class Newest:

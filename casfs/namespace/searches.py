@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -152,6 +153,10 @@ class Searches(Table):
         """Files with a content, by inode number."""
         return self._numbers(inodes_of_blob_query(blob, after, limit))
 
+    def inodes_of_blobs(self, blobs: Iterable[int]) -> list[int]:
+        """Files with one of these contents, in their order."""
+        return self._numbers(inodes_of_blobs_query(blobs))
+
     def inodes_with_property(
         self, wanted: PropertyMatch, after: tuple[str, int], limit: int
     ) -> list[tuple[str, int]]:
@@ -280,6 +285,11 @@ def inodes_of_blob_query(blob: int, after: int, limit: int) -> Statement:
     return sql, (blob, after, limit)
 
 
+def inodes_of_blobs_query(blobs: Iterable[int]) -> Statement:
+    sql = "SELECT i.ino FROM json_each(?) AS s CROSS JOIN inode AS i ON i.blob_id = s.value"
+    return sql, (json.dumps(list(blobs)),)
+
+
 def property_query(wanted: PropertyMatch, after: tuple[str, int], limit: int) -> Statement:
     key, value, _ = wanted
     if value is not None and not is_pattern(value):
@@ -314,6 +324,7 @@ def _columns(wanted: Wanted) -> str:
     return f"{_FILE}, a.*" if wanted.artifacts else _FILE
 
 
+@functools.lru_cache(maxsize=64)
 def _where(wanted: Wanted) -> Statement:
     """Conditions on d, i, and on a where artifacts are looked for; each after an AND."""
     parts = [(*_has_digest(digest), digest.negated) for digest in wanted.digests]

@@ -413,8 +413,7 @@ class Trash:
 
     # What may be done in the trash, and what leaves it
 
-    resizes = None
-    digests = claims = access_times = None
+    resizes = digests = claims = access_times = None
 
     def check_add(self, directory: int, name: bytes, _mode: int, _inode: Inode | None) -> None:
         """Raises FsError EPERM for a new name in the trash, and for the name of its own directory."""

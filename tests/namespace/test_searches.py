@@ -61,6 +61,7 @@ def test_tokens_are_looked_up_in_an_index(namespace: Namespace, wanted: Wanted, 
             ["blob_digest_value (algorithm=? AND value>? AND value<?)"],
         ),
         (searches.contents_query(BLAKE3, (b"", 0), 9), ["sqlite_autoindex_blob_1 (blake3>? AND blake3<?)"]),
+        (searches.inodes_of_blobs_query([1]), ["i USING COVERING INDEX inode_blob (blob_id=?)"]),
         (searches.inodes_of_blob_query(1, 0, 9), ["inode_blob (blob_id=? AND rowid>?)"]),
         (
             searches.property_query(PropertyMatch("a", "b"), ("", 0), 9),
