@@ -10,9 +10,12 @@ import pytest
 
 from casfs.control.digests import HANDLERS, add
 from casfs.control.messages import AddDigests, SetDigests, WantedDigests
+from casfs.control.protocol import LINE_LIMIT, encode, request_of
 from casfs.errors import UsageError
+from casfs.filestore.hashing import ALGORITHMS
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import run_inline
+from casfs.maintenance.digests.migration import PART
 from casfs.maintenance.offline import opened
 from casfs.namespace.digests import DigestRun
 from casfs.store import create_store
@@ -66,3 +69,13 @@ def test_what_is_no_digest_is_refused(fs: FileSystem, row: tuple[int, str, str])
     with pytest.raises(UsageError):
         run_inline(add(fs, AddDigests([row], (1, 1, 1, 1, 1))))
     assert fs.store.namespace.digests.last_run() is None
+
+
+def test_what_a_run_asks_for_at_a_time_fits_into_a_request() -> None:
+    rows = [
+        (2**63 - 1 - number, name, "ff" * algorithm.size)
+        for number in range(PART)
+        for name, algorithm in ALGORITHMS.items()
+    ]
+    asked = AddDigests(rows, (2**63 - 1,) * 5, True)
+    assert len(encode(request_of(asked))) < LINE_LIMIT

@@ -67,6 +67,7 @@ TEXTS = (
 )
 TABLES = (
     *("meta", "blob", "inode", "dentry", "xattr", "collection", "pin", "pinned", "damage", "trash"),
+    *("blob_digest", "property"),
     *(
         "trash_rule",
         "repository",

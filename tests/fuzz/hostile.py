@@ -115,7 +115,7 @@ class HostileStores:
         for module in pkgutil.walk_packages(package.__path__, "casfs."):
             if not module.name.startswith(("casfs.__main__", "casfs.fuse.native")):
                 importlib.import_module(module.name)  # once, not by each child
-        create_store(str(self._golden), fan_out=1)
+        create_store(str(self._golden), fan_out=1, digests=("sha256", "crc32c"))
         store = Store(str(self._golden))
         fs = file_system(store, InlineScheduler())
         run_inline(fs.start())
@@ -181,6 +181,9 @@ class HostileStores:
             ("heal", "--from", str(self._golden), str(store)),
             ("heal", "--from", str(store), str(self._golden)),
             ("undelete", str(store), "gone"),
+            ("digests", str(store)),
+            ("digests", str(store), "--add", "md5", "--fast"),
+            ("digests", str(store), "--run", "--fast", "--no-gc"),
         ]
         for words in dice.sample(others, 4):
             self._run(*words)
