@@ -142,16 +142,17 @@ class _Lines:
 
     async def next(self) -> bytes:
         """Raises ValueError for none within SILENCE_SECONDS, or one that is too long."""
+        received = self._received
         with trio.move_on_after(SILENCE_SECONDS):
-            while (end := self._received.find(b"\n", 0, LINE_LIMIT)) < 0 and len(self._received) < LINE_LIMIT:
-                received = await self._stream.receive_some(LINE_LIMIT)
-                if not received:
+            while (end := received.find(b"\n", 0, LINE_LIMIT)) < 0 and len(received) <= LINE_LIMIT:
+                more = await self._stream.receive_some(LINE_LIMIT)
+                if not more:
                     break
-                self._received += received
+                received += more
         if end < 0:
             raise ValueError("no line, or one that is too long")
-        line = bytes(self._received[: end + 1])
-        del self._received[: end + 1]
+        line = bytes(received[: end + 1])
+        del received[: end + 1]
         return line
 
 
