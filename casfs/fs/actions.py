@@ -56,8 +56,13 @@ class ChangeProperties:
         except BaseException:
             undo()
             raise
-        self._fs.changes.inode(inode.ino)
+        self._has_another_ctime(inode.ino)
         return undo
+
+    def _has_another_ctime(self, ino: int) -> None:
+        """The pages that the kernel has of it stay as they are."""
+        with contextlib.suppress(OSError):
+            self._fs.kernel.forget_attributes(ino)
 
     def _undo(self, ino: int, before: dict[bytes, bytes | None], ctime: int) -> None:
         try:
@@ -70,7 +75,7 @@ class ChangeProperties:
                 self._fs.xattrs.bring_back(inode, name, value)
         inode.ctime = ctime
         self._fs.inodes.mark(inode)
-        self._fs.changes.inode(ino)
+        self._has_another_ctime(ino)
 
     def end(self) -> None:
         """Nothing was kept for it."""
@@ -168,6 +173,7 @@ class RemoveFiles:
             self._fs.policy.forget(noted)
             self._fs.tree.bring_back(directory, item.name, inode)
             inode.ctime = ctime
+            self._fs.inodes.mark(inode)
 
     def end(self) -> None:
         self._fs.tree.kept -= self._kept
@@ -289,6 +295,7 @@ class MoveInto:
             move = (self._to.directory, item.name, origin, item.name)
             self._fs.directories.move(*move, inode, None)
             inode.ctime = ctime
+            self._fs.inodes.mark(inode)
 
     def end(self) -> None:
         """Nothing was kept for it."""

@@ -159,7 +159,7 @@ class Batch:
 
     async def run(self) -> Done:
         """Do what was looked at, durably. Raises FsError as `look`, and ENOSPC where the disk has no room for
-        so much at once; OSError of the commit."""
+        so much at once. Raises OSError of the commit: it is done then, and to be committed still."""
         items = list(self._items.values())
         if len(items) * LOG_BYTES > self._fs.store.filestore.space.log_room():
             raise FsError(errno.ENOSPC, "the disk has no room for so much in one transaction")

@@ -356,6 +356,24 @@ def test_what_fails_or_is_cancelled_in_the_middle_is_undone(run: Run, name: str,
     run(body)
 
 
+def test_what_cannot_be_undone_is_never_committed(
+    session: Session, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel.sync()
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "injected")
+
+    monkeypatch.setattr(actions.ChangeProperties, "_undo", fail)
+    fs = kernel.fs
+    verb = Failing(actions.set_properties(fs, {"qa": ["x"]}), 2, refuse)
+    fails(errno.EDQUOT, "b: Disk quota", lambda: act(fs, verb, "a", "b"))
+    assert fs.group.failed == errno.EIO
+    session.abandon()
+    session.start()
+    assert actions.properties_of(session.fs, b"a") == {}
+
+
 @pytest.mark.usefixtures("short_steps")
 def test_the_kernel_may_forget_what_is_given_its_name_back(run: Run) -> None:
     async def body(mount: Mount) -> None:

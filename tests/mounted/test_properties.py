@@ -207,3 +207,28 @@ def test_what_is_done_to_many_is_seen_at_once(mount: Mount) -> None:
     asked("prop", "set", "-p", "qa=passed", "-r", mount.path / "top")
     assert files[190].stat().st_ctime_ns > before[files[190]].st_ctime_ns
     assert mount.status["activity"]["unlinked_open"] == 0
+
+
+def test_trees_show_at_once_what_is_done_to_many(mount: Mount) -> None:
+    asked("repo", "create", mount.path, "libs", "--package-type", "maven")
+    asked("repo", "create", mount.path, "ivy", "--view", "libs", "--layout", "ivy-default")
+    access = StoreAccess(str(mount.store))
+    paths = [f"org/acme/app/1.{number}/app-1.{number}.jar" for number in range(40)]
+    shown = [mount.path / f"ivy/org.acme/app/1.{number}/jars/app-1.{number}.jar" for number in range(40)]
+    for number, path in enumerate(paths):
+        (mount.path / "libs" / path).parent.mkdir(parents=True)
+        (mount.path / "libs" / path).write_bytes(b"%d" % number)
+        assert shown[number].read_bytes() == b"%d" % number
+    asked("prop", "set", "-p", "qa=passed", shown[7])
+    assert os.getxattr(mount.path / "libs" / paths[7], QA) == b"passed"
+    (mount.path / "kept").mkdir()
+    for action, gone in ((RemoveFiles(), range(20)), (MoveInto("/kept"), range(20, 30))):
+        targets = [Target(f"/libs/{paths[number]}") for number in gone]
+        assert access.perform(ActOn(action, targets)).files == len(gone)
+        assert [path.exists() for path in shown] == [number >= gone.stop for number in range(40)]
+    targets = [Target(f"/kept/app-1.{number}.jar") for number in range(20, 30)]
+    assert access.perform(ActOn(CopyInto("/libs/org/acme/app/1.20"), targets)).files == 10
+    assert shown[20].read_bytes() == b"20"
+    assert (
+        len(list((mount.path / "ivy").rglob("*.jar"))) == 11
+    )  # those of another revision have no path there
