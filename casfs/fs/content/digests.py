@@ -45,7 +45,7 @@ class Digesting:
         self._policy = policy
         self._noted: dict[int, Values] = {}
         self._computing = Mutex(core.scheduler)
-        self.wanted = tuple(name for name in self._rows.wanted() if name in ALGORITHMS)
+        self.wanted = self._known()
 
     # Which
 
@@ -53,7 +53,11 @@ class Digesting:
         """Let every new content have these, and no others. Inside a transaction."""
         self._rows.set_wanted(algorithms)
         self._group.count()
-        self.wanted = self._rows.wanted()
+        self.wanted = self._known()
+
+    def _known(self) -> tuple[str, ...]:
+        """What the rows say, without what is none: fsck tells of it."""
+        return tuple(name for name in self._rows.wanted() if name in ALGORITHMS)
 
     def of(self, inode: Inode) -> tuple[str, ...]:
         """The algorithms whose digests a file's content gets."""
