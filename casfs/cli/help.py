@@ -27,6 +27,7 @@ TOPICS = (
     "sealing",
     "searching",
     "security",
+    "sidecars",
     "testing",
     "trash",
     "views",
