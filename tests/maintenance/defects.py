@@ -12,7 +12,6 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from casfs.fs.scheduler import run_inline
 from casfs.maintenance.offline import opened
 from casfs.namespace.artifacts import ArtifactRow
 from tests.maintenance.stores import (
@@ -186,18 +185,6 @@ def _in_views(statement: str, *names: str) -> Callable[[Damaged], object]:
     def make(store: Damaged) -> None:
         add_views(store)
         store.sql(statement, *map(store.ino, names))
-
-    return make
-
-
-def _with_properties(statement: str) -> Callable[[Damaged], object]:
-    """A statement, when a file has qa=passed and qa=again."""
-
-    def make(store: Damaged) -> None:
-        ino = store.ino("/a/one")
-        with opened(str(store)) as fs:
-            run_inline(fs.xattrs.set(ino, b"user.casfs.prop.qa", b"passed\nagain", lambda _: True))
-        store.sql(statement)
 
     return make
 
@@ -445,32 +432,32 @@ DEFECTS = (
     Defect(
         "value without a row",
         "missing-property",
-        _with_properties("DELETE FROM property WHERE value = 'again'"),
+        lambda store: store.sql("DELETE FROM property WHERE value = 'again'"),
         ONES,
     ),
     Defect(
         "row of another value",
         "wrong-property",
-        _with_properties("INSERT INTO property SELECT ino, key, 'failed' FROM property LIMIT 1"),
+        lambda store: store.sql("INSERT INTO property SELECT ino, key, 'failed' FROM property LIMIT 1"),
         ONES,
     ),
     Defect(
         "row of another key",
         "wrong-property",
-        _with_properties("INSERT INTO property SELECT ino, 'qb', value FROM property LIMIT 1"),
+        lambda store: store.sql("INSERT INTO property SELECT ino, 'qb', value FROM property LIMIT 1"),
         ONES,
     ),
     Defect(
         "property without an attribute",
         "wrong-property",
-        _with_properties("DELETE FROM xattr WHERE name = CAST('user.casfs.prop.qa' AS BLOB)"),
+        lambda store: store.sql("DELETE FROM xattr WHERE name = CAST('user.casfs.prop.qa' AS BLOB)"),
         ONES,
     ),
     Defect(
         "attribute without a property",
         "missing-property",
         lambda store: store.sql(
-            "INSERT INTO xattr VALUES (?, CAST('user.casfs.prop.qa' AS BLOB), x'70')", store.ino("/a/one")
+            "INSERT INTO xattr VALUES (?, CAST('user.casfs.prop.qb' AS BLOB), x'70')", store.ino("/a/one")
         ),
         ONES,
     ),

@@ -131,6 +131,7 @@ def fill(fs: FileSystem) -> None:
     deep = make_directory(fs, a, b"deep")
     one = make_file(fs, a, b"one", ONE)
     run_inline(fs.xattrs.set(one, b"user.note", b"kept", lambda gid: True))
+    run_inline(fs.xattrs.set(one, b"user.casfs.prop.qa", b"passed\nagain", lambda gid: True))
     run_inline(fs.tree.link(one, b, b"link"))
     make_file(fs, deep, b"two", TWO)
     make_file(fs, b, b"two again", TWO)

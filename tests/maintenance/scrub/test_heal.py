@@ -252,6 +252,7 @@ def written_anew(store: Damaged) -> None:
 def collected(store: Damaged) -> None:
     store.sql("DELETE FROM dentry WHERE ino = ?", store.ino("/a/one"))
     store.sql("DELETE FROM xattr")
+    store.sql("DELETE FROM property")
     store.sql(
         "DELETE FROM inode WHERE blob_id = (SELECT id FROM blob WHERE blake3 = ?)", blake3(ONE).digest()
     )
