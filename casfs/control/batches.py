@@ -34,10 +34,10 @@ def _verb(fs: FileSystem, asked: ActOn) -> Verb:
             return actions.remove_properties(fs, keys, recursive=recursive)
         case RemoveFiles():
             return actions.RemoveFiles(fs, asking.user())
-        case CopyInto(directory):
-            return actions.CopyInto(fs, path_of(directory))
-        case MoveInto(directory):
-            return actions.MoveInto(fs, path_of(directory))
+        case CopyInto(directory, below):
+            return actions.CopyInto(fs, path_of(directory), path_of(below) if below else None)
+        case MoveInto(directory, _, below):
+            return actions.MoveInto(fs, path_of(directory), path_of(below) if below else None)
 
 
 def _forced(asked: ActOn) -> Forced | None:

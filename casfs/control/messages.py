@@ -154,9 +154,11 @@ class RemoveFiles(_Action, frozen=True, tag="rm"):
 
 
 class CopyInto(_Action, frozen=True, tag="cp"):
-    """Files get a copy of the same name in a directory, where nothing is replaced."""
+    """Files get a copy of the same name in a directory, where nothing is replaced. `below`: of the same path
+    that they have below that directory; empty: all of them in `directory` itself."""
 
     directory: str
+    below: str = ""
 
 
 class MoveInto(_Action, frozen=True, tag="mv"):
@@ -164,6 +166,7 @@ class MoveInto(_Action, frozen=True, tag="mv"):
 
     directory: str
     force: bool = False
+    below: str = ""
 
 
 Action = SetProperties | RemoveProperties | RemoveFiles | CopyInto | MoveInto

@@ -14,6 +14,7 @@ from casfs import properties
 from casfs.errors import FsError
 from casfs.fs.batch import Item, Undo, shown
 from casfs.fs.copy import duplicate, find, is_settled, settle
+from casfs.fs.destinations import Destination
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.inodes import Inode
 
@@ -124,6 +125,11 @@ def _may_return(fs: FileSystem, item: Item, directory: Inode) -> bool:
     return False
 
 
+def _number(fs: FileSystem, directory: Inode, name: bytes) -> int | None:
+    """That of the inode of that name in a directory."""
+    return fs.store.namespace.dentries.find(directory.ino, name)
+
+
 class RemoveFiles:
     """unlink(2) by user `uid`, to the trash as its rules have it."""
 
@@ -179,47 +185,16 @@ class RemoveFiles:
         self._fs.tree.kept -= self._kept
 
 
-class _Destination:
-    """A directory in which files get a name, where nothing is replaced."""
-
-    def __init__(self, fs: FileSystem, path: bytes) -> None:
-        """Raises FsError ENOENT, ENOTDIR, EXDEV."""
-        directory = find(fs, path).inode
-        if directory is None or not directory.is_directory:
-            number = errno.ENOENT if directory is None else errno.ENOTDIR
-            raise FsError(number, f"{shown(path)}: {os.strerror(number)}")
-        if directory.ino in fs.nodes.derived:
-            raise FsError(errno.EXDEV, f"{shown(path)}: name a directory of a repository")
-        self._fs = fs
-        self._path = path.rstrip(b"/")
-        self.directory = directory
-        self._names: set[bytes] = set()
-
-    def check(self, item: Item, inode: Inode) -> None:
-        """Raises FsError EEXIST, and as the rules have it."""
-        if self.has(item.name) is not None:
-            name = shown(self._path + b"/" + item.name)
-            raise FsError(errno.EEXIST, f"{name}: {os.strerror(errno.EEXIST)}")
-        if item.name in self._names:
-            raise FsError(errno.EEXIST, f"{shown(item.path)}: another one of them has this name, too")
-        self._names.add(item.name)
-        self._fs.policy.check_add(self.directory.ino, item.name, inode.mode, inode)
-
-    def has(self, name: bytes) -> int | None:
-        """The number of the inode of that name in it."""
-        return self._fs.store.namespace.dentries.find(self.directory.ino, name)
-
-
 class CopyInto:
     """As `casfs cp` of each."""
 
     of_files = True
     recursive = False
 
-    def __init__(self, fs: FileSystem, path: bytes) -> None:
-        """Raises FsError ENOENT, ENOTDIR, EXDEV: as a destination has it."""
+    def __init__(self, fs: FileSystem, path: bytes, below: bytes | None = None) -> None:
+        """Raises FsError as `Destination`."""
         self._fs = fs
-        self._to = _Destination(fs, path)
+        self._to = Destination(fs, path, below)
 
     def check(self, item: Item, inode: Inode) -> bool:
         """Raises FsError EEXIST, and as the rules have it."""
@@ -237,17 +212,23 @@ class CopyInto:
     def do(self, item: Item, inode: Inode) -> Undo | None:
         if _is_written(inode) or not is_settled(inode):
             return None
-        copied = duplicate(self._fs, inode)
+        directory, close = self._to.open(item)
         try:
-            self._fs.tree.attach(self._to.directory.ino, item.name, copied)
+            copied = duplicate(self._fs, inode)
+            try:
+                self._fs.tree.attach(directory.ino, item.name, copied)
+            except BaseException:
+                self._fs.inodes.remove(copied)
+                raise
         except BaseException:
-            self._fs.inodes.remove(copied)
+            close()
             raise
-        return partial(self._undo, item, copied)
+        return partial(self._undo, item, directory, copied, close)
 
-    def _undo(self, item: Item, copied: Inode) -> None:
-        if self._to.has(item.name) == copied.ino:
-            self._fs.directories.remove(self._to.directory, item.name, copied)
+    def _undo(self, item: Item, directory: Inode, copied: Inode, close: Undo) -> None:
+        if _number(self._fs, directory, item.name) == copied.ino:
+            self._fs.directories.remove(directory, item.name, copied)
+            close()
         else:
             log.warning("%s: others have moved its copy, which stays", shown(item.path))
 
@@ -261,17 +242,16 @@ class MoveInto:
     of_files = True
     recursive = False
 
-    def __init__(self, fs: FileSystem, path: bytes) -> None:
-        """Raises FsError ENOENT, ENOTDIR, EXDEV: as a destination has it."""
+    def __init__(self, fs: FileSystem, path: bytes, below: bytes | None = None) -> None:
+        """Raises FsError as `Destination`."""
         self._fs = fs
-        self._to = _Destination(fs, path)
+        self._to = Destination(fs, path, below)
 
     def check(self, item: Item, inode: Inode) -> bool:
         """Raises FsError EEXIST, and as the rules have it. Nothing is to be done to what is there already."""
-        if item.parent == self._to.directory.ino:
+        if self._to.takes(item):
             return False
-        self._fs.policy.check_move(item.parent, item.name, inode, self._to.directory.ino)
-        self._to.check(item, inode)
+        self._fs.policy.check_move(item.parent, item.name, inode, self._to.check(item, inode))
         return True
 
     def attributes(self, inode: Inode) -> int:
@@ -285,17 +265,24 @@ class MoveInto:
         if _is_written(inode):
             return None
         origin, ctime = self._fs.inodes.get(item.parent), inode.ctime
-        self._fs.tree.move(item.parent, item.name, inode, self._to.directory.ino, item.name)
-        return partial(self._undo, item, origin, inode, ctime)
+        directory, close = self._to.open(item)
+        try:
+            self._fs.tree.move(item.parent, item.name, inode, directory.ino, item.name)
+        except BaseException:
+            close()
+            raise
+        return partial(self._undo, item, origin, directory, inode, ctime, close)
 
-    def _undo(self, item: Item, origin: Inode, inode: Inode, ctime: int) -> None:
-        if self._to.has(item.name) != inode.ino:
+    def _undo(
+        self, item: Item, origin: Inode, directory: Inode, inode: Inode, ctime: int, close: Undo
+    ) -> None:
+        if _number(self._fs, directory, item.name) != inode.ino:
             log.warning("%s: others have moved it elsewhere, where it stays", shown(item.path))
         elif _may_return(self._fs, item, origin):
-            move = (self._to.directory, item.name, origin, item.name)
-            self._fs.directories.move(*move, inode, None)
+            self._fs.directories.move(directory, item.name, origin, item.name, inode, None)
             inode.ctime = ctime
             self._fs.inodes.mark(inode)
+            close()
 
     def end(self) -> None:
         """Nothing was kept for it."""

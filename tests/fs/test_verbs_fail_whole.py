@@ -266,6 +266,12 @@ VERBS: dict[str, Verb] = {
     "mv of many": batch(
         lambda fs: actions.MoveInto(fs, b"dir/sub"), b"small", b"proper", b"dir/a", b"large", b"symlink"
     ),
+    "cp of many with their directories": batch(
+        lambda fs: actions.CopyInto(fs, b"empty", b"dir"), b"dir/a", b"dir/sub/b"
+    ),
+    "mv of many with their directories": batch(
+        lambda fs: actions.MoveInto(fs, b"empty", b"dir"), b"dir/a", b"dir/sub/b"
+    ),
     "undelete": lambda kernel: run_inline(undelete.undelete(kernel.fs, b"removed", 0, 1 << 62)),
     "undelete with its directory": lambda kernel: run_inline(
         undelete.undelete(kernel.fs, b"lost/file", 0, 1 << 62)
