@@ -62,7 +62,7 @@ def add(commands: Commands) -> None:
     _add_contents(parser)
     _add_artifacts(parser)
     _add_files(parser)
-    add_where(parser)
+    add_where(parser, "what has to hold, too")
     parser.add_argument("--limit", metavar="N", type=count, help="no more than N; of --duplicates, contents")
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print JSON: with digests, properties and times")

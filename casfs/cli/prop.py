@@ -24,6 +24,8 @@ from casfs import properties
 from casfs.cli.arguments import Commands, Parser, add_actions, add_command, add_json, add_path, path
 from casfs.cli.output import print_json
 from casfs.cli.places import inside
+from casfs.cli.searches import add_where
+from casfs.cli.where import Words, act
 from casfs.errors import ExitCode, FsError, UsageError
 from casfs.text import printable
 
@@ -70,6 +72,7 @@ def _add_targets(parser: Parser) -> None:
     parser.add_argument("--files-from", metavar="FILE", type=path, help="more PATHs, a line each; - is input")
     parser.add_argument("-0", "--null", action="store_true", help="they end with a NUL, not with a line")
     parser.add_argument("paths", metavar="PATH", type=path, nargs="*", help="what is there")
+    add_where(parser, "all files below PATH of which this holds")
     add_json(parser)
 
 
@@ -119,6 +122,11 @@ def _act(args: argparse.Namespace, action: Action, done: str) -> int:
     paths = [*args.paths, *_listed(args)]
     if not paths:
         raise UsageError("no PATH given", f"see '{args.parser.prog} --help'")
+    if args.where:
+        if args.recursive:
+            raise UsageError("--where finds files", "leave --recursive out")
+        words = Words(f"{done} properties of", f"would be {done}: properties of")
+        return act(args, inside(args.store, paths), action, words)
     acted = [
         access.perform(ActOn(action, list(map(Target, below)), args.dry_run))
         for access, below in inside(args.store, paths)

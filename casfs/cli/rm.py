@@ -8,9 +8,14 @@ view or a virtual repository what it shows is removed.
 
 --force also removes releases of repositories with --immutable, which is for
 root and the owner of the store; a line of the log says who did it. No other
-rule gives way. To remove what 'casfs find' finds:
+rule gives way.
 
-    casfs find mnt --repo libs --rev '1.*' | xargs -d '\\n' casfs rm --force
+--where removes the files below the directories PATH that are as the terms say,
+all of a store or none, in one transaction (casfs help searching): of each module
+all but the newest three snapshots that are older than 30 days, for example, but
+what has the property keep. --dry-run lists them.
+
+    casfs rm -n mnt/libs --where snapshots keep=3 older=30d '!prop.keep'
 
 Exit code 1 if something is left, which is named.
 """
@@ -26,7 +31,9 @@ from typing import TYPE_CHECKING
 from casfs.cli.arguments import Commands, add_command, add_force, add_json, add_paths
 from casfs.cli.output import print_json, size
 from casfs.cli.places import inside
-from casfs.errors import ExitCode
+from casfs.cli.searches import add_where
+from casfs.cli.where import Words, act
+from casfs.errors import ExitCode, UsageError
 from casfs.text import printable
 
 if TYPE_CHECKING:
@@ -43,13 +50,19 @@ def add(commands: Commands) -> None:
     )
     add_force(parser)
     parser.add_argument("-n", "--dry-run", action="store_true", help="say what would be removed, and end")
+    add_where(parser, "all files below PATH of which this holds")
     add_paths(parser)
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from casfs.control.messages import Remove
+    from casfs.control.messages import Remove, RemoveFiles
 
+    if args.where:
+        if args.recursive:
+            raise UsageError("--where finds files, and removes no directories", "leave --recursive out")
+        places = inside(args.store, args.paths)
+        return act(args, places, RemoveFiles(args.force), Words("removed", "would remove"))
     done: list[Removed] = []
     try:
         for access, paths in inside(args.store, args.paths):

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from casfs.maintenance.search import Search, Source
 
 
-def add_where(parser: Parser) -> None:
-    """Terms of a query, as `args.where`."""
+def add_where(parser: Parser, what: str) -> None:
+    """Terms of a query, as `args.where`; [] without."""
     parser.add_argument(
         "--where",
         metavar="TERM",
         nargs="+",
         action="extend",
         default=[],
-        help="what has to hold, as in 'prop.qa=passed' 'older=30d'; see casfs help searching",
+        help=f"{what}, as in 'prop.qa=passed' 'older=30d'; see casfs help searching",
     )
 
 

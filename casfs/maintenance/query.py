@@ -72,7 +72,7 @@ class Query:
     `keep` revisions are left out, counted among those that `tokens` of its revision and `snapshot` leave.
     `larger`, `smaller`: than so many bytes. Times in nanoseconds since 1970: last modified before or since;
     last used before. `duplicates`: contents with several names among what is found. `trash`: what lies there,
-    too."""
+    too. `below`: in that directory only, whose path has a slash at both ends."""
 
     digests: tuple[DigestRange, ...] = ()
     properties: tuple[PropertyMatch, ...] = ()
@@ -90,6 +90,7 @@ class Query:
     unused_ns: int | None = None
     duplicates: bool = False
     trash: bool = False
+    below: bytes = b"/"
 
     @property
     def artifacts(self) -> bool:

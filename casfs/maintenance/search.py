@@ -29,6 +29,9 @@ DEEPEST = 10_000
 FIRST_PART, PART = 16, 1_000
 """Rows that are asked for at a time, at first and at the most."""
 
+DIRECTORY = 4
+"""The DT_ value of readdir(3)."""
+
 FEW = 1_000
 """An index that says no more than so many is not compared with others."""
 
@@ -93,6 +96,7 @@ class Search:
         self._members: dict[int, list[int]] = {}
         for row in namespace.repositories.members():
             self._members.setdefault(row.repository, []).append(row.member)
+        self._showing = {row.ino for row in self._rows.all() if row.kind != "local"}
         self.properties = namespace.searches.properties_of
         self.digests = namespace.searches.digests_of
 
@@ -113,6 +117,23 @@ class Search:
             known = sorted(printable(path.strip(b"/")) for path in paths if path)
             raise UsageError.unknown("repository with a layout", printable(name), known)
         return found
+
+    def directory(self, path: bytes) -> bytes:
+        """A directory as `Query.below` has it. Raises UsageError where there is none, or one that shows what
+        lies elsewhere."""
+        names = [name for name in path.split(b"/") if name]
+        ino: int | None = ROOT_INO
+        for name in names:
+            entry = None if ino is None else self._dentries.entry(ino, name)
+            ino = entry[1] if entry is not None and entry[2] == DIRECTORY else None
+            if ino in self._showing:
+                raise UsageError(
+                    f"{printable(path)} lies in a repository that shows others",
+                    "name what it shows: casfs repo list",
+                )
+        if ino is None:
+            raise UsageError(f"{printable(path)} is no directory of the store")
+        return b"/%s/" % b"/".join(names) if names else b"/"
 
     def order(self, repository: int) -> Order:
         """Of the revisions in a repository."""
@@ -170,13 +191,16 @@ class Search:
             # Of what is much, tokens are looked at in the order of paths, and leave less.
             return Source(min(costs, key=lambda cost: (cost[0], cost[1] != "module"))[1])
         paths = [literal_directory(each.text) for each in query.paths if not each.negated]
+        if query.below != b"/":
+            paths.append(query.below)
         if paths:
             directories = [max(paths, key=len)]
         elif wanted.repositories:
             directories = sorted(path for each in wanted.repositories if (path := self._path(each)))
         else:
             directories = [b"/"]
-        whole = Query(repositories=() if paths else query.repositories, trash=query.trash)
+        repositories = () if paths else query.repositories
+        whole = Query(repositories=repositories, trash=query.trash, below=query.below)
         return Source("tree", tuple(directories), scan=query != whole)
 
     def _wanted(self, query: Query) -> Wanted:
@@ -233,6 +257,8 @@ class Search:
         newest = None if query.keep is None else Newest(self, self._searches, query, wanted)
         for directory, file, artifact in candidates:
             found = Found(directory + file.name, file, artifact, self._is_snapshot(artifact))
+            if not directory.startswith(query.below):
+                continue
             if not query.trash and directory.startswith(_TRASHED):
                 continue
             if query.snapshot not in (None, found.snapshot):

@@ -327,7 +327,7 @@ def _columns(wanted: Wanted) -> str:
 @functools.lru_cache(maxsize=64)
 def _where(wanted: Wanted) -> Statement:
     """Conditions on d, i, and on a where artifacts are looked for; each after an AND."""
-    parts = [(*_has_digest(digest), digest.negated) for digest in wanted.digests]
+    parts = [(*_has_digest(digest), False) for digest in wanted.digests]
     parts += [(*_has_property(key, value), negated) for key, value, negated in wanted.properties]
     for condition, number in (
         ("i.size > ?", wanted.larger),
@@ -344,12 +344,14 @@ def _where(wanted: Wanted) -> Statement:
 
 
 def _has_digest(wanted: DigestRange) -> Statement:
-    empty = " OR i.size = 0" * wanted.empty
+    """Of a content whose digest is not known nothing holds, negated or not."""
+    between = f"{'NOT ' * wanted.negated}BETWEEN ? AND ?"
+    empty = " OR i.size = 0" * (wanted.empty != wanted.negated)
     if wanted.algorithm == BLAKE3:
-        sql = f"EXISTS (SELECT 1 FROM blob AS b WHERE b.id = i.blob_id AND +b.blake3 BETWEEN ? AND ?){empty}"
+        sql = f"EXISTS (SELECT 1 FROM blob AS b WHERE b.id = i.blob_id AND +b.blake3 {between}){empty}"
         return sql, (wanted.low, wanted.high)
     sql = f"""EXISTS (SELECT 1 FROM blob_digest AS g WHERE g.blob_id = i.blob_id AND g.algorithm = ?
-        AND +g.value BETWEEN ? AND ?){empty}"""
+        AND +g.value {between}){empty}"""
     return sql, (wanted.algorithm, wanted.low, wanted.high)
 
 

@@ -150,6 +150,8 @@ def test_find_by_a_digest_and_by_its_begin(casfs, store):
         bytes.fromhex(whole),
     )
     assert casfs("find", store, "--md5", hashlib.md5(b"1.9").hexdigest()).out == path
+    others = casfs("find", store, "--where", "!md5=0").out  # not those of which it is not known
+    assert others == f"/{APP}/notes\\n\n{path}"
     (found,) = json.loads(casfs("find", store, "--md5", hashlib.md5(b"1.9").hexdigest(), "--json").out)[
         "files"
     ]

@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -106,3 +107,70 @@ def test_the_collector_cleans_up_snapshots_of_an_unmounted_store(mount: Mount, l
     assert found(mount, "--org", "acme") == [str(folder / name) for name in sorted(os.listdir(folder))]
     trash = json.loads(asked("trash", "list", mount.path, "--json"))["files"]
     assert len(trash) == 3
+
+
+def deploy(libs: Path, revision: str, days: int = 0) -> Path:
+    path = libs / "acme" / "app" / "1.0-SNAPSHOT" / f"app-1.0-{revision}.jar"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(revision.encode())
+    moment = path.stat().st_mtime - days * 86_400
+    os.utime(path, (moment, moment))
+    return path
+
+
+def test_old_snapshots_are_removed_but_the_newest_and_those_that_are_kept(mount: Mount) -> None:
+    casfs("repo", "create", mount.path, "libs", "--layout", "maven-2-default")
+    libs = mount.path / "libs"
+    jars = [deploy(libs, f"2024010{number}.030405-{number}", days=99) for number in range(1, 7)]
+    young = deploy(libs, "20240100.030405-0")
+    os.setxattr(jars[0], "user.casfs.prop.keep", b"yes")
+    others = mount.path / "others"
+    others.write_bytes(b"x")
+    words = ("rm", mount.path, "--where", "snapshots", "keep=3", "older=30d", "!prop.keep")
+    with open(jars[2], "rb") as reader:  # who reads goes on
+        listed = casfs(*words, "-n").splitlines()
+        assert listed[:-1] == [str(path) for path in jars[1:3]]
+        assert casfs(*words) == "removed 2 files, 34 B\n"
+        assert reader.read() == b"20240103.030405-3"
+    assert sorted(os.listdir(jars[0].parent)) == sorted(path.name for path in [young, jars[0], *jars[3:]])
+    assert casfs(*words) == "removed 0 files, 0 B\n"
+    assert found(mount, "--prop", "keep") == [str(jars[0])]
+    with open(young, "ab") as writer:
+        writer.write(b"more")
+        writer.flush()
+        complaint = casfs("rm", libs, "--where", f"name={young.name}", code=1)
+    assert "1 more have changed since they were found" in complaint
+    assert young.exists()
+
+
+def test_what_has_passed_is_promoted_from_one_repository_to_another(mount: Mount) -> None:
+    for name in ("staging", "libs"):
+        casfs("repo", "create", mount.path, name, "--layout", "maven-2-default")
+    paths = [f"acme/app/1.{number}/app-1.{number}.jar" for number in range(4)]
+    for path in paths:
+        target = mount.path / "staging" / path
+        target.parent.mkdir(parents=True)
+        target.write_text(path)
+    for path in paths[:2]:
+        os.setxattr(mount.path / "staging" / path, "user.casfs.prop.qa", b"passed\nby hand")
+    assert not (mount.path / "libs" / "acme").exists()
+    copy = ("cp", mount.path / "staging", mount.path / "libs", "--where", "prop.qa=passed")
+    assert casfs(*copy) == f"copied 2 files, {2 * len(paths[0])} B\n"
+    assert found(mount, "--repo", "libs") == [str(mount.path / "libs" / path) for path in paths[:2]]
+    assert os.getxattr(mount.path / "libs" / paths[0], "user.casfs.prop.qa") == b"passed\nby hand"
+    assert (mount.path / "libs" / paths[1]).read_text() == paths[1]
+    move = ("mv", mount.path / "staging", mount.path / "libs", "--where", "!prop.qa")
+    assert casfs(*move).startswith("moved 2 files")
+    assert [(mount.path / "libs" / path).read_text() for path in paths] == paths
+    whole = blake3(paths[3].encode()).hexdigest()
+    assert found(mount, "--blake3", whole[:9]) == [str(mount.path / "libs" / paths[3])]
+    assert casfs("find", mount.path, "--sha1", "ab", code=1).startswith("casfs: error: no content")
+
+
+def test_others_search_no_store_that_is_not_theirs(mount: Mount) -> None:
+    (mount.path / "file").write_bytes(b"x")
+    word = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", sys.executable, "-m", "casfs"]
+    done = subprocess.run([*word, "find", mount.store], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
