@@ -15,7 +15,7 @@ from casfs.maintenance import offline
 from casfs.maintenance.query import SECOND, Query, exact, literal_directory
 from casfs.namespace.artifacts import ArtifactRow
 from casfs.namespace.namespace import Namespace
-from casfs.namespace.searches import BLAKE3, Content, FileRow, Searches, Wanted
+from casfs.namespace.searches import BLAKE3, Content, Digested, FileRow, Owner, Searches, Wanted
 from casfs.repositories import rules
 from casfs.repositories.damaged import layouts_of
 from casfs.store import Store
@@ -285,7 +285,7 @@ class Search:
     def _by_digest(self, wanted: Wanted) -> Iterator[tuple[bytes, FileRow, ArtifactRow | None]]:
         digests = [each for each in wanted.digests if not (each.negated or each.empty)]
         digest = max(digests, key=lambda each: (each.low == each.high, each.algorithm == BLAKE3))
-        last, parts = (b"", 0), _parts()
+        last, parts = Digested(b"", 0), _parts()
         while contents := self._searches.contents(digest, last, next(parts)):
             for _, blob in contents:
                 yield from self._of_blob(blob, wanted)
@@ -300,7 +300,7 @@ class Search:
     def _by_property(self, wanted: Wanted) -> Iterator[tuple[bytes, FileRow, ArtifactRow | None]]:
         properties = [each for each in wanted.properties if not each.negated]
         match = min(properties, key=lambda each: self._searches.count_property(each, FEW + 1))
-        last, parts = ("", 0), _parts()
+        last, parts = Owner("", 0), _parts()
         while found := self._searches.inodes_with_property(match, last, next(parts)):
             yield from self._of_inodes([ino for _, ino in found], wanted)
             last = found[-1]

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import apsw
 
 from casfs.namespace.artifacts import ArtifactRow
+from casfs.namespace.digests import DigestRow
 from casfs.namespace.table import Table, typed
 
 WILD = "*?["
@@ -84,6 +85,32 @@ class Content(NamedTuple):
     size: int
 
 
+class Digested(NamedTuple):
+    """A digest, and a blob that has it."""
+
+    value: bytes
+    blob: int
+
+
+class Owner(NamedTuple):
+    """A value of a property, and the inode that has it."""
+
+    value: str
+    ino: int
+
+
+class Subdirectory(NamedTuple):
+    name: bytes
+    ino: int
+
+
+class Value(NamedTuple):
+    """Of a property."""
+
+    key: str
+    value: str
+
+
 class Revision(NamedTuple):
     """Of a module in a repository. `snapshot`: 1 where a path says that it is one."""
 
@@ -144,10 +171,9 @@ class Searches(Table):
         """Directories that have names of artifacts like that, and maybe others."""
         return self._numbers(directories_query(wanted))
 
-    def contents(self, wanted: DigestRange, after: tuple[bytes, int], limit: int) -> list[tuple[bytes, int]]:
-        """Digests, and the blobs that have them, in order."""
-        rows: Any = self._execute(*contents_query(wanted, after, limit)).fetchall()
-        return list(rows)
+    def contents(self, wanted: DigestRange, after: Digested, limit: int) -> list[Digested]:
+        """In order."""
+        return typed(self._execute(*contents_query(wanted, after, limit)), Digested)
 
     def inodes_of_blob(self, blob: int, after: int, limit: int) -> list[int]:
         """Files with a content, by inode number."""
@@ -157,12 +183,9 @@ class Searches(Table):
         """Files with one of these contents, in their order."""
         return self._numbers(inodes_of_blobs_query(blobs))
 
-    def inodes_with_property(
-        self, wanted: PropertyMatch, after: tuple[str, int], limit: int
-    ) -> list[tuple[str, int]]:
+    def inodes_with_property(self, wanted: PropertyMatch, after: Owner, limit: int) -> list[Owner]:
         """By value and inode number, those that have a property; each once."""
-        rows: Any = self._execute(*property_query(wanted, after, limit)).fetchall()
-        return list(rows)
+        return typed(self._execute(*property_query(wanted, after, limit)), Owner)
 
     def count_property(self, wanted: PropertyMatch, limit: int) -> int:
         """How many rows an index has to be asked for; up to `limit`."""
@@ -180,13 +203,13 @@ class Searches(Table):
         count: int = self._execute(f"{sql} LIMIT ?)", (*values, limit)).get
         return count
 
-    def subdirectories(self, directory: int) -> list[tuple[bytes, int]]:
-        """Names and inode numbers."""
-        rows: Any = self._execute(
+    def subdirectories(self, directory: int) -> list[Subdirectory]:
+        """By no order."""
+        rows = self._execute(
             "SELECT name, ino FROM dentry INDEXED BY dentry_directory WHERE parent = ? AND type = 4",
             (directory,),
-        ).fetchall()
-        return list(rows)
+        )
+        return typed(rows, Subdirectory)
 
     # More of what was found
 
@@ -204,19 +227,21 @@ class Searches(Table):
         return typed(self._execute(*revisions_query(repository, organisation, module, wanted)), Revision)
 
     def properties_of(self, ino: int) -> dict[str, list[str]]:
+        """Their values, by key."""
+        rows = self._execute("SELECT key, value FROM property WHERE ino = ?", (ino,))
         found: dict[str, list[str]] = {}
-        for key, value in self._execute("SELECT key, value FROM property WHERE ino = ?", (ino,)).fetchall():
-            found.setdefault(str(key), []).append(str(value))
+        for key, value in typed(rows, Value):
+            found.setdefault(key, []).append(value)
         return found
 
     def digests_of(self, blob: int) -> dict[str, bytes]:
         """All that are known of a content, by algorithm."""
-        rows: Any = self._execute(
-            """SELECT 'blake3', blake3 FROM blob WHERE id = ?1
-               UNION ALL SELECT algorithm, value FROM blob_digest WHERE blob_id = ?1""",
+        rows = self._execute(
+            """SELECT ?1, 'blake3', blake3 FROM blob WHERE id = ?1
+               UNION ALL SELECT blob_id, algorithm, value FROM blob_digest WHERE blob_id = ?1""",
             (blob,),
-        ).fetchall()
-        return {str(algorithm): bytes(value) for algorithm, value in rows}
+        )
+        return {row.algorithm: row.value for row in typed(rows, DigestRow)}
 
     def has_digests(self, algorithm: str) -> bool:
         """Does any content have that one?"""
@@ -268,7 +293,7 @@ def directories_query(wanted: Wanted) -> Statement:
     return f"{start} {source}{' WHERE ' * bool(terms)}{' AND '.join(terms)}", values
 
 
-def contents_query(wanted: DigestRange, after: tuple[bytes, int], limit: int) -> Statement:
+def contents_query(wanted: DigestRange, after: Digested, limit: int) -> Statement:
     if wanted.algorithm == BLAKE3:
         sql = (
             "SELECT blake3, id FROM blob WHERE blake3 BETWEEN ? AND ? AND blake3 > ? ORDER BY blake3 LIMIT ?"
@@ -290,7 +315,7 @@ def inodes_of_blobs_query(blobs: Iterable[int]) -> Statement:
     return sql, (json.dumps(list(blobs)),)
 
 
-def property_query(wanted: PropertyMatch, after: tuple[str, int], limit: int) -> Statement:
+def property_query(wanted: PropertyMatch, after: Owner, limit: int) -> Statement:
     key, value, _ = wanted
     if value is not None and not is_pattern(value):
         sql = "SELECT value, ino FROM property WHERE key = ? AND value = ? AND ino > ? ORDER BY ino LIMIT ?"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 
 import pytest
 
@@ -211,3 +213,19 @@ def test_what_is_no_store_is_told(casfs, tmp_path, action):
     outcome = casfs("repo", action, str(tmp_path), *(["x"] if action != "list" else []))
     assert outcome.code == ExitCode.STORE
     assert "is not a casfs store" in outcome.complaint
+
+
+def test_times_of_access_are_kept_from_a_moment_on(casfs, store):
+    casfs("repo", "create", store, "libs")
+    assert "  access times: none\n" in casfs("repo", "show", store, "libs").out
+    assert casfs("repo", "set", store, "libs", "--access-times", "daily").code == 0
+    assert re.search(
+        r"  access times: daily, since 2\d{3}-\d\d-\d\d ", casfs("repo", "show", store, "libs").out
+    )
+    rules = json.loads(casfs("repo", "show", store, "libs", "--json").out)["rules"]
+    assert rules["access_times"] == "daily"
+    assert 0 <= time.time() - rules["access_times_since"] < 600
+    assert "access times are kept, daily" in casfs("info", "--store", store, "/libs").out
+    assert casfs("repo", "set", store, "libs", "--access-times", "hourly").code == ExitCode.USAGE
+    casfs("repo", "create", store, "ivy", "--view", "libs", "--layout", "ivy-default")
+    assert casfs("repo", "set", store, "ivy", "--access-times", "daily").code == ExitCode.USAGE

@@ -428,6 +428,7 @@ class Beside(threading.Thread):
                 for tree in (far, view)
             ),
             ("find", store, "--module", "a"),
+            ("find", store, "--blake3", "0", "--module", "a"),
         ]
 
     def stop(self) -> None:

@@ -184,8 +184,13 @@ class HostileStores:
             ("digests", str(store)),
             ("digests", str(store), "--add", "md5", "--fast"),
             ("digests", str(store), "--run", "--fast", "--no-gc"),
+            ("find", str(store), "--json"),
+            ("find", str(store), "--duplicates", "--trash"),
+            ("find", str(store), "--where", "keep=1", "!prop.a", "companions"),
+            ("find", str(store), "--prop", "qa", "--json"),
+            ("find", str(store), "--blake3", "0"),
         ]
-        for words in dice.sample(others, 4):
+        for words in dice.sample(others, 5):
             self._run(*words)
         self._run("fsck", "--repair", str(store))
         sound = self._run("fsck", "--deep", str(store)) == 0 and not racing

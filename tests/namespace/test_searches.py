@@ -10,10 +10,19 @@ import pytest
 
 from casfs.namespace import searches
 from casfs.namespace.namespace import Namespace
-from casfs.namespace.searches import DigestRange, PropertyMatch, Statement, TokenMatch, Wanted
+from casfs.namespace.searches import (
+    Digested,
+    DigestRange,
+    Owner,
+    PropertyMatch,
+    Statement,
+    TokenMatch,
+    Wanted,
+)
 
 ORG, MODULE = TokenMatch("organisation", "a"), TokenMatch("module", "b")
 MANY = TokenMatch("organisation", "a*"), TokenMatch("module", "b*")
+NO_DIGEST, NO_OWNER = Digested(b"", 0), Owner("", 0)
 SHA1 = DigestRange("sha1", bytes(20), b"\xff" * 20)
 BLAKE3 = DigestRange("blake3", bytes(32), b"\xff" * 32)
 ALL = Wanted((SHA1, BLAKE3), (PropertyMatch("a", "b"), PropertyMatch("c")), (ORG,), (5,), artifacts=True)
@@ -57,25 +66,25 @@ def test_tokens_are_looked_up_in_an_index(namespace: Namespace, wanted: Wanted, 
     ("statement", "indexes"),
     [
         (
-            searches.contents_query(SHA1, (b"", 0), 9),
+            searches.contents_query(SHA1, NO_DIGEST, 9),
             ["blob_digest_value (algorithm=? AND value>? AND value<?)"],
         ),
-        (searches.contents_query(BLAKE3, (b"", 0), 9), ["sqlite_autoindex_blob_1 (blake3>? AND blake3<?)"]),
+        (searches.contents_query(BLAKE3, NO_DIGEST, 9), ["sqlite_autoindex_blob_1 (blake3>? AND blake3<?)"]),
         (searches.inodes_of_blobs_query([1]), ["i USING COVERING INDEX inode_blob (blob_id=?)"]),
         (searches.inodes_of_blob_query(1, 0, 9), ["inode_blob (blob_id=? AND rowid>?)"]),
         (
-            searches.property_query(PropertyMatch("a", "b"), ("", 0), 9),
+            searches.property_query(PropertyMatch("a", "b"), NO_OWNER, 9),
             ["property_value (key=? AND value=? AND ino>?)"],
         ),
         (
-            searches.property_query(PropertyMatch("a"), ("", 0), 9),
+            searches.property_query(PropertyMatch("a"), NO_OWNER, 9),
             [
                 "p USING COVERING INDEX property_value (key=? AND (value,ino)>(?,?))",
                 "(ino=? AND key=? AND value<?)",
             ],
         ),
         (
-            searches.property_query(PropertyMatch("a", "b*"), ("", 0), 9),
+            searches.property_query(PropertyMatch("a", "b*"), NO_OWNER, 9),
             [
                 "p USING COVERING INDEX property_value (key=? AND (value,ino)>(?,?))",
                 "(ino=? AND key=? AND value<?)",
