@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from casfs.maintenance.query import Query
 
 
+MOST = 100_000
+"""Files of a transaction (fs/batch.py, LIMIT)."""
+
+
 class Words(NamedTuple):
     """What is printed: `removed 3 files`, or that it would be."""
 
@@ -64,7 +68,7 @@ def query_of(terms: Sequence[str]) -> Query:
 
 def selected(access: StoreAccess, directories: Sequence[str], query: Query) -> list[tuple[str, int]]:
     """Paths below these directories, each once, with their inode numbers. Raises UsageError for one that is
-    no directory, or that shows what lies elsewhere."""
+    no directory, or that shows what lies elsewhere, and for more than MOST."""
     from casfs.control.messages import Sync
     from casfs.maintenance.search import searching
 
@@ -79,6 +83,11 @@ def selected(access: StoreAccess, directories: Sequence[str], query: Query) -> l
             below = search.directory(os.fsencode(directory))
             for each in search.find(replace(query, below=below)):
                 found[os.fsdecode(each.path)] = each.file.ino
+                if len(found) > MOST:
+                    raise UsageError(
+                        f"these are more than {MOST} files, too many for one transaction",
+                        "name a directory below, or more terms",
+                    )
     return list(found.items())
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from casfs.cli import where
 from casfs.errors import ExitCode
+from casfs.fs.batch import LIMIT
 from casfs.fs.scheduler import run_inline
 from casfs.maintenance.offline import opened
 from casfs.repositories.registry import RepositoryKind
@@ -124,6 +126,14 @@ def test_what_cannot_be_meant_is_one_clear_line(casfs, store, words, complaint):
     assert found.code == ExitCode.USAGE
     assert complaint in found.complaint
     assert len(files(casfs, store)) == 4
+
+
+def test_what_is_too_much_for_a_transaction_is_not_begun(casfs, store, monkeypatch: pytest.MonkeyPatch):
+    assert where.MOST == LIMIT
+    monkeypatch.setattr(where, "MOST", 3)
+    refused = casfs("rm", "--store", store, "/staging", "--where", "module=app")
+    assert "more than 3 files, too many for one transaction; name a directory below" in refused.complaint
+    assert casfs("rm", "--store", store, "/staging", "--where", "keep=1").out == "removed 3 files, 9 B\n"
 
 
 def test_what_cannot_be_answered_removes_nothing(casfs, store):
