@@ -141,6 +141,9 @@ def run(args: argparse.Namespace) -> int:
                 print(number)
             else:
                 number = _print_paths(found, prefix, null=args.print0)
+        if not number:
+            for line in search.notes_on_digests(query):
+                note(line)
     return ExitCode.OK if number else ExitCode.FAILED
 
 

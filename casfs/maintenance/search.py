@@ -165,6 +165,15 @@ class Search:
                 "'casfs repo set STORE NAME --access-times daily' does it from then on",
             )
 
+    def notes_on_digests(self, query: Query) -> list[str]:
+        """Why nothing may have been found by them."""
+        algorithms = sorted({each.algorithm for each in query.digests})
+        return [
+            f"some contents have no {algorithm} digest; 'casfs digests STORE --add {algorithm}' makes them"
+            for algorithm in algorithms
+            if self._searches.lacks_digests(algorithm)
+        ]
+
     def notes_on_access_times(self, unused_ns: int) -> list[str]:
         """What `Query.unused_ns` cannot find."""
         kept = self.access_times()

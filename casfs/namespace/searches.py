@@ -16,6 +16,9 @@ from casfs.namespace.table import Table, typed
 WILD = "*?["
 """A text with one of these is a pattern, as in glob(7); `*` stands for any text."""
 
+SAMPLE = 100
+"""Contents that are looked at, to say something of all."""
+
 BLAKE3 = "blake3"
 """Of this one the digest is in the blob's own row."""
 
@@ -247,6 +250,19 @@ class Searches(Table):
         """Does any content have that one?"""
         return algorithm == BLAKE3 or bool(
             self._execute("SELECT 1 FROM blob_digest WHERE algorithm = ? LIMIT 1", (algorithm,)).fetchone()
+        )
+
+    def lacks_digests(self, algorithm: str) -> bool:
+        """Is there a content without that one, among the oldest and the newest? One that is computed later is
+        so of all contents in order."""
+        return algorithm != BLAKE3 and any(
+            self._execute(
+                f"""SELECT 1 FROM (SELECT id FROM blob ORDER BY id {order} LIMIT {SAMPLE}) AS b
+                    WHERE NOT EXISTS (SELECT 1 FROM blob_digest AS g
+                        WHERE g.blob_id = b.id AND g.algorithm = ?) LIMIT 1""",
+                (algorithm,),
+            ).fetchone()
+            for order in ("ASC", "DESC")
         )
 
     def _numbers(self, statement: Statement) -> list[int]:

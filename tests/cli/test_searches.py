@@ -150,6 +150,9 @@ def test_find_by_a_digest_and_by_its_begin(casfs, store):
         bytes.fromhex(whole),
     )
     assert casfs("find", store, "--md5", hashlib.md5(b"1.9").hexdigest()).out == path
+    code, out, err = casfs("find", store, "--md5", "0" * 32)
+    assert (code, out) == (1, "")
+    assert err.startswith("casfs: note: some contents have no md5 digest; 'casfs digests STORE --add md5'")
     others = casfs("find", store, "--where", "!md5=0").out  # not those of which it is not known
     assert others == f"/{APP}/notes\\n\n{path}"
     (found,) = json.loads(casfs("find", store, "--md5", hashlib.md5(b"1.9").hexdigest(), "--json").out)[
