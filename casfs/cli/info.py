@@ -1,10 +1,11 @@
-"""Show what a store knows of files: tokens, digest, names, rules.
+"""Show what a store knows of files: tokens, digests, names, properties, rules.
 
-Kind and size, the BLAKE3 digest of the content, every name of the file, the
-repository it lies in with its layout, what the path says by that layout (or why
-it says nothing), which rules apply, and what becomes of it in the trash. PATH
-is one in a mount, or with --store a path from the root of that store (/a/b),
-mounted or not. Symbolic links are shown themselves.
+Kind and size, the BLAKE3 digest of the content and those that are kept beside
+it, properties, every name of the file, the repository it lies in with its
+layout, what the path says by that layout (or why it says nothing), which rules
+apply, and what becomes of it in the trash. PATH is one in a mount, or with
+--store a path from the root of that store (/a/b), mounted or not. Symbolic
+links are shown themselves.
 
 More: casfs help searching
 """
@@ -87,6 +88,9 @@ def _facts(found: Info) -> dict[str, Any]:
     if found.kind == "regular file":
         facts["size"] = size(found.size)
         facts["digest"] = found.digest or ("-" if found.is_sealed else "not yet: it is being written")
+        facts |= found.others
+    if found.properties:
+        facts["properties"] = {key: ", ".join(values) for key, values in found.properties.items()}
     if len(found.names) > 1:
         facts["names"] = {str(number): os.fsdecode(name) for number, name in enumerate(found.names, 1)}
     if found.repository:
@@ -104,6 +108,9 @@ def _facts(found: Info) -> dict[str, Any]:
         facts["damaged"] = f"{found.damaged}; nothing can be written there; see casfs fsck"
     facts["trash"] = _trash(found)
     return facts
+
+
+_FALSE = {"client": "errors", "server": "replaced"}
 
 
 def rules_in_words(rules: Rules) -> list[str]:
@@ -127,6 +134,11 @@ def rules_in_words(rules: Rules) -> list[str]:
         words.append(f"up to {size(rules.quota_bytes)}")
     if rules.quota_files:
         words.append(f"up to {rules.quota_files} files")
+    if rules.digests:
+        words.append(f"contents get {', '.join(rules.digests)}")
+    if rules.sidecars:
+        how = " listed" if rules.sidecars == "listed" else ""
+        words.append(f"sidecars{how}, false checksums are {_FALSE[rules.checksums]}")
     if rules.access_times != "none":
         words.append(f"access times are kept, {rules.access_times}")
     return words or ["none"]
@@ -158,6 +170,8 @@ def _as_json(found: Info) -> dict[str, Any]:
         "kind": found.kind,
         "size": found.size,
         "blake3": found.digest or None,
+        **found.others,
+        "properties": found.properties,
         "names": list(found.names),
         "repository": found.repository or None,
         "repository_kind": found.repository_kind if found.repository else None,

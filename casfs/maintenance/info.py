@@ -8,6 +8,7 @@ import stat
 
 import msgspec
 
+from casfs import properties
 from casfs.errors import CasfsError, FsError
 from casfs.layouts.builtin import builtin
 from casfs.layouts.coordinates import Coordinates
@@ -34,7 +35,8 @@ _KINDS = {
 
 
 class Info(msgspec.Struct, frozen=True, kw_only=True):
-    """`digest`: hexadecimal; empty for what has none, or none yet (`is_sealed`). `names`: from the root.
+    """`digest`: hexadecimal; empty for what has none, or none yet (`is_sealed`). `others`: further ones that
+    are kept, by algorithm. `properties`: key and values. `names`: from the root.
 
     `repository`: name of the directory in the root that it lies in, or is; empty for the root. `damaged`: why
     that cannot be read. `coordinates`: what the path of a file says, or `reason`: why it says nothing.
@@ -49,6 +51,8 @@ class Info(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     size: int
     digest: str
+    others: dict[str, str]
+    properties: dict[str, list[str]]
     is_sealed: bool
     names: tuple[bytes, ...]
     repository: bytes
@@ -98,6 +102,8 @@ def info(namespace: Namespace, path: bytes) -> Info:
         kind=_KINDS.get(row.kind, "unknown"),
         size=row.size,
         digest="" if blob is None else blob.hex(),
+        others={} if row.blob_id is None else _others(namespace, row.blob_id),
+        properties=_properties(namespace, ino),
         is_sealed=row.staged is None,
         names=tuple(b"/" + name for name in sorted(namespace.dentries.paths_of(ino))),
         repository=parts[0] if is_repository and not in_trash else b"",
@@ -135,6 +141,18 @@ def _inode(namespace: Namespace, ino: int, path: bytes) -> InodeRow:
     if row is None:
         raise _error(errno.EIO, path)
     return InodeRow(*row)
+
+
+def _others(namespace: Namespace, blob_id: int) -> dict[str, str]:
+    return {name: value.hex() for name, value in sorted(namespace.digests.of(blob_id).items())}
+
+
+def _properties(namespace: Namespace, ino: int) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, value in sorted(namespace.xattrs.of(ino).items()):
+        for key, each in properties.found_in(name, value):
+            found.setdefault(key, []).append(each)
+    return found
 
 
 def _repository(namespace: Namespace, top: int) -> tuple[str, str, Rules, str]:

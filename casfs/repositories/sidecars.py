@@ -209,9 +209,12 @@ class Sidecars:
         return inode
 
     def _may_write(self, directory: Inode, uid: int) -> bool:
-        """The kernel has asked for the right to write to the file only; access lists allow nothing more."""
+        """The kernel has asked for the right to write to the file only. Where there is an access list, only
+        the owner may."""
         if not uid:
             return True
+        if uid != directory.uid and self._fs.places.access(directory):
+            return False
         shift = 6 if uid == directory.uid else 3 if directory.gid in self._fs.kernel.groups(uid) else 0
         return directory.mode >> shift & (WRITE | SEARCH) == WRITE | SEARCH
 

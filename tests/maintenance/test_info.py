@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 from contextlib import closing
 
 import pytest
@@ -162,3 +163,14 @@ def test_what_is_not_there(libs: Session, path: str, number: int) -> None:
     with pytest.raises(FsError) as raised:
         shown(libs, path)
     assert raised.value.errno == number
+
+
+def test_digests_and_properties(libs: Session) -> None:
+    run_inline(libs.fs.group.begin())
+    libs.fs.contents.digesting.set_wanted(["sha256", "md5"])
+    libs.kernel.write_file("libs/file", b"content")
+    libs.kernel.setxattr("libs/file", b"user.casfs.prop.qa", b"passed\nsigned")
+    libs.kernel.setxattr("libs/file", b"user.other", b"value")
+    found = shown(libs, "/libs/file")
+    assert found.others == {name: hashlib.new(name, b"content").hexdigest() for name in ("md5", "sha256")}
+    assert found.properties == {"qa": ["passed", "signed"]}
