@@ -131,8 +131,8 @@ class Batch:
         """What would be done.
 
         Raises FsError with a path: as the verb does, ENOENT (no inode number was given), EISDIR (a
-        directory), EXDEV (a name that follows from another one), E2BIG (more than LIMIT,
-        or ATTRIBUTES_LIMIT).
+        directory), EXDEV (a name that follows from another one), EROFS (what no row has), E2BIG (more than
+        LIMIT, or ATTRIBUTES_LIMIT).
         """
         self._version = self._fs.places.version
         for number, target in enumerate(targets):
@@ -184,6 +184,8 @@ class Batch:
         place = self._place(target)
         if place is None or place.inode is None:
             self._changed += 1
+        elif place.inode.is_generated:
+            raise FsError(errno.EROFS, f"{shown(target.path)}: {os.strerror(errno.EROFS)}")
         elif place.inode.is_directory and self._verb.recursive:
             await self._find_below(target.path, place.inode.ino)
         else:

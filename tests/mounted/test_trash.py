@@ -61,7 +61,7 @@ def aged(mount: Mount) -> Mount:
 
 def test_programs_remove_replace_truncate_and_bring_back(aged: Mount) -> None:
     repo, trash = aged.path / "repo", today(aged)
-    assert not (aged.path / ".casfs").exists()
+    assert not (aged.path / ".casfs/trash").exists()
     (repo / "a").unlink()
     (repo / "new").write_text("new")
     (repo / "new").rename(repo / "b")
