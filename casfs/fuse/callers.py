@@ -49,6 +49,11 @@ _MAKING = {
 _OPENING = {"x86_64": {2: 1, 257: 2}, "aarch64": {56: 2}}
 """open(2) and openat(2), and which of their arguments is the flags."""
 
+_RENAMING = {"x86_64": 316, "aarch64": 276}
+"""renameat2(2), whose fifth argument is the flags."""
+
+_NOREPLACE = 1
+
 _EXCLUSIVELY = os.O_CREAT | os.O_EXCL
 
 
@@ -60,6 +65,8 @@ def makes_exclusively(thread: int) -> bool:
         number, *arguments = (int(word, 0) for word in _syscall_of(thread))
         if number in _MAKING.get(machine, ()):
             return True
+        if number == _RENAMING.get(machine):
+            return bool(arguments[4] & _NOREPLACE)
         flags = _OPENING.get(machine, {}).get(number)
         return flags is not None and arguments[flags] & _EXCLUSIVELY == _EXCLUSIVELY
     except (OSError, ValueError, LookupError):

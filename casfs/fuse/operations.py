@@ -120,7 +120,7 @@ class Operations(pyfuse3.Operations):
         entry.st_atime_ns = inode.atime
         entry.st_mtime_ns = inode.mtime
         entry.st_ctime_ns = inode.ctime
-        if self._presents and not generated:
+        if self._presents and (not generated or self._nodes.opener(inode.ino) is not None):
             self._present.apply(entry)
         return entry
 

@@ -231,7 +231,8 @@ class Verbs:
     async def setattr(self, ino: int, changes: Changes, fh: int | None, uid: int) -> Inode:
         handle = None if fh is None else self.handles.get(fh)
         if ino >= GENERATED:
-            ino = self.fs.nodes.stored(ino)
+            is_open = handle is not None and handle.inode.ino < GENERATED
+            ino = handle.inode.ino if handle is not None and is_open else self.fs.nodes.stored(ino)
             if ino >= GENERATED and changes.size is None and self.fs.nodes.opener(ino) is not None:
                 return self.inode(ino)  # it is as the file that it is about
         if self._is_below_tree(ino):

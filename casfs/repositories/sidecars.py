@@ -17,6 +17,7 @@ from casfs.filestore.hashing import ALGORITHMS
 from casfs.fs.content.content import Content, Handle
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.inodes import Inode
+from casfs.fs.listing import NAME_LIMIT
 from casfs.fs.nodes import generated_number, number_in_kind
 from casfs.repositories.registry import Registry
 
@@ -106,7 +107,7 @@ class Sidecars:
     def find(self, directory: int, name: bytes) -> int | None:
         """The number of the sidecar that has a name, which no dentry has."""
         parts = split(name)
-        if parts is None:
+        if parts is None or len(name) > NAME_LIMIT:
             return None
         base, algorithm = parts
         names = self._nodes.derived.get(directory)
@@ -115,6 +116,10 @@ class Sidecars:
             return None
         if not self.has(directory) and not (names and self._is_of_one(ino)):
             return None
+        return self.number(directory, name, ino, algorithm)
+
+    def number(self, directory: int, name: bytes, ino: int, algorithm: str) -> int | None:
+        """As `find`, where it is known that files have sidecars, and which file it is about."""
         if self._hidden.get((directory, name), 0.0) > self._fs.scheduler.now():
             return None
         number = generated_number(SIDECAR, ino << _SHIFT | _ALGORITHMS.index(algorithm))
@@ -122,6 +127,13 @@ class Sidecars:
             self._places.clear()
         self._places[number] = directory, name
         return number
+
+    def names_of(self, name: bytes, ino: int) -> list[tuple[bytes, str]]:
+        """Those of the sidecars of what has a name, and the algorithms."""
+        names = [(name + extension, algorithm) for extension, algorithm in EXTENSIONS.items()]
+        if split(names[0][0]) is None or not self._inodes.get(ino).is_regular:
+            return []
+        return [each for each in names if len(each[0]) <= NAME_LIMIT]
 
     def may_appear(self, directory: int, name: bytes) -> bool:
         """May a sidecar of that name come with its file?"""
@@ -174,7 +186,9 @@ class Sidecars:
             base, size = written, written.size
         times = base.atime, base.mtime, base.ctime, base.btime
         mode = stat.S_IFREG | base.mode & 0o666
-        return Inode(number, mode, 1, base.uid, base.gid, 0, size, 512, None, None, None, *times)
+        inode = Inode(number, mode, 1, base.uid, base.gid, 0, size, 512, None, None, None, *times)
+        inode.xattrs = dict(self._fs.places.access(base))  # or its mode would say more than it does there
+        return inode
 
     # Contents
 
@@ -195,6 +209,7 @@ class Sidecars:
             if flags & os.O_TRUNC:
                 await files.truncate_at_open(handle)
         handle.direct = True
+        handle.appends = bool(flags & os.O_APPEND)
         return handle
 
     async def _make_file(self, number: int, uid: int) -> Inode:
@@ -224,7 +239,6 @@ class Sidecars:
         if value is None:
             raise FsError(errno.EBUSY)
         inode = self._inodes.get(number)
-        inode.xattrs = {}
         return Handle(inode, TextContent(inode, self._fs, value.hex().encode()), False, uid)
 
     async def digest(self, base: Inode, algorithm: str, *, closing: bool = False) -> bytes | None:
@@ -282,12 +296,14 @@ class ListedSidecars:
         shown, last = after >> _SHIFT, after & _FILE == _FILE
         rows = read(directory, max(2, shown - (not last)), limit + 1)
         for cookie, name, *rest in rows:
-            for number, extension in enumerate(EXTENSIONS, 1):
+            if len(found) >= limit:
+                break
+            for number, (sidecar, algorithm) in enumerate(self._sidecars.names_of(name, rest[0]), 1):
                 place = cookie << _SHIFT | number
-                if place > after and split(name + extension) is not None:
-                    ino = self._sidecars.find(directory, name + extension)
-                    if ino is not None and self._dentries.find(directory, name + extension) is None:
-                        found.append((place, name + extension, ino))
+                if place > after and self._dentries.find(directory, sidecar) is None:
+                    ino = self._sidecars.number(directory, sidecar, rest[0], algorithm)
+                    if ino is not None:
+                        found.append((place, sidecar, ino))
             if cookie << _SHIFT | _FILE > after:
                 found.append((cookie << _SHIFT | _FILE, name, *rest))
         return found[:limit]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import os
@@ -312,3 +313,92 @@ def test_an_empty_claim_goes_when_it_is_left(libs: Path) -> None:
         assert not is_listed(libs / "file.sha1")
     subprocess.run("sha1sum < file > file.sha1", shell=True, check=True, cwd=libs)
     assert (libs / "file.sha1").read_text() == hexdigest(libs / "file", "sha1") + "  -\n"
+
+
+def test_what_is_appended_to_a_generated_sidecar_is_all_of_it(libs: Path) -> None:
+    """The kernel takes what it has read the size of for what is there already."""
+    text = hexdigest(libs / "file", "sha1")
+    assert (libs / "file.sha1").read_text() == text
+    with (libs / "file.sha1").open("ab", buffering=0) as file:
+        file.write(text[:7].encode())
+        file.write(text[7:].encode() + b"\n")
+    assert (libs / "file.sha1").read_text() == text + "\n"
+    subprocess.run("md5sum < file >> file.md5", shell=True, check=True, cwd=libs)
+    assert (libs / "file.md5").read_text() == hexdigest(libs / "file", "md5") + "  -\n"
+
+
+def test_an_open_sidecar_is_that_of_its_own_name(libs: Path) -> None:
+    """Both names of the file have one generated inode for theirs."""
+    for directory in ("a", "b"):
+        (libs / directory).mkdir()
+    (libs / "a/file").write_bytes(b"content")
+    os.link(libs / "a/file", libs / "b/file")
+    with (libs / "a/file.sha1").open("wb", buffering=0) as file:
+        (libs / "b/file.sha1").stat()
+        file.write(b"nothing of sense")
+        file.truncate(0)
+        os.utime(file.fileno(), (5, 5))
+        os.pwrite(file.fileno(), hexdigest(libs / "file", "sha1").encode(), 0)
+    assert is_listed(libs / "a/file.sha1")
+    assert not is_listed(libs / "b/file.sha1")
+
+
+def test_what_is_generated_can_be_looked_through_as_any_file(libs: Path) -> None:
+    fd = os.open(libs / "file.sha1", os.O_RDONLY)
+    try:
+        assert os.lseek(fd, 3, os.SEEK_DATA) == 3
+        assert os.lseek(fd, 3, os.SEEK_HOLE) == os.lseek(fd, 0, os.SEEK_END) == 40
+        with pytest.raises(OSError, match="No such device or address"):
+            os.lseek(fd, 40, os.SEEK_DATA)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    for algorithm in ("blake3", "sha1"):
+        with pytest.raises(OSError, match="No data"):
+            os.getxattr(libs / "file.sha1", f"user.casfs.{algorithm}")
+
+
+def test_an_access_list_counts_for_the_digests_too(libs: Path) -> None:
+    """Its mask is what the mode shows as the permissions of the group."""
+    os.chown(libs / "file", 0, SOMEBODY)
+    (libs / "file").chmod(0o640)
+    subprocess.run(["setfacl", "-m", f"u:{SOMEBODY + 1}:r,g::-", libs / "file"], check=True)
+    for read in (libs / "file").read_bytes, (libs / "file.sha1").read_bytes:
+        as_user(SOMEBODY + 1, read)
+        with pytest.raises(PermissionError):
+            as_user(SOMEBODY + 2, read, SOMEBODY)
+
+
+def test_they_are_shown_as_files_are(made: Callable[..., Mount]) -> None:
+    libs = filled(made("--sidecars", "listed", options=f"allow_other,uid={SOMEBODY},gid=7,umask=077"))
+    for path in (libs / "file.sha1", *(Path(entry.path) for entry in os.scandir(libs))):
+        found = path.stat()
+        assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (SOMEBODY, 7, 0o700)
+    with pytest.raises(PermissionError):
+        as_user(SOMEBODY + 1, (libs / "file.sha1").read_bytes)
+
+
+def rename_with(old: Path, new: Path, flags: int) -> None:
+    """renameat2(2)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(-100, bytes(old), -100, bytes(new), flags):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def test_a_claim_takes_a_name_that_it_must_not_replace(libs: Path) -> None:
+    """What is generated there is not in the way of who makes sure that nothing is."""
+    (libs / "claim").write_text(hexdigest(libs / "file", "sha1") + "\n")
+    rename_with(libs / "claim", libs / "file.sha1", 1)
+    assert sorted(os.listdir(libs)) == ["file", "file.sha1"]
+    (libs / "claim").write_text(hexdigest(libs / "file", "sha1"))
+    with pytest.raises(FileExistsError):
+        rename_with(libs / "claim", libs / "file.sha1", 1)
+
+
+def test_names_that_would_be_too_long_are_not_listed(made: Callable[..., Mount]) -> None:
+    libs = filled(made("--sidecars", "listed"))
+    (libs / "file").rename(libs / ("n" * 250))
+    names = os.listdir(libs)
+    assert sorted(map(len, names)) == [250, 254, 255]
+    for name in names:
+        (libs / name).stat()

@@ -197,10 +197,12 @@ class Handle:
 
     `maps`: one of `content.mappers`. `syncs`: opened with O_SYNC or O_DSYNC. `direct`: the kernel writes past
     its page cache, and then leaves it to the file system to make durable what is written with one of them, or
-    with RWF_SYNC or RWF_DSYNC.
+    with RWF_SYNC or RWF_DSYNC. `appends`: what is written goes to the end of the file, wherever the kernel takes
+    that to be.
     """
 
     __slots__ = (
+        "appends",
         "content",
         "direct",
         "flushed",
@@ -226,3 +228,4 @@ class Handle:
         self.maps = False
         self.syncs = False
         self.direct = False
+        self.appends = False

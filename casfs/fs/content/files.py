@@ -178,6 +178,8 @@ class Files:
         inode = content.inode
         if self._group.failed:
             raise FsError(errno.EROFS)
+        if handle.appends:
+            offset = inode.size
         if offset + len(data) > MAX_SIZE:
             raise FsError(errno.EFBIG)
         if inode.xattrs != {} or inode.mode & (stat.S_ISUID | stat.S_ISGID):

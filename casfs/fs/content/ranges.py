@@ -154,7 +154,12 @@ class Ranges:
         content, inode = handle.content, handle.inode
         if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
             raise FsError(errno.EINVAL)
-        while 0 <= offset < inode.size and not content.is_staged and content.blob_fd < 0:
+        while (
+            0 <= offset < inode.size
+            and content.buffer is None
+            and not content.is_staged
+            and content.blob_fd < 0
+        ):
             await self._blobs.open(content)
         size = inode.size
         if not 0 <= offset < size:

@@ -64,7 +64,9 @@ class Sealing:
         content = inode.content
         if not inode.is_regular or inode.staged is not None or (content is not None and content.is_staged):
             return None
-        return hash_bytes(b"") if inode.blob is None else self._blobs.digest(inode)
+        if inode.blob is None:
+            return None if inode.size else hash_bytes(b"")  # what is generated has none
+        return self._blobs.digest(inode)
 
     async def seal(self, content: Content) -> None:
         """Make dirty content a blob: hash, look whether it is there, publish. Raises OSError."""

@@ -75,7 +75,7 @@ void casfs_present(struct fuse_attr *attr, const int64_t values[F_ROW])
 	attr->mode = mode;
 	attr->uid = (uint32_t)values[F_UID];
 	attr->gid = (uint32_t)values[F_GID];
-	if (attr->ino >= CASFS_GENERATED)
+	if (attr->ino >= CASFS_GENERATED && attr->ino >> 54 != CASFS_SIDECARS)
 		return;
 	attr->mode = python.show_mask >= 0 ? (mode & ~0777u) | (0777u & ~(uint32_t)python.show_mask) : mode;
 	attr->uid = (uint32_t)(python.show_uid >= 0 ? python.show_uid : values[F_UID]);

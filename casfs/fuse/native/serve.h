@@ -25,6 +25,9 @@ enum casfs_state {
 /* Numbers from it on are of inodes that no row has (fs/nodes.py): the kernel remembers nothing of them. */
 #define CASFS_GENERATED (1ull << 62)
 
+/* The numbers of sidecars, without what tells them from each other: they are shown as files are. */
+#define CASFS_SIDECARS (CASFS_GENERATED >> 54 | 2)
+
 /* The Inode fields that attributes are made of, in the order of `field_names` (attributes.c); those before F_ROW are
  * numbers, and columns of a listing's rows (readdir.c). */
 enum casfs_field {
