@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Awaitable, Callable, Container
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
@@ -42,8 +42,10 @@ class Claims(Protocol):
     async def closed(self, inode: Inode, /) -> None:
         """A file was written and closed. Raises FsError EIO."""
 
-    async def arrives(self, inode: Inode, directory: int, name: bytes, /) -> None:
-        """A file is about to get a name. Raises FsError EIO."""
+    async def arrives(
+        self, inode: Inode, directory: int, name: bytes, /
+    ) -> Callable[[], Awaitable[None]] | None:
+        """A file is about to get a name. Raises FsError EIO. What it returns is called when the file has it."""
 
 
 class AccessTimes(Protocol):

@@ -229,8 +229,8 @@ class Tree:
         inode = self._inodes.get(ino)
         if inode.is_generated:
             raise FsError(errno.EXDEV)
-        if self._policy.claims is not None:
-            await self._policy.claims.arrives(inode, parent, name)
+        claims = self._policy.claims
+        arrived = None if claims is None else await claims.arrives(inode, parent, name)
         if ino in self._linkable:
             await self._settling.persist_unnamed(inode)
         elif inode.content is not None:
@@ -250,6 +250,8 @@ class Tree:
         self._directories.link(directory, name, inode, answer if certain else None)
         if not certain:
             answer()
+        if arrived is not None:
+            await arrived()
         return inode
 
     # Removing
@@ -358,15 +360,21 @@ class Tree:
         """
         if parent in self._derived or new_parent in self._derived:
             through = self._derived.get(parent) or self._derived[new_parent]
-            return await through.rename(self, parent, name, new_parent, new_name, flags, uid, gid)
+            await through.rename(self, parent, name, new_parent, new_name, flags, uid, gid)
+            return
         leaves_whiteout = bool(flags & RENAME_WHITEOUT)
         flags &= ~RENAME_WHITEOUT
         if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE) or (
             leaves_whiteout and flags & RENAME_EXCHANGE
         ):
             raise FsError(errno.EINVAL)
+        arrived = []
         if self._policy.claims is not None:
-            await self._policy.claims.arrives(self._listing.existing(parent, name), new_parent, new_name)
+            pairs = [(self._listing.existing(parent, name), new_parent, new_name)]
+            other = self._dentries.find(new_parent, new_name) if flags == RENAME_EXCHANGE else None
+            if other is not None:
+                pairs.append((self._inodes.get(other), parent, name))
+            arrived = [await self._policy.claims.arrives(*each) for each in pairs]
         if not self._settling.keeps_order:
             await self._settling.begin_in_order()
         source = self._listing.existing(parent, name)
@@ -397,7 +405,7 @@ class Tree:
         if target is None and flags & RENAME_EXCHANGE:
             raise FsError(errno.ENOENT)
         if target is source:
-            return None
+            return
         if parent != new_parent:
             if source.is_directory:
                 self._policy.check_directory(new_parent)
@@ -433,6 +441,8 @@ class Tree:
         except BaseException:
             self._policy.forget_since(noted)
             raise
+        for each in filter(None, arrived):
+            await each()
 
     def move(self, parent: int, name: bytes, inode: Inode, new_parent: int, new_name: bytes) -> None:
         """As `rename`, of a file to a name that is not taken. Inside a transaction, without a wait."""

@@ -17,6 +17,8 @@ import errno
 import logging
 import os
 import re
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from casfs.errors import FsError
 from casfs.filestore.hashing import ALGORITHMS
@@ -114,32 +116,47 @@ class Claims:
         for place in gone:
             await self._fs.scheduler.run(self._fs.kernel.forget_name, *place)
 
-    async def arrives(self, inode: Inode, directory: int, name: bytes) -> None:
-        """A file is about to get a name. Raises FsError EIO, as `closed`; what goes has gone then, and the
-        kernel, which keeps others from that directory, is told later."""
+    async def arrives(
+        self, inode: Inode, directory: int, name: bytes
+    ) -> Callable[[], Awaitable[None]] | None:
+        """A file is about to get a name. Raises FsError EIO, as `closed`. What it returns takes away what is
+        false when the file has its name: that may be refused still."""
         if not inode.is_regular or not self._sidecars.has(directory):
-            return
-        parts = split(name)
+            return None
+        parts, strict = split(name), self._is_strict(directory)
         if parts is None:
+            stored = self._stored(directory, name)
             is_new = self._dentries.find(directory, name) is None
+            if is_new and stored and inode.content is not None and inode.content.writers:
+                self._new.add(inode.ino)  # it is compared when it is closed
+            strict = strict and is_new
             false = [
-                why
-                for claim_name, claim, algorithm in self._stored(directory, name)
+                (claim_name, claim, why)
+                for claim_name, claim, algorithm in stored
                 if (why := await self._compare(directory, claim_name, claim, inode, algorithm))
-                and not await self._drop_false(directory, claim_name, claim, why, strict=is_new)
             ]
         else:
             base = self._file(directory, parts[0])
             why = None if base is None else await self._compare(directory, name, inode, base, parts[1])
-            false = [why] if why and self._is_strict(directory) else []
-            if false:
+            false = [(name, inode, why)] if why and (strict or base is not inode) else []
+        if not false:
+            return None
+        if strict:
+            for *_, why in false:
                 log.warning("%s", why)
-        if self._gone:
-            self._fs.remembered.names.update(self._gone)
-            self._gone.clear()
-            self._fs.changes.names_later(directory)
-        if false:
-            raise FsError(errno.EIO, false[0])
+            raise FsError(errno.EIO, false[0][2])
+        return partial(self._arrived, directory, false)
+
+    async def _arrived(self, directory: int, false: list[tuple[bytes, Inode, str]]) -> None:
+        """Take false claims away. The kernel, which keeps others from that directory, is told later."""
+        try:
+            for name, claim, why in false:
+                await self._drop(directory, name, claim, why, loud=False)
+        except OSError as error:  # what they are about has its name, and has been answered
+            log.warning("a false checksum stays: %s", error)
+        self._fs.remembered.names.update(self._gone)
+        self._gone.clear()
+        self._fs.changes.names_later(directory)
 
     async def _look(
         self, directory: int, name: bytes, inode: Inode, *, is_new: bool, strict: bool

@@ -378,6 +378,34 @@ def test_they_are_shown_as_files_are(made: Callable[..., Mount]) -> None:
         as_user(SOMEBODY + 1, (libs / "file.sha1").read_bytes)
 
 
+def test_claims_stay_when_what_would_make_them_false_is_refused(made: Callable[..., Mount]) -> None:
+    mount = made()
+    libs = filled(mount)
+    text = hexdigest(libs / "file", "sha1") + "  as it was written\n"
+    (libs / "file.sha1").write_text(text)
+    (libs / "other").write_bytes(b"other")
+    casfs("repo", "set", mount.store, "libs", "--exclude", "file")
+    mount.expect("file")
+    with pytest.raises(OSError, match="file"):
+        (libs / "other").rename(libs / "file")
+    assert (libs / "file.sha1").read_text() == text
+    assert sorted(os.listdir(libs)) == ["file", "file.sha1", "other"]
+
+
+def test_files_that_are_exchanged_lose_the_claims_about_each_other(libs: Path) -> None:
+    for name in ("a", "b"):
+        (libs / name).write_text(name)
+        (libs / f"{name}.sha1").write_text(hexdigest(libs / name, "sha1") + "\n")
+    exchange(libs / "a", libs / "b")
+    assert ((libs / "a").read_text(), (libs / "b").read_text()) == ("b", "a")
+    for name in ("a", "b"):
+        assert_soon(lambda name=name: (libs / f"{name}.sha1").read_text() == hexdigest(libs / name, "sha1"))  # type: ignore[misc]
+
+
+def exchange(first: Path, second: Path) -> None:
+    rename_with(first, second, 2)
+
+
 def rename_with(old: Path, new: Path, flags: int) -> None:
     """renameat2(2)."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -393,6 +421,27 @@ def test_a_claim_takes_a_name_that_it_must_not_replace(libs: Path) -> None:
     (libs / "claim").write_text(hexdigest(libs / "file", "sha1"))
     with pytest.raises(FileExistsError):
         rename_with(libs / "claim", libs / "file.sha1", 1)
+
+
+def test_by_the_server_s_policy_a_false_claim_that_is_renamed_goes(made: Callable[..., Mount]) -> None:
+    libs = filled(made("--sidecars", "--checksums", "server"))
+    (libs / "claim").write_text("0" * 40)
+    (libs / "claim").rename(libs / "file.sha1")
+    assert_soon(lambda: (libs / "file.sha1").read_text() == hexdigest(libs / "file", "sha1"))
+    assert os.listdir(libs) == ["file"]
+    (libs / "file").rename(libs / "file.sha1")  # which is no claim about itself
+    assert (libs / "file.sha1").read_bytes() == b"content"
+
+
+def test_a_file_that_gets_its_name_before_it_is_closed_is_compared_then(libs: Path, mount: Mount) -> None:
+    mount.expect(r"libs/late\.sha1 says ")
+    (libs / "late.sha1").write_text("0" * 40)
+    file = (libs / ".tmp").open("wb", buffering=0)
+    file.write(b"late")
+    (libs / ".tmp").rename(libs / "late")
+    with pytest.raises(OSError, match="Input/output"):
+        file.close()
+    assert (libs / "late.sha1").read_text() == "0" * 40
 
 
 def test_names_that_would_be_too_long_are_not_listed(made: Callable[..., Mount]) -> None:
