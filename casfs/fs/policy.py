@@ -45,7 +45,7 @@ class Claims(Protocol):
     async def arrives(
         self, inode: Inode, directory: int, name: bytes, /
     ) -> Callable[[], Awaitable[None]] | None:
-        """A file is about to get a name. Raises FsError EIO. What it returns is called when the file has it."""
+        """A file is about to get a name. Raises FsError EIO. What it returns is called when it has it."""
 
 
 class AccessTimes(Protocol):

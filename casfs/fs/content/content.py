@@ -197,8 +197,8 @@ class Handle:
 
     `maps`: one of `content.mappers`. `syncs`: opened with O_SYNC or O_DSYNC. `direct`: the kernel writes past
     its page cache, and then leaves it to the file system to make durable what is written with one of them, or
-    with RWF_SYNC or RWF_DSYNC. `appends`: what is written goes to the end of the file, wherever the kernel takes
-    that to be.
+    with RWF_SYNC or RWF_DSYNC. `appends`: what is written goes to the end of the file, wherever the
+    kernel takes that to be.
     """
 
     __slots__ = (
