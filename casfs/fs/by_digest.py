@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from casfs.errors import FsError
 from casfs.filestore.hashing import ALGORITHMS, hash_bytes, other_digests
+from casfs.fs.content.content import Handle
 from casfs.fs.content.contents import Contents
 from casfs.fs.core import Core
 from casfs.fs.inodes import Inode
@@ -60,6 +61,7 @@ class ByDigest:
         self._places = core.places
         self._digesting = contents.digesting
         self._settling = contents.settling
+        self._blob_files = contents.blobs
         owner = os.stat(core.store.path)
         self._uid, self._gid = owner.st_uid, owner.st_gid
         nodes = core.nodes
@@ -109,6 +111,15 @@ class ByDigest:
         """Have what is closed sealed, so that it can be found. What cannot be is not."""
         await self._settling.write_back()
         await self._settling.seal_all_closed()
+
+    async def opened(self, handle: Handle) -> None:
+        """Somebody has opened a content. Nothing keeps that from being collected; he reads it all the same.
+        Raises FsError ESTALE, OSError."""
+        blob = handle.inode.blob
+        if blob is not None and not self._blob_files.is_there(blob):
+            raise FsError(errno.ESTALE)
+        if blob is not None and not handle.passthrough:
+            await self._blob_files.open(handle.content)
 
     # Inodes
 

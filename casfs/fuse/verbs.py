@@ -231,8 +231,7 @@ class Verbs:
     async def setattr(self, ino: int, changes: Changes, fh: int | None, uid: int) -> Inode:
         handle = None if fh is None else self.handles.get(fh)
         if ino >= GENERATED:
-            is_open = handle is not None and handle.inode.ino < GENERATED
-            ino = handle.inode.ino if handle is not None and is_open else self.fs.nodes.stored(ino)
+            ino = self.fs.nodes.stored(ino) if handle is None else handle.inode.ino
             if ino >= GENERATED and changes.size is None and self.fs.nodes.opener(ino) is not None:
                 return self.inode(ino)  # it is as the file that it is about
         if self._is_below_tree(ino):
@@ -342,6 +341,8 @@ class Verbs:
             if flags & os.O_TRUNC:  # first: what was emptied has no backing file
                 await self.files.truncate_at_open(handle)
             await self.passthrough.join(handle)
+            if ino >= GENERATED:
+                await self.fs.by_digest.opened(handle)
             if flags & os.O_ACCMODE == os.O_RDWR:
                 self.files.may_map(handle)
         except BaseException:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import mmap
 import os
 import subprocess
 from collections.abc import Callable
@@ -62,6 +63,22 @@ def test_what_is_removed_is_not_found_any_more(digested: Callable[..., Mount]) -
     assert not place.exists()
     (mount.path / "libs/again").write_bytes(CONTENT)
     assert place.read_bytes() == CONTENT
+
+
+def test_who_has_a_content_open_reads_it_when_it_has_been_collected(digested: Callable[..., Mount]) -> None:
+    mount = digested()
+    for size in (10, 5000, 300_000, 5 << 20):
+        content = os.urandom(size)
+        (mount.path / "libs/short").write_bytes(content)
+        place = mount.path / ".casfs/by-sha256" / hashlib.sha256(content).hexdigest()
+        with place.open("rb") as file, place.open("rb") as other:
+            mapped = mmap.mmap(other.fileno(), 0, prot=mmap.PROT_READ)
+            (mount.path / "libs/short").unlink()
+            casfs("gc", "run", mount.store, "--grace", "0s")
+            assert not place.exists()
+            assert file.read() == content
+            assert mapped[:] == content
+            mapped.close()
 
 
 @pytest.mark.parametrize("options", ["allow_other", f"allow_other,uid={SOMEBODY}", "allow_other,umask=000"])
