@@ -23,6 +23,9 @@ from casfs.namespace.digests import DigestRow
 NOTED = 400
 """Digests after which rows are written before the commit does: less than a millisecond of work."""
 
+LARGE = 32 << 20
+"""Bytes that take so long to read, 20 to 100 ms, that others do not wait for it."""
+
 Values = dict[str, bytes]
 """Digests of one content, by algorithm."""
 
@@ -31,7 +34,8 @@ class Digesting:
     """Owned by the thread that runs the file system.
 
     `wanted`: algorithms whose digests every content gets. `_noted`: digests that no row has yet, of blobs
-    that may go before they have one. `_computing`: one content at a time is read for who asks.
+    that may go before they have one. `_computing`: one content at a time is read for who asks, and beside it
+    one that is LARGE: anybody may ask for that of a file which takes hours.
     """
 
     def __init__(self, core: Core, blobs: BlobFiles, policy: Policy) -> None:
@@ -44,7 +48,7 @@ class Digesting:
         self._blobs = blobs
         self._policy = policy
         self._noted: dict[int, Values] = {}
-        self._computing = Mutex(core.scheduler)
+        self._computing = {False: Mutex(core.scheduler), True: Mutex(core.scheduler)}
         self.wanted = self._known()
 
     # Which
@@ -117,11 +121,11 @@ class Digesting:
             return None if inode.size else other_digests(b"", [algorithm])[algorithm]
         value = self.known(blob).get(algorithm)
         if value is None and (wanted or algorithm in self.of(inode)):
-            value = await self._compute(blob, algorithm)
+            value = await self._compute(blob, algorithm, self._computing[inode.size > LARGE])
         return value
 
-    async def _compute(self, blob: int, algorithm: str) -> bytes:
-        async with self._computing:
+    async def _compute(self, blob: int, algorithm: str, computing: Mutex) -> bytes:
+        async with computing:
             value = self.known(blob).get(algorithm)
             if value is not None:
                 return value

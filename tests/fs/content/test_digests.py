@@ -7,14 +7,17 @@ import random
 from pathlib import Path
 
 import pytest
+import trio
 from blake3 import blake3
 
-from casfs.filestore.hashing import ALGORITHMS, other_digests
+from casfs.filestore.hashing import ALGORITHMS, hash_all, other_digests
+from casfs.fs.content import digests
 from casfs.fs.scheduler import run_inline
 from casfs.namespace.digests import DigestRow
 from casfs.repositories.rules import Rules
 from casfs.store import create_store
-from tests.fs.mount import Mount, Run
+from casfs.types import ROOT_INO
+from tests.fs.mount import Gate, Mount, Run
 from tests.invariants import assert_clean
 from tests.limits import set_limits
 from tests.repositories.making import make_repository
@@ -95,6 +98,40 @@ def test_writers_that_are_followed_have_the_right_digests(run: Run, monkeypatch:
             values = other_digests(content, ALL)
             for name in ALL:
                 assert await mount.fs.contents.digesting.value(file.inode, name) == values[name]
+
+    run(body)
+
+
+def test_who_asks_for_a_digest_of_a_large_file_keeps_nobody_else_waiting(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_limits(monkeypatch, LARGE=1 << 20)
+    contents = {b"large": bytes(2 << 20), b"small": b"small"}
+
+    async def body(mount: Mount) -> None:
+        gate = Gate()
+
+        def hash_slowly(fd: int, size: int, algorithms: list[str]) -> object:
+            if size > 1 << 20:
+                gate()
+            return hash_all(fd, size, algorithms)
+
+        monkeypatch.setattr(digests, "hash_all", hash_slowly)
+
+        async def ask(name: bytes) -> None:
+            inode = mount.fs.inodes.get(mount.fs.store.namespace.dentries.find(ROOT_INO, name) or 0)
+            await mount.fs.contents.settling.seal_closed(inode)
+            value = await mount.fs.contents.digesting.value(inode, "sha1", wanted=True)
+            assert value == other_digests(contents[name], ["sha1"])["sha1"]
+
+        for name, content in contents.items():
+            await mount.write_file(name, content)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, b"large")
+            await gate.arrived()
+            with trio.fail_after(10):
+                await ask(b"small")
+            gate.open()
 
     run(body)
 
