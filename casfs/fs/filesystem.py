@@ -97,6 +97,7 @@ class FileSystem:
         for ino in self.tree.unlinked:
             self.contents.table.close_all(self.inodes.get(ino))
         await self.tree.forget(list(self.tree.unlinked))
+        await self.contents.digesting.finished()
         await self.group.begin()
         self.before_rows()
         self.inodes.return_numbers()

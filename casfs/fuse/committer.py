@@ -52,6 +52,8 @@ class Committer:
             try:
                 if due:
                     await group.durable()
+                elif not group.active and contents.digesting.has_noted:
+                    await group.begin()
                 elif not group.active and (contents.table.unsealed or contents.sealing.due):
                     await contents.settling.write_back()
                     if contents.sealing.due:

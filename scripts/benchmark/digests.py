@@ -60,12 +60,13 @@ def digest_create_all(trial: Trial) -> Steps:
         yield from create_small(trial)
 
 
-def write_one(trial: Trial) -> Steps:
+def write_one(trial: Trial, *attributes: str) -> Steps:
+    """Until a file is closed and has those digests."""
     size, block = trial.count(LARGE), trial.block(MIB)
     yield READY
     write_large("written", size * MIB, block)
-    for attribute in ("user.casfs.blake3", "user.casfs.sha256"):
-        with contextlib.suppress(OSError):  # waits until the file is hashed
+    for attribute in ("user.casfs.blake3", *attributes):
+        with contextlib.suppress(OSError):
             os.getxattr("written", attribute)
     yield size
     expect_written("written", size * MIB, MIB)
@@ -82,6 +83,13 @@ def digest_write(trial: Trial) -> Steps:
     """the same in a repository that keeps sha256"""
     with repository_with(trial, "--digests", "sha256"):
         yield from write_one(trial)
+
+
+@workload("MiB", slow=True)
+def digest_write_known(trial: Trial) -> Steps:
+    """the same, until its sha256 is known, too"""
+    with repository_with(trial, "--digests", "sha256"):
+        yield from write_one(trial, "user.casfs.sha256")
 
 
 @workload("files", slow=True)

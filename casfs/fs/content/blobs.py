@@ -77,13 +77,20 @@ class BlobFiles:
         if blob is None:
             yield
             return
-        self._threads[blob] += 1
+        self.enter_thread(blob)
         try:
             yield
         finally:
-            self._threads[blob] -= 1
-            if not self._threads[blob]:
-                del self._threads[blob]
+            self.leave_thread(blob)
+
+    def enter_thread(self, blob: int) -> None:
+        """As `in_thread`, until `leave_thread`."""
+        self._threads[blob] += 1
+
+    def leave_thread(self, blob: int) -> None:
+        self._threads[blob] -= 1
+        if not self._threads[blob]:
+            del self._threads[blob]
 
     async def wait_for_threads(self, blob: int) -> None:
         """Return when no thread reads the blob's file any more."""

@@ -1,8 +1,8 @@
 """Further digests of contents (filestore/hashing.py): who gets which, and where they are kept.
 
-They are computed when content is sealed, from the same bytes, and written with the rows of its group. A
-content that came by another way, or before somebody wanted a digest, gets it when somebody asks for it, or by
-`casfs digests`.
+They are computed when content is sealed, from the same bytes, and written with the rows of its group; of
+large contents, whose sealing does not wait for them, with a later one. A content that came by another way, or
+before somebody wanted a digest, gets it when somebody asks for it, or by `casfs digests`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from collections.abc import Iterable
 
 from casfs.filestore.hashing import ALGORITHMS, hash_all, other_digests
 from casfs.fs.content.blobs import BlobFiles
+from casfs.fs.content.prefix import PrefixHash
 from casfs.fs.core import Core
 from casfs.fs.inodes import Inode
 from casfs.fs.policy import Policy
-from casfs.fs.scheduler import Mutex
+from casfs.fs.scheduler import Event, Mutex
 from casfs.namespace.digests import DigestRow
 
 NOTED = 400
@@ -34,8 +35,9 @@ class Digesting:
     """Owned by the thread that runs the file system.
 
     `wanted`: algorithms whose digests every content gets. `_noted`: digests that no row has yet, of blobs
-    that may go before they have one. `_computing`: one content at a time is read for who asks, and beside it
-    one that is LARGE: anybody may ask for that of a file which takes hours.
+    that may go before they have one. `_under_way`: blobs of which jobs compute some. `_computing`: one
+    content at a time is read for who asks, and beside it one that is LARGE: anybody may ask for that of a
+    file which takes hours.
     """
 
     def __init__(self, core: Core, blobs: BlobFiles, policy: Policy) -> None:
@@ -48,6 +50,7 @@ class Digesting:
         self._blobs = blobs
         self._policy = policy
         self._noted: dict[int, Values] = {}
+        self._under_way: dict[int, Event] = {}
         self._computing = {False: Mutex(core.scheduler), True: Mutex(core.scheduler)}
         self.wanted = self._known()
 
@@ -83,11 +86,38 @@ class Digesting:
         return {**values, **self._noted[blob]} if blob in self._noted else values
 
     def note(self, blob: int, values: Values) -> None:
-        """A blob has these digests. Inside a transaction: they are written with it."""
+        """A blob has these digests. They are written with the transaction that is open, or comes next."""
         if values:
             self._noted.setdefault(blob, {}).update(values)
-            if len(self._noted) > NOTED:
+            if len(self._noted) > NOTED and self._group.active:
                 self.flush()
+
+    def follow(self, blob: int, prefix: PrefixHash) -> None:
+        """The file that jobs read has become a blob: when they have come to its end, that has the digests."""
+        if blob in self._under_way:
+            prefix.abandon()
+            return
+        done = self._under_way[blob] = self._scheduler.event()
+        self._blobs.enter_thread(blob)
+
+        def ended(values: Values) -> None:
+            self._blobs.leave_thread(blob)
+            del self._under_way[blob]
+            self.note(blob, values)
+            self._group.wake()
+            done.set()
+
+        prefix.finish(self._scheduler, ended)
+
+    @property
+    def has_noted(self) -> bool:
+        """Are there digests that no row has yet?"""
+        return bool(self._noted)
+
+    async def finished(self) -> None:
+        """Return when no job computes digests any more."""
+        while self._under_way:
+            await next(iter(self._under_way.values())).wait()
 
     def flush(self) -> None:
         """Write the rows of what is noted. Inside a transaction. Raises DatabaseError."""
@@ -120,6 +150,9 @@ class Digesting:
         if blob is None:
             return None if inode.size else other_digests(b"", [algorithm])[algorithm]
         value = self.known(blob).get(algorithm)
+        if value is None and blob in self._under_way:
+            await self._under_way[blob].wait()
+            value = self.known(blob).get(algorithm)
         if value is None and (wanted or algorithm in self.of(inode)):
             value = await self._compute(blob, algorithm, self._computing[inode.size > LARGE])
         return value

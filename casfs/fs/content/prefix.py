@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Set
 
 from casfs.filestore.hashing import ALGORITHMS, Hasher, new_hasher
 from casfs.fs.scheduler import Event, Scheduler
@@ -23,15 +22,12 @@ INLINE_HASH = 4 << 20
 FOLLOW_STEP = 4 << 20
 """Bytes that wait to be hashed before a job is started for them."""
 
+OTHERS_BEHIND = 512 << 20
+"""Bytes that further digests are behind before their jobs are started: they take the processor from the
+writer, who has it all while so much is still in the page cache."""
+
 PIECE = 1 << 20
 """Bytes a job reads at a time."""
-
-
-class Hashes(NamedTuple):
-    """Of one content: the digest under which it is kept, and others by their algorithms."""
-
-    digest: Digest
-    others: dict[str, bytes]
 
 
 class _Lane:
@@ -67,15 +63,23 @@ class PrefixHash:
     `end`: the bytes before it are hashed, or jobs have been told to, or will be: they must not change.
     `filled`: those before it were written without a gap. Each digest has a job of its own: they take
     different times, and there may be cores for all. BLAKE3, which takes the least, is computed by who writes
-    as well.
+    as well, and is all that sealing waits for: the others may come when the file is a blob (`finish`).
+    `_fd`: the file, for that; `_ended`: who is told then.
     """
 
-    __slots__ = ("_blake3", "_others", "end", "filled")
+    __slots__ = ("_blake3", "_ended", "_fd", "_others", "end", "filled")
 
     def __init__(self, data: bytes | bytearray | memoryview, algorithms: Iterable[str] = ()) -> None:
         self._blake3 = _Lane(new_hasher(data))
         self._blake3.done = self.end = self.filled = len(data)
         self._others = {name: _Lane(ALGORITHMS[name].new()) for name in algorithms}
+        self._fd = -1
+        self._ended: Callable[[dict[str, bytes]], object] | None = None
+
+    @property
+    def algorithms(self) -> Set[str]:
+        """Those of the further digests."""
+        return self._others.keys()
 
     @property
     def running(self) -> bool:
@@ -103,8 +107,10 @@ class PrefixHash:
     def follow(self, scheduler: Scheduler, fd: int) -> None:
         """Let jobs hash what is filled; nobody changes the file at this moment. Raises OSError (EMFILE)."""
         self.end = self.filled
-        for lane in (self._blake3, *self._others.values()):
-            if lane.finished is None:
+        if not self.running:
+            self._start(self._blake3, scheduler, fd)
+        for lane in self._others.values():
+            if lane.finished is None and self.end - lane.done >= OTHERS_BEHIND:
                 self._start(lane, scheduler, fd)
 
     def _start(self, lane: _Lane, scheduler: Scheduler, fd: int) -> None:
@@ -123,32 +129,71 @@ class PrefixHash:
         def done() -> None:
             lane.finished = None
             finished.set()
+            if self._ended is not None:
+                self._go_on(scheduler)
 
         scheduler.background(job, done)
 
-    async def complete(self, scheduler: Scheduler, fd: int, size: int, inline: int) -> Hashes | None:
-        """The digests of the first `size` bytes, which nobody changes meanwhile.
+    async def complete(self, scheduler: Scheduler, fd: int, size: int, inline: int) -> Digest | None:
+        """The BLAKE3 digest of the first `size` bytes, which nobody changes any more.
 
-        What the jobs have left is hashed in threads if it is more than `inline`. None when a job has failed.
+        What its job has left is hashed in a thread if it is more than `inline`. None when a job has failed.
         Raises OSError.
         """
-        lanes = [self._blake3, *self._others.values()]
         self.end = size
-        for lane in lanes[1:]:
-            if lane.finished is None and lane.done < size:
-                self._start(lane, scheduler, fd)
-        for lane in lanes:
-            while lane.finished is not None:
-                await lane.finished.wait()
-            if lane.failed:
-                return None
-            if lane.done >= size:
-                continue
-            if size - lane.done <= inline and lane is self._blake3:
-                lane.feed(fd, self)
-            else:
-                await scheduler.run(lane.feed, fd, self)
-        if any(lane.failed for lane in lanes):
-            return None
-        others = {name: lane.hasher.digest() for name, lane in self._others.items()}
-        return Hashes(Digest(self._blake3.hasher.digest()), others)
+        await self._complete(self._blake3, scheduler, fd, inline)
+        return None if self._blake3.failed else Digest(self._blake3.hasher.digest())
+
+    async def others(self, scheduler: Scheduler, fd: int) -> dict[str, bytes]:
+        """Further digests, after `complete`, but for those whose jobs have failed. Raises OSError."""
+        for lane in self._others.values():
+            await self._complete(lane, scheduler, fd, 0)
+        return self._values()
+
+    async def _complete(self, lane: _Lane, scheduler: Scheduler, fd: int, inline: int) -> None:
+        while lane.finished is not None:
+            await lane.finished.wait()
+        if lane.failed or lane.done >= self.end:
+            return
+        if self.end - lane.done <= inline:
+            lane.feed(fd, self)
+        else:
+            await scheduler.run(lane.feed, fd, self)
+
+    def _values(self) -> dict[str, bytes]:
+        lanes = self._others.items()
+        return {
+            name: lane.hasher.digest() for name, lane in lanes if not lane.failed and lane.done == self.end
+        }
+
+    # When the file is a blob
+
+    def hold(self, fd: int) -> None:
+        """Keep the file open for `finish` or `abandon`, after `complete`. Raises OSError (EMFILE)."""
+        self._fd = os.dup(fd)
+
+    def abandon(self) -> None:
+        """The file goes: nobody wants the further digests any more."""
+        os.close(self._fd)
+        self._fd, self.end = -1, 0
+
+    def finish(self, scheduler: Scheduler, ended: Callable[[dict[str, bytes]], object]) -> None:
+        """Have jobs compute what is left of the further digests; `ended` is called with those that could be,
+        now or later."""
+        self._ended = ended
+        self._go_on(scheduler)
+
+    def _go_on(self, scheduler: Scheduler) -> None:
+        """Start the jobs that are not under way and have something left, or say that there are none."""
+        for lane in self._others.values():
+            if lane.finished is None and lane.done < self.end and not lane.failed:
+                try:
+                    self._start(lane, scheduler, self._fd)
+                except OSError as error:
+                    log.info("a digest is left to be computed later: %s", error)
+                    lane.failed = True
+        if self._ended is not None and all(lane.finished is None for lane in self._others.values()):
+            ended, self._ended = self._ended, None
+            os.close(self._fd)
+            self._fd = -1
+            ended(self._values())

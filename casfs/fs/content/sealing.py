@@ -14,11 +14,11 @@ from casfs.fs.content.complaints import Complaints
 from casfs.fs.content.content import Content
 from casfs.fs.content.digests import Digesting, Values
 from casfs.fs.content.passthrough import Passthrough
-from casfs.fs.content.prefix import Hashes
 from casfs.fs.content.resting import REST_SECONDS, Resting
 from casfs.fs.content.staged import INLINE_WORK, StagedContents
 from casfs.fs.core import Core
 from casfs.fs.inodes import Inode
+from casfs.types import Digest
 
 SPARSE_LIMIT = 1 << 30
 """Bytes of holes from which a file is not hashed but stays a staged file: hashing zeros takes 0.3 s/GiB."""
@@ -126,9 +126,22 @@ class Sealing:
             return
         if content.is_lent:
             await self._staged.take_copy(content)
-        hashes = await self._hash(content, content.staged.fd, size, algorithms)
+        prefix = content.prefix
+        digest, values = await self._hash(content, content.staged.fd, size, algorithms)
         await self._group.enter_publishing()
-        self._find_or_publish(content, hashes.digest, algorithms, lambda _: hashes.others)
+        rest = content.prefix if content.prefix is prefix and algorithms and not values else None
+        if rest is not None:
+            rest.hold(content.staged.fd)
+        try:
+            published = self._find_or_publish(content, digest, algorithms, lambda _: values)
+        except BaseException:
+            if rest is not None:
+                rest.abandon()
+            raise
+        if rest is not None and published and inode.blob is not None:
+            self._digesting.follow(inode.blob, rest)
+        elif rest is not None:
+            rest.abandon()
 
     def _is_used(self, content: Content) -> bool:
         """Is the staged file, which is lent, the backing file of somebody, or may a mapping write to it?"""
@@ -139,17 +152,23 @@ class Sealing:
         """Are there so many holes that it stays a staged file?"""
         return content.inode.size - content.allocated() >= SPARSE_LIMIT
 
-    async def _hash(self, content: Content, fd: int, size: int, algorithms: tuple[str, ...]) -> Hashes:
-        """The digests of a staged file: what has followed its writer goes on, or it is read whole."""
+    async def _hash(
+        self, content: Content, fd: int, size: int, algorithms: tuple[str, ...]
+    ) -> tuple[Digest, Values]:
+        """The digest of a staged file: what has followed its writer goes on, or it is read whole. Further
+        ones too, unless what follows goes on to compute them when the file is a blob."""
         prefix = content.prefix
-        if prefix is not None:
-            hashes = await prefix.complete(self._scheduler, fd, size, INLINE_WORK)
-            if hashes is not None and hashes.others.keys() >= set(algorithms):
-                return hashes
-            content.prefix = None
+        if prefix is not None and prefix.algorithms >= set(algorithms):
+            digest = await prefix.complete(self._scheduler, fd, size, INLINE_WORK)
+            if digest is not None:
+                blob = self._blob_rows.find(digest) if algorithms else None
+                if blob is not None and self._digesting.lacking(blob, algorithms):  # then the file will go
+                    return digest, await prefix.others(self._scheduler, fd)
+                return digest, {}
+        content.prefix = None
         if size <= INLINE_WORK and not algorithms:
-            return Hashes(*hash_all(fd, size, ()))
-        return Hashes(*await self._scheduler.run(hash_all, fd, size, algorithms))
+            return hash_all(fd, size, ())
+        return await self._scheduler.run(hash_all, fd, size, algorithms)
 
     def _find_or_publish(
         self,
@@ -157,15 +176,18 @@ class Sealing:
         digest: bytes,
         algorithms: tuple[str, ...],
         others: Callable[[Iterable[str]], Values],
-    ) -> None:
-        """Let the inode have the blob of its content, the one that is there or a new one. `others` gives
-        further digests of it, of which the blob gets those of `algorithms` that it has not."""
+    ) -> bool:
+        """Let the inode have the blob of its content, the one that is there or a new one: is that the file
+        that was staged? `others` gives further digests of it, of which the blob gets those of `algorithms`
+        that it has not."""
         size = content.inode.size
         blob = self._blob_rows.find(digest)
         lacking = algorithms if blob is None else self._digesting.lacking(blob, algorithms)
         values = others(lacking) if lacking else {}
+        published = True
         if blob is not None and self._filestore.has(digest, size) and not self._damage.is_known(blob):
             self._staged.drop(content)
+            published = False
         elif blob is not None:
             self._publish_again(content, digest)
             self._damage.clear(blob)
@@ -179,6 +201,7 @@ class Sealing:
                     self._publish(content, digest, blob)
                 elif self._filestore.has(digest, size):
                     self._staged.drop(content)
+                    published = False
                 else:
                     self._publish_again(content, digest)
             except BaseException:
@@ -186,6 +209,7 @@ class Sealing:
                 raise
         self._digesting.note(blob, values)
         self.sealed(content, blob)
+        return published
 
     def _publish_again(self, content: Content, digest: bytes) -> None:
         """Heal a blob whose file is missing or known to be bad.

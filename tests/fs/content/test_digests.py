@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import random
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from blake3 import blake3
 
 from casfs.filestore.hashing import ALGORITHMS, hash_all, other_digests
 from casfs.fs.content import digests
+from casfs.fs.content.content import Handle
+from casfs.fs.content.prefix import PrefixHash, _Lane
 from casfs.fs.scheduler import run_inline
 from casfs.namespace.digests import DigestRow
 from casfs.repositories.rules import Rules
@@ -77,7 +82,7 @@ def test_a_content_has_them_when_it_is_sealed(session: Session, size: int) -> No
 
 
 def test_writers_that_are_followed_have_the_right_digests(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    set_limits(monkeypatch, INLINE_HASH=1 << 18, FOLLOW_STEP=1 << 20, PIECE=1 << 18)
+    set_limits(monkeypatch, INLINE_HASH=1 << 18, FOLLOW_STEP=1 << 20, PIECE=1 << 18, OTHERS_BEHIND=1 << 20)
     pieces = [bytes([number]) * (1 << 20) for number in range(1, 9)]
 
     async def body(mount: Mount) -> None:
@@ -259,3 +264,141 @@ def test_a_row_for_a_blob_that_is_not_there_is_not_written(session: Session) -> 
     assert DigestRow(4711, "md5", bytes(16)) not in session.store.namespace.digests.find(
         "md5", bytes(16), b"\xff" * 16
     )
+
+
+# Digests that take longer than BLAKE3's
+
+PIECES = [bytes([number]) * (1 << 20) for number in range(1, 9)]
+WHOLE = b"".join(PIECES)
+
+
+class SlowDigests:
+    """Holds the jobs of further digests before they read."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        set_limits(
+            monkeypatch, INLINE_HASH=1 << 18, FOLLOW_STEP=1 << 20, PIECE=1 << 18, OTHERS_BEHIND=1 << 20
+        )
+        self.gate = Gate()
+        feed = _Lane.feed
+
+        def held(lane: _Lane, fd: int, prefix: PrefixHash) -> None:
+            if lane is not prefix._blake3:
+                self.gate()
+            feed(lane, fd, prefix)
+
+        monkeypatch.setattr(_Lane, "feed", held)
+
+
+async def write_followed(mount: Mount, name: bytes) -> Handle:
+    await mount.fs.group.begin()
+    mount.fs.contents.digesting.set_wanted(["sha256", "md5"])
+    handle = mount.open(await mount.make(name))
+    for number, piece in enumerate(PIECES):
+        await mount.fs.files.write(handle, number << 20, piece)
+    return handle
+
+
+def test_close_does_not_wait_for_further_digests_and_who_asks_does(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(mount: Mount) -> None:
+        slow = SlowDigests(monkeypatch)
+        handle = await write_followed(mount, b"file")
+        await mount.close(handle)
+        await mount.fs.group.durable()
+        digesting = mount.fs.contents.digesting
+        assert handle.inode.blob is not None
+        assert digesting.known(handle.inode.blob) == {}
+        found: dict[str, bytes | None] = {}
+
+        async def ask(algorithm: str) -> None:
+            found[algorithm] = await digesting.value(handle.inode, algorithm)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, "sha256")
+            nursery.start_soon(ask, "md5")
+            await slow.gate.arrived()
+            slow.gate.open()
+        assert found == other_digests(WHOLE, ("sha256", "md5"))
+        await mount.fs.group.begin()
+        await mount.fs.group.durable()
+        assert mount.fs.store.namespace.digests.of(handle.inode.blob) == found
+
+    run(body)
+
+
+def test_an_unmount_waits_for_further_digests(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(mount: Mount) -> None:
+        slow = SlowDigests(monkeypatch)
+        await mount.close(await write_followed(mount, b"file"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mount.fs.contents.digesting.finished)
+            await slow.gate.arrived()
+            slow.gate.open()
+        assert mount.fs.contents.digesting.has_noted
+
+    run(body)
+
+
+def test_a_writer_of_a_content_that_lacks_digests_waits_for_them(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its staged file goes, and is used again for another content."""
+
+    async def body(mount: Mount) -> None:
+        await mount.write_file(b"old", WHOLE)
+        slow = SlowDigests(monkeypatch)
+        handle = await write_followed(mount, b"file")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mount.close, handle)
+            await slow.gate.arrived()
+            await trio.testing.wait_all_tasks_blocked()
+            slow.gate.open()
+        await mount.write_file(b"other", b"other" * 100_000)
+        assert handle.inode.blob is not None
+        assert mount.fs.contents.digesting.known(handle.inode.blob) == other_digests(WHOLE, ("sha256", "md5"))
+
+    run(body)
+
+
+def test_two_writers_of_one_content_leave_its_digests_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(mount: Mount) -> None:
+        slow = SlowDigests(monkeypatch)
+        one = await write_followed(mount, b"one")
+        other = await write_followed(mount, b"other")
+        await mount.close(one)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mount.close, other)
+            await slow.gate.arrived()
+            slow.gate.open()
+        await mount.fs.contents.digesting.finished()
+        assert one.inode.blob == other.inode.blob
+        assert one.inode.blob is not None
+        assert mount.fs.contents.digesting.known(one.inode.blob) == other_digests(WHOLE, ("sha256", "md5"))
+
+    run(body)
+
+
+def test_a_job_that_fails_leaves_the_digest_for_later(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(mount: Mount) -> None:
+        set_limits(
+            monkeypatch, INLINE_HASH=1 << 18, FOLLOW_STEP=1 << 20, PIECE=1 << 18, OTHERS_BEHIND=1 << 20
+        )
+        feed = _Lane.feed
+
+        def failing(lane: _Lane, fd: int, prefix: PrefixHash) -> None:
+            if lane is not prefix._blake3:
+                lane.failed = True
+                raise OSError(errno.EIO, "no")
+            feed(lane, fd, prefix)
+
+        monkeypatch.setattr(_Lane, "feed", failing)
+        handle = await write_followed(mount, b"file")
+        await mount.close(handle)
+        await mount.fs.contents.digesting.finished()
+        assert handle.inode.blob is not None
+        assert mount.fs.contents.digesting.known(handle.inode.blob) == {}
+        assert await mount.fs.contents.digesting.value(handle.inode, "md5") == hashlib.md5(WHOLE).digest()
+
+    run(body)
