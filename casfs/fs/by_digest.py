@@ -111,6 +111,7 @@ class ByDigest:
         """Have what is closed sealed, so that it can be found. What cannot be is not."""
         await self._settling.write_back()
         await self._settling.seal_all_closed()
+        await self._digesting.finished()
 
     async def opened(self, handle: Handle) -> None:
         """Somebody has opened a content. Nothing keeps that from being collected; he reads it all the same.

@@ -97,6 +97,7 @@ class Requests:
         await self._fs.contents.settling.write_back()
         if asked.seal:
             await self._fs.contents.settling.seal_all_closed()
+            await self._fs.contents.digesting.finished()
         await follower_of(self._fs).drain()
         await self._fs.group.durable()
         self._fs.contents.settling.check_kept()

@@ -105,7 +105,7 @@ def repositories(store: Path, path: Path, command: Command) -> Ground:
         path.with_name(f"{path.name}-{name}") for name in ("libs", "more", "both", "view", "far")
     )
     for directory, words in (
-        (libs, ("--layout", "fuzzed")),
+        (libs, ("--layout", "fuzzed", "--digests", "sha256,md5")),
         (more, ("--layout", "fuzzed")),
         (both, ("--virtual", f"{libs.name},{more.name}", "--deploy", libs.name)),
         (view, ("--view", libs.name, "--layout", "fuzzed-view")),

@@ -24,7 +24,7 @@ LIBS, VIEW, ALL = "libs", "libs-ivy", "all"
 def make_repositories(mount: Mount) -> None:
     """In an empty store that is mounted."""
     for name, *words in (
-        (LIBS, "--layout", "maven-2-default"),
+        (LIBS, "--layout", "maven-2-default", "--digests", "sha256,md5"),
         (VIEW, "--view", LIBS, "--layout", "ivy-default"),
         (ALL, "--virtual", LIBS, "--deploy", LIBS),
     ):

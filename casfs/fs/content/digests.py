@@ -115,9 +115,9 @@ class Digesting:
         return bool(self._noted)
 
     async def finished(self) -> None:
-        """Return when no job computes digests any more."""
-        while self._under_way:
-            await next(iter(self._under_way.values())).wait()
+        """Return when the jobs have ended that compute digests now."""
+        for job in list(self._under_way.values()):
+            await job.wait()
 
     def flush(self) -> None:
         """Write the rows of what is noted. Inside a transaction. Raises DatabaseError."""

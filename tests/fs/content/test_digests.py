@@ -328,6 +328,25 @@ def test_close_does_not_wait_for_further_digests_and_who_asks_does(
     run(body)
 
 
+def test_what_was_just_closed_is_found_by_a_digest_that_takes_long(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was not there until the jobs had ended."""
+
+    async def body(mount: Mount) -> None:
+        slow = SlowDigests(monkeypatch)
+        await mount.close(await write_followed(mount, b"file"))
+        md5 = hashlib.md5(WHOLE).hexdigest()
+        assert mount.fs.by_digest.contents("md5", md5) == []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mount.fs.by_digest.settled)
+            await slow.gate.arrived()
+            slow.gate.open()
+        assert len(mount.fs.by_digest.contents("md5", md5)) == 1
+
+    run(body)
+
+
 def test_an_unmount_waits_for_further_digests(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(mount: Mount) -> None:
         slow = SlowDigests(monkeypatch)
