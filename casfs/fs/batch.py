@@ -227,7 +227,7 @@ class Batch:
                     inode = fs.tree.lookup(ino, name)
                     if inode is not None and inode.is_directory:
                         todo.append((path + b"/" + name, child))
-                    elif inode is not None and inode.is_regular:
+                    elif inode is not None and inode.is_regular and not inode.is_generated:
                         self._add(Item(path + b"/" + name, ino, name, child))
 
     def _still(self, item: Item) -> Inode | None:

@@ -20,11 +20,13 @@ from casfs.fs.batch import Batch, Done, Item, Target, Undo, Verb
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.inodes import Inode
 from casfs.fs.scheduler import run_inline
+from casfs.repositories.rules import Rules
 from casfs.store import database_path
 from casfs.trash.filesystem import trash_of
 from casfs.types import ROOT_INO
 from tests.fs.mount import Mount, Run
 from tests.kernel import Kernel
+from tests.repositories.making import make_repository
 from tests.session import Session
 
 QA = properties.attribute_of("qa")
@@ -458,3 +460,12 @@ def test_what_others_do_meanwhile_stays(run: Run, name: str, seed: int) -> None:
         await fs.tree.forget(list(fs.tree.unlinked))
 
     run(body)
+
+
+def test_sidecars_that_are_listed_are_no_files_below_a_directory(session: Session) -> None:
+    """They were counted as files that had changed meanwhile."""
+    make_repository(session, "libs", with_rules=Rules(sidecars="listed"))
+    session.kernel.write_file("libs/file", b"content")
+    assert b"file.sha1" in session.kernel.names("libs")
+    done = act(session.fs, actions.set_properties(session.fs, {"qa": ["x"]}, recursive=True), "libs")
+    assert (done.files, done.changed) == (1, 0)
