@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from casfs import amounts
@@ -42,6 +42,13 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         formatter = argparse.RawDescriptionHelpFormatter
         super().__init__(allow_abbrev=False, formatter_class=formatter, **options)
+        self._words: Sequence[str] = ()
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        self._words = args or ()
+        return super().parse_known_args(args, namespace)
 
     def format_help(self) -> str:
         named = {action.metavar for action in self._actions}
@@ -49,6 +56,8 @@ class Parser(argparse.ArgumentParser):
         return "\n".join((super().format_help(), "".join(forms))) if forms else super().format_help()
 
     def error(self, message: str) -> NoReturn:
+        if message.startswith("the following arguments are required") and "--where" in self._words:
+            raise UsageError(message, "they come before --where, which takes all words behind it")
         raise UsageError(message, f"see '{self.prog} --help'")
 
     def reject(self, word: str) -> NoReturn:

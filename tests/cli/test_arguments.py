@@ -9,6 +9,7 @@ import pytest
 
 from casfs.cli import undelete
 from casfs.cli.arguments import instant
+from casfs.errors import ExitCode
 
 DAY = 86_400
 
@@ -54,3 +55,13 @@ def test_the_day_of_a_time() -> None:
     assert undelete._day(day) == undelete._day(day + DAY - 1) == (day * 10**9, (day + DAY) * 10**9)
     assert undelete._day(-1) == (0, DAY * 10**9)
     assert undelete._day(instant("9999-12-31")) == (undelete.END_OF_TIME, undelete.END_OF_TIME)
+
+
+@pytest.mark.parametrize(
+    "words", [("rm", "--where", "keep=2", "/m"), ("cp", "--where", "prop.qa", "/m/a", "/m/b")]
+)
+def test_paths_behind_terms_are_told_where_they_belong(casfs, words):
+    code, out, err = casfs(*words)
+    assert (code, out) == (ExitCode.USAGE, "")
+    assert "they come before --where" in err
+    assert "--help" in casfs(words[0]).err
