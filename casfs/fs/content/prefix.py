@@ -168,9 +168,13 @@ class PrefixHash:
 
     # When the file is a blob
 
-    def hold(self, fd: int) -> None:
-        """Keep the file open for `finish` or `abandon`, after `complete`. Raises OSError (EMFILE)."""
-        self._fd = os.dup(fd)
+    def hold(self, fd: int) -> bool:
+        """Keep the file open for `finish` or `abandon`, after `complete`; False where that cannot be."""
+        try:
+            self._fd = os.dup(fd)
+        except OSError as error:
+            log.info("further digests are left to be computed later: %s", error)
+        return self._fd >= 0
 
     def abandon(self) -> None:
         """The file goes: nobody wants the further digests any more."""

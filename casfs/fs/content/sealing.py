@@ -130,8 +130,8 @@ class Sealing:
         digest, values = await self._hash(content, content.staged.fd, size, algorithms)
         await self._group.enter_publishing()
         rest = content.prefix if content.prefix is prefix and algorithms and not values else None
-        if rest is not None:
-            rest.hold(content.staged.fd)
+        if rest is not None and not rest.hold(content.staged.fd):
+            rest = None
         try:
             published = self._find_or_publish(content, digest, algorithms, lambda _: values)
         except BaseException:

@@ -421,3 +421,22 @@ def test_a_job_that_fails_leaves_the_digest_for_later(run: Run, monkeypatch: pyt
         assert await mount.fs.contents.digesting.value(handle.inode, "md5") == hashlib.md5(WHOLE).digest()
 
     run(body)
+
+
+def test_a_want_of_descriptors_for_further_digests_fails_no_close(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """close(2) failed with EMFILE, of a file that was whole."""
+
+    def none_left(_: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    want(session, "md5")
+    content = random.Random(1).randbytes(3 << 20)
+    with monkeypatch.context() as patch, session.kernel.open("file", os.O_WRONLY | os.O_CREAT) as file:
+        file.write(content)
+        patch.setattr(os, "dup", none_left)
+        file.flush()
+    session.rest()
+    assert rows(session) == {}
+    assert asked(session, "file", "md5") == hashlib.md5(content).digest()
