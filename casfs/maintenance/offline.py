@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import InlineScheduler, run_inline
 from casfs.repositories.filesystem import file_system, follower_of
-from casfs.repositories.snapshots import clean
+from casfs.repositories.integrations import clean
 from casfs.store import Store
 from casfs.trash.undelete import expire
 
@@ -34,7 +34,7 @@ def expire_trash(store: str, limit: int) -> int:
         return run_inline(expire(fs, time.time_ns(), limit=limit)).files
 
 
-def clean_snapshots(store: str, limit: int) -> int:
-    """As `repositories.snapshots.clean`: how many files went to the trash. Raises as `opened`."""
+def clean_integrations(store: str, limit: int) -> int:
+    """As `repositories.integrations.clean`: how many files went to the trash. Raises as `opened`."""
     with opened(store) as fs:
         return run_inline(clean(fs, time.time_ns(), limit)).files

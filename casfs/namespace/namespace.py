@@ -17,11 +17,11 @@ from casfs.namespace.dentries import Dentries
 from casfs.namespace.derived import Derived
 from casfs.namespace.digests import Digests
 from casfs.namespace.inodes import Inodes
+from casfs.namespace.integrations import IntegrationRows
 from casfs.namespace.redo import Redo
 from casfs.namespace.repositories import RepositoryRows
 from casfs.namespace.schema import SCHEMA_VERSION, check_schema, check_small_tables, check_version, migrate
 from casfs.namespace.searches import Searches
-from casfs.namespace.snapshots import SnapshotRows
 from casfs.namespace.table import Table
 from casfs.namespace.trash import TrashRows
 from casfs.namespace.xattrs import Xattrs
@@ -87,7 +87,7 @@ class Namespace(Table):
         self.artifacts = Artifacts(self._connection)
         self.derived = Derived(self._connection)
         self.searches = Searches(self._connection)
-        self.snapshots = SnapshotRows(self._connection)
+        self.integrations = IntegrationRows(self._connection)
 
     def _open_log(self) -> None:
         migrate(self._connection, self.path)

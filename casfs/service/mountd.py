@@ -25,6 +25,7 @@ from casfs.fuse.session import Session
 from casfs.repositories.filesystem import file_system, follower_of
 from casfs.service import background
 from casfs.service.collector import Collector
+from casfs.service.integrations import IntegrationCleanup
 from casfs.service.killed import end_killed
 from casfs.service.logfile import LogFile
 from casfs.service.mounts import own_device
@@ -33,7 +34,6 @@ from casfs.service.notify import notify
 from casfs.service.pressure import Pressure
 from casfs.service.repeats import Repeats
 from casfs.service.requests import Requests
-from casfs.service.snapshots import SnapshotCleanup
 from casfs.service.trash import TrashService
 from casfs.service.unmounting import HELD_SECONDS, detach, holders, is_dead, read_ahead, write_back
 from casfs.service.waiting import within
@@ -171,7 +171,7 @@ async def _serve(
             if not options.read_only:
                 nursery.start_soon(pressure.run)
                 nursery.start_soon(collector.run)
-                nursery.start_soon(SnapshotCleanup(fs, caches).run)
+                nursery.start_soon(IntegrationCleanup(fs, caches).run)
             nursery.start_soon(_unmount_on_signal, signals, session, fs, mountpoint, device)
             log.info("%s is mounted on %s", store.path, mountpoint)
             ready()

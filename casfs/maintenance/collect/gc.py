@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from casfs.errors import FormatError, StoreLocked
 from casfs.filestore.durable import Durable
-from casfs.maintenance import offline, snapshots, trash
+from casfs.maintenance import integrations, offline, trash
 from casfs.maintenance.collect import strays
 from casfs.maintenance.collect.batch import (
     FAILURES_IN_A_ROW,
@@ -158,7 +158,7 @@ def opened(path: str, durable: Durable | None = None, *, stop: Stop = never) -> 
     if not lock.acquire():
         raise StoreLocked(f"{path} is being collected or checked by {lock.holder()}", "wait for it to end")
     try:
-        _clean_snapshots(path, stop)
+        _clean_integrations(path, stop)
         _expire_trash(path, stop)
         with contextlib.closing(Store(path, shared=True, durable=durable)) as store:
             yield store
@@ -178,12 +178,12 @@ def history(path: str, limit: int) -> list[Run]:
         return Collecting(store.namespace).runs(limit)
 
 
-def _clean_snapshots(path: str, stop: Stop) -> None:
+def _clean_integrations(path: str, stop: Stop) -> None:
     """Move to the trash the snapshots that are too many by the rules of their repositories; as
     `_expire_trash`. Raises OSError."""
     with contextlib.suppress(FormatError, StoreLocked):
-        while snapshots.are_too_many(path) and not stop():
-            if offline.clean_snapshots(path, TRASH_STEP) < TRASH_STEP:
+        while integrations.are_too_many(path) and not stop():
+            if offline.clean_integrations(path, TRASH_STEP) < TRASH_STEP:
                 return
             time.sleep(TRASH_PAUSE)
 

@@ -16,6 +16,6 @@ def are_too_many(store: str) -> bool:
             with contextlib.suppress(CasfsError):  # of damaged rules, nothing is removed by them
                 allowed = rules.decode(row.rules)
                 most = allowed.max_unique_snapshots
-                if most and not allowed.read_only and opened.namespace.snapshots.crowded(row.ino, most):
+                if most and not allowed.read_only and opened.namespace.integrations.crowded(row.ino, most):
                     return True
     return False

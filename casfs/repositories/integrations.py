@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from casfs.errors import FsError
 from casfs.fs.filesystem import FileSystem
 from casfs.layouts.versions import Order
-from casfs.namespace.snapshots import Series, SnapshotFile
+from casfs.namespace.integrations import IntegrationFile, Series
 from casfs.repositories.filesystem import follower_of, policy_of, registry_of
 from casfs.repositories.registry import Repository
 from casfs.store import Store
@@ -78,15 +78,15 @@ async def clean(fs: FileSystem, now_ns: int, limit: int | None = None) -> Cleane
 
 
 def crowded(store: str, repository: int, most: int) -> list[Series]:
-    """As `SnapshotRows.crowded`, of the last commit. Blocks, for as long as it takes to count them."""
+    """As `IntegrationRows.crowded`, of the last commit. Blocks, for as long as it takes to count them."""
     with contextlib.closing(Store(store, readonly=True)) as opened:
-        return opened.namespace.snapshots.crowded(repository, most)
+        return opened.namespace.integrations.crowded(repository, most)
 
 
 async def _clean(
     fs: FileSystem, repository: Repository, series: Series, now_ns: int, cleaned: Cleaned
 ) -> None:
-    rows = fs.store.namespace.snapshots
+    rows = fs.store.namespace.integrations
     quiet_ns = max(QUIET_NS, policy_of(fs).trash.minimal_age_ns)
     await follower_of(fs).drain()
     if not await _follows(fs):
@@ -117,7 +117,7 @@ async def _follows(fs: FileSystem) -> bool:
     return follower.catch_up() and not follower.is_behind
 
 
-async def _remove(fs: FileSystem, repository: Repository, file: SnapshotFile, before_ns: int) -> bool:
+async def _remove(fs: FileSystem, repository: Repository, file: IntegrationFile, before_ns: int) -> bool:
     """Remove one file, if it is still what it was; False if it is in use."""
     inode = fs.tree.lookup(file.parent, file.name)
     if inode is not None and fs.contents.settling.rests(inode):
@@ -152,7 +152,7 @@ async def _prune(fs: FileSystem, directory: int, top: int) -> None:
         directory = parent
 
 
-def oldest(files: list[SnapshotFile], most: int, order: Order) -> list[SnapshotFile]:
+def oldest(files: list[IntegrationFile], most: int, order: Order) -> list[IntegrationFile]:
     """Those that are too many, the oldest first: in the order of revisions where that is one of time too,
     else by the time in the integration revision, or the last change of the file."""
     times: dict[str, int] = {}
@@ -166,7 +166,7 @@ def oldest(files: list[SnapshotFile], most: int, order: Order) -> list[SnapshotF
     return sorted(gone, key=lambda file: (old[file.revision], file.parent, file.name))
 
 
-def _time_ns(file: SnapshotFile) -> int:
+def _time_ns(file: IntegrationFile) -> int:
     found = _TIME.fullmatch(file.integration)
     if found is not None:
         with contextlib.suppress(ValueError):

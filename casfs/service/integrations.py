@@ -9,7 +9,7 @@ import trio
 
 from casfs.fs.filesystem import FileSystem
 from casfs.fuse.caches import KernelCaches
-from casfs.repositories.snapshots import Cleaned, clean, wanted
+from casfs.repositories.integrations import Cleaned, clean, wanted
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ LOOK_SECONDS = 60.0
 """How often it looks, if something was committed since, or had to wait."""
 
 
-class SnapshotCleanup:
+class IntegrationCleanup:
     """Runs on the event loop's thread. `_looked`: the last group that was committed when it looked, None
     where something waits."""
 

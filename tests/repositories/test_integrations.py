@@ -9,11 +9,11 @@ import pytest
 from casfs.errors import FsError
 from casfs.fs.scheduler import run_inline
 from casfs.layouts.versions import ORDERS
+from casfs.namespace.integrations import IntegrationFile
 from casfs.namespace.repositories import RepositoryRow
-from casfs.namespace.snapshots import SnapshotFile
 from casfs.repositories.filesystem import follower_of, registry_of
+from casfs.repositories.integrations import QUIET_NS, Cleaned, clean, oldest
 from casfs.repositories.rules import Rules, encode
-from casfs.repositories.snapshots import QUIET_NS, Cleaned, clean, oldest
 from casfs.trash.filesystem import trash_of
 from casfs.trash.undelete import change_rule
 from tests.repositories.test_following import make_directories
@@ -182,8 +182,8 @@ def test_what_is_refused_is_logged_and_the_rest_goes(
     caplog.clear()
 
 
-def file(revision: str, integration: str, mtime: int = 0, companion: str = "") -> SnapshotFile:
-    return SnapshotFile(5, revision.encode(), f"1.0-{integration}", integration, companion, mtime, 0)
+def file(revision: str, integration: str, mtime: int = 0, companion: str = "") -> IntegrationFile:
+    return IntegrationFile(5, revision.encode(), f"1.0-{integration}", integration, companion, mtime, 0)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from casfs.errors import FsError
 from casfs.fuse.caches import KernelCaches
 from casfs.namespace.repositories import RepositoryRow
 from casfs.repositories.filesystem import follower_of, registry_of
-from casfs.service import snapshots as module
-from casfs.service.snapshots import SnapshotCleanup
+from casfs.service import integrations as module
+from casfs.service.integrations import IntegrationCleanup
 from casfs.store import create_store
 from tests.fs.mount import mounted
 
@@ -55,7 +55,7 @@ def test_old_snapshots_go_when_they_are_quiet(
             await fs.group.durable()
             names = fs.store.namespace.dentries.children
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(SnapshotCleanup(fs, KernelCaches(fs)).run)
+                nursery.start_soon(IntegrationCleanup(fs, KernelCaches(fs)).run)
                 await trio.sleep(0.1)
                 assert len(names(directory, 0, 9)) == 3
                 now = time.time_ns()

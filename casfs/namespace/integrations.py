@@ -20,7 +20,7 @@ class Series(NamedTuple):
     extension: str
 
 
-class SnapshotFile(NamedTuple):
+class IntegrationFile(NamedTuple):
     """A name in a series, and times of its inode; None where that is not committed yet."""
 
     parent: int
@@ -35,7 +35,7 @@ class SnapshotFile(NamedTuple):
 _SERIES = "repository = ?1 AND snapshot = 1 AND integration <> ''"
 
 
-class SnapshotRows(Table):
+class IntegrationRows(Table):
     def __init__(self, connection: apsw.Connection) -> None:
         self._cursor = connection.cursor()
         self._execute = self._cursor.execute
@@ -51,7 +51,7 @@ class SnapshotRows(Table):
         )
         return typed(rows, Series)
 
-    def files(self, series: Series) -> list[SnapshotFile]:
+    def files(self, series: Series) -> list[IntegrationFile]:
         """All of a series, with what accompanies them."""
         rows = self._execute(
             f"""SELECT a.parent, a.name, a.revision, a.integration, a.companion, i.mtime_ns, i.ctime_ns
@@ -61,7 +61,7 @@ class SnapshotRows(Table):
                 AND a.base = ?4 AND a.classifier = ?5 AND a.extension = ?6""",
             series,
         )
-        return typed(rows, SnapshotFile)
+        return typed(rows, IntegrationFile)
 
     def last_change_ns(self, series: Series) -> int | None:
         """When a file of the module was made, or changed, last; None when that is not committed yet."""
