@@ -67,7 +67,7 @@ class Identify(Operation[Identity], frozen=True):
 
 class Sync(Operation[Done], frozen=True):
     """Make everything durable. `seal`: also what rests before it is sealed, so that each closed file has its
-    blob, and that its digests."""
+    blob, and all of its digests."""
 
     op = "sync"
     seal: bool = False

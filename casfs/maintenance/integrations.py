@@ -1,4 +1,4 @@
-"""Are there snapshots to be cleaned up, as the last commit of a store left it?"""
+"""Are there integrations (to Maven: snapshots) to be cleaned up, as the last commit of a store left it?"""
 
 from __future__ import annotations
 

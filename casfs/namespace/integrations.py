@@ -1,4 +1,4 @@
-"""Snapshots (integrations) of which there are many: what their clean-up asks of the rows."""
+"""Integrations (to Maven: snapshots) of which there are many: what their clean-up asks of the rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Clean-up of snapshots: of one base revision, classifier and extension no more than the rules keep.
+"""Clean-up of integrations (to Maven: snapshots): of one base revision, classifier and extension no more
+than the rules keep.
 
 The oldest ones go to the trash, with their checksums and signatures and the directories that they leave
 empty; as if a program had removed them, so that whatever keeps a program from that keeps this from it. What

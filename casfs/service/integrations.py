@@ -1,4 +1,4 @@
-"""What the mount daemon does about snapshots that are too many."""
+"""What the mount daemon does about integrations (to Maven: snapshots) that are too many."""
 
 from __future__ import annotations
 
