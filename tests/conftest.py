@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from apsw import SQLITE_TXN_NONE
 from hypothesis import Phase, settings
 
 from casfs.fs.filesystem import FileSystem
+from casfs.namespace.namespace import Namespace
 from casfs.store import create_store
 from tests.invariants import assert_clean
 from tests.kernel import Kernel
@@ -30,6 +33,25 @@ settings.register_profile("ci", derandomize=True, deadline=None, database=None, 
 settings.register_profile("search", deadline=None, database=None, phases=QUICK)
 settings.register_profile("shrink", derandomize=True, deadline=None, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _nothing_is_left_half_read() -> Iterator[None]:
+    """Who begins a transaction must not be reading still: when another process has written meanwhile, he
+    never gets in (SQLITE_BUSY_SNAPSHOT), and alone in the database nobody would notice."""
+    begin = Namespace.try_begin
+
+    @functools.wraps(begin)
+    def checked(namespace: Namespace, *, repeatable: bool = False) -> bool:
+        connection = namespace._connection
+        assert connection.in_transaction or connection.txn_state() == SQLITE_TXN_NONE, (
+            "a statement is half read"
+        )
+        return begin(namespace, repeatable=repeatable)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Namespace, "try_begin", checked)
+        yield
 
 
 @pytest.fixture

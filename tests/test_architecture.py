@@ -191,6 +191,17 @@ def stray_sql(root: Path) -> list[str]:
     ]
 
 
+def half_reads(root: Path) -> list[str]:
+    """Cursors of which one row is fetched: the rest keeps the connection reading, so that it cannot write
+    once another process has."""
+    return [
+        f"{name}:{node.lineno} fetches one row; `get` fetches all there are"
+        for _, name, _, tree in modules(root)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in ("fetchone", "fetchmany")
+    ]
+
+
 def stray_paths(root: Path) -> list[str]:
     return [
         f"{name}:{text.lineno} makes a path to a blob or a staged file, which belongs in filestore"
@@ -259,6 +270,7 @@ RULES = (
     inheritance,
     wrong_files,
     stray_sql,
+    half_reads,
     stray_paths,
     opened_paths,
     environment_reads,
@@ -305,6 +317,7 @@ def test_the_package_keeps(rule):
         (wrong_files, "fs/long.py", "x = 1\n" * 501, "501 lines"),
         (stray_sql, "fs/a.py", "run('SELECT 1')", "a:1 holds SQL"),
         (stray_sql, "fs/a.py", "run(f'''\n  INSERT INTO t VALUES ({x})''')", "holds SQL"),
+        (half_reads, "namespace/a.py", "row = execute(sql).fetchone()", "a:1 fetches one row"),
         (stray_paths, "fs/a.py", "open(f'{store}/blobs/ab/{name}')", "a:1 makes a path"),
         (stray_paths, "store.py", "x = root + '/staging'", "belongs in filestore"),
         (environment_reads, "fs/a.py", "import os\nos.environ['HOME']", "a:2 reads"),

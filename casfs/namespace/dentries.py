@@ -73,7 +73,7 @@ class Dentries(Table):
         """(cookie, inode number, type) of a name; None where there is none."""
         row: tuple[int, int, int] | None = self._execute(
             "SELECT cookie, ino, type FROM dentry WHERE parent = ? AND name = ?", (parent, name)
-        ).fetchone()
+        ).get
         return row
 
     def insert(self, parent: int, cookie: int, name: bytes, ino: int, type_: int) -> bool:

@@ -173,7 +173,7 @@ class Derived(Table):
         first: Any = self._execute(
             "SELECT rank, cookie FROM derived WHERE parent = ? AND name = ? ORDER BY rank, cookie LIMIT 1",
             (row.parent, row.name),
-        ).fetchone()
+        ).get
         if first is not None and first < (row.rank, row.cookie):
             row = row._replace(hidden=1)
         elif first is not None:
@@ -189,7 +189,7 @@ class Derived(Table):
         following: Any = self._execute(
             "SELECT rank, cookie FROM derived WHERE parent = ? AND name = ? ORDER BY rank, cookie LIMIT 1",
             (row.parent, row.name),
-        ).fetchone()
+        ).get
         if following is not None:
             self._hide(0, row.parent, row.name, *following)
         return was_there

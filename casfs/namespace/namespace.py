@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from typing import Any
 
@@ -27,6 +28,8 @@ from casfs.namespace.trash import TrashRows
 from casfs.namespace.xattrs import Xattrs
 from casfs.syscalls import KEEP_SIZE, fallocate
 from casfs.types import HIGHEST_NUMBER
+
+log = logging.getLogger(__name__)
 
 PAGE = 4096
 """SQLite's page size; a frame of the WAL is a page and 24 bytes (sqlite.org/fileformat2.html#walformat)."""
@@ -115,7 +118,9 @@ class Namespace(Table):
             self._connection.execute("BEGIN IMMEDIATE")
             if repeatable:
                 self._redo.start()
-        except apsw.BusyError:
+        except apsw.BusyError as error:
+            if getattr(error, "extendedresult", 0) == apsw.SQLITE_BUSY_SNAPSHOT:  # waiting would not help
+                log.error("a statement was left half read, which keeps the database from being written")
             return False
         except apsw.Error as error:
             raise translate(error) from error

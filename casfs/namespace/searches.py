@@ -249,7 +249,7 @@ class Searches(Table):
     def has_digests(self, algorithm: str) -> bool:
         """Does any content have that one?"""
         return algorithm == BLAKE3 or bool(
-            self._execute("SELECT 1 FROM blob_digest WHERE algorithm = ? LIMIT 1", (algorithm,)).fetchone()
+            self._execute("SELECT 1 FROM blob_digest WHERE algorithm = ? LIMIT 1", (algorithm,)).get
         )
 
     def lacks_digests(self, algorithm: str) -> bool:
@@ -261,7 +261,7 @@ class Searches(Table):
                     WHERE NOT EXISTS (SELECT 1 FROM blob_digest AS g
                         WHERE g.blob_id = b.id AND g.algorithm = ?) LIMIT 1""",
                 (algorithm,),
-            ).fetchone()
+            ).get
             for order in ("ASC", "DESC")
         )
 

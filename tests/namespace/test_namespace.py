@@ -15,6 +15,7 @@ import pytest
 from casfs.namespace import namespace as module
 from casfs.namespace.collecting import Collecting
 from casfs.namespace.connection import DatabaseError
+from casfs.namespace.digests import DigestRow
 from casfs.namespace.namespace import OPERATION_LOG_BYTES, PAGE, Namespace
 
 
@@ -37,6 +38,42 @@ def test_one_writes_at_a_time(namespace: Namespace, other: Namespace) -> None:
     assert other.meta("next_ino") == 50
     other.rollback()
     assert not other.in_transaction
+
+
+def test_a_name_that_was_asked_for_keeps_nobody_from_writing(namespace: Namespace, other: Namespace) -> None:
+    """One row was fetched of a statement, which went on reading: once another process had written, the
+    daemon of the mount could begin no group before it looked up the next name."""
+    assert namespace.try_begin()
+    assert namespace.dentries.insert(1, 3, b"a", 10, 8)
+    namespace.digests.add([DigestRow(1, "md5", bytes(16))])
+    namespace.commit()
+    assert namespace.dentries.entry(1, b"b") is None
+    assert namespace.dentries.entry(1, b"a") == (3, 10, 8)
+    write(other)
+    assert namespace.try_begin()
+    namespace.commit()
+    assert namespace.searches.has_digests("md5")
+    write(other)
+    assert namespace.try_begin()
+
+
+def test_a_statement_that_is_half_read_is_told(
+    namespace: Namespace, other: Namespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Waiting for the other process does not help, and the log has to say so."""
+    statement = iter(namespace.query("SELECT * FROM meta"))
+    next(statement)
+    write(other)
+    assert not Namespace.try_begin.__wrapped__(namespace)  # type: ignore[attr-defined]
+    assert "half read" in caplog.text
+    list(statement)
+    assert namespace.try_begin()
+
+
+def write(namespace: Namespace) -> None:
+    assert namespace.try_begin()
+    namespace.set_meta("next_cookie", random.randrange(100, 1000))
+    namespace.commit()
 
 
 def test_rollback_without_a_transaction_is_nothing(namespace: Namespace) -> None:
