@@ -19,6 +19,7 @@ FLOORS = (
     ("space", "layouts", "properties", "amounts"),
     ("filestore", "namespace"),
     ("store",),
+    ("snapshots",),
     ("fs",),
     ("trash",),
     ("repositories",),

@@ -28,6 +28,7 @@ TOPICS = (
     "searching",
     "security",
     "sidecars",
+    "snapshots",
     "testing",
     "trash",
     "views",

@@ -34,6 +34,7 @@ COMMANDS = (
     "digests",
     "gc",
     "pin",
+    "snapshot",
     "repo",
     "layout",
     "trash",

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args
 from msgspec import Meta, Struct
 
 from casfs.repositories.rules import Settings
+from casfs.snapshots.manifest import Manifest
 
 Natural = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 """An id or an amount, as the database can keep it."""
@@ -365,3 +366,20 @@ class AddDigests(Operation[Done], frozen=True):
     rows: list[tuple[Natural, str, str]]
     run: tuple[Natural, Natural, Natural, Natural, Natural]
     durable: bool = False
+
+
+class CreateSnapshot(Operation[Manifest], frozen=True):
+    """As maintenance/snapshots/create.py does."""
+
+    op = "snapshot_create"
+    name: str
+    reason: str = ""
+    expires_ns: Nanoseconds | None = None
+    job: str = ""
+
+
+class DropSnapshot(Operation[Done], frozen=True):
+    """What only it holds may be collected from then on."""
+
+    op = "snapshot_rm"
+    name: str

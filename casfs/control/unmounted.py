@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from casfs.control import batches, digests, names, repositories
+from casfs.control import batches, digests, names, repositories, snapshots
 from casfs.control.messages import (
     Done,
     Emptied,
@@ -58,4 +58,5 @@ _HANDLERS: dict[type[Operation[Any]], Callable[[FileSystem, Any], Coroutine[Any,
     **names.HANDLERS,
     **batches.HANDLERS,
     **repositories.HANDLERS,
+    **snapshots.HANDLERS,
 }

@@ -12,6 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from casfs.filestore.durable import Durable, folder, open_file
 from casfs.syscalls import open_beneath
@@ -146,6 +147,19 @@ class StoreDirectory:
     def make_folder(self, name: str) -> None:
         with folder(name, self.fd) as (above, last):
             os.mkdir(last, 0o700, dir_fd=above)
+
+    def remove_folder(self, name: str) -> None:
+        """Remove a folder with the files in it; EISDIR, ENOTEMPTY when there are folders among them. One that
+        is gone is no error. Not durable."""
+        try:
+            names = self.names(name)
+        except FileNotFoundError:
+            return
+        for entry in names:
+            with suppress(FileNotFoundError):
+                self.unlink(f"{name}/{entry}")
+        with folder(name, self.fd) as (above, last), suppress(FileNotFoundError):
+            os.rmdir(last, dir_fd=above)
 
     def set_mode(self, name: str, mode: int) -> None:
         """Of a file with one name, or of a folder. EIO for anything else."""

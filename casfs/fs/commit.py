@@ -31,12 +31,12 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Protocol
 
 from casfs.errors import FsError
 from casfs.filestore.durable import NO_DESCRIPTOR
 from casfs.filestore.locks import Turnstile
 from casfs.fs.inodes import InodeTable
+from casfs.fs.participant import Participant
 from casfs.fs.scheduler import Event, Scheduler
 from casfs.namespace.connection import database_errno
 from casfs.namespace.namespace import OPERATION_LOG_BYTES
@@ -76,20 +76,6 @@ TURN_SECONDS = 10.0
 """How long to wait for another process that holds the database (the collector holds it 20 ms)."""
 
 
-class Participant(Protocol):
-    """Who has rows, or content, to add before what was done until now is committed. On the group's thread."""
-
-    async def before_durable(self) -> None:
-        """Somebody waits for all that was done to be durable. Raises OSError for what cannot be: the rest is
-        committed all the same, and he gets its errno then."""
-
-    async def before_commit(self) -> None:
-        """While operations go on. Raises OSError."""
-
-    def before_rows(self) -> None:
-        """What was put off has to be written now, inside the transaction. Raises DatabaseError."""
-
-
 class GroupCommit:
     """The open transaction of a store. Owned by the thread that runs the file system."""
 
@@ -98,9 +84,8 @@ class GroupCommit:
         self._namespace = store.namespace
         self._inodes = inodes
         self._scheduler = scheduler
-        self._active = False
-        self.operations = 0
-        self.since = 0.0
+        self._active = self._gathering = False
+        self.operations, self.since = 0, 0.0
         self.failed = self.errors = 0
         self.last_error = ""
         self._participants: list[Participant] = []
@@ -110,7 +95,6 @@ class GroupCommit:
         self._written: dict[bytes, int | None] = {}
         self._named: set[str] = set()
         self._obsolete: list[str] = []
-        self._gathering = False
         self._gate: Event | None = None
         self._begin_gate: Event | None = None
         self._running: Event | None = None
@@ -155,8 +139,8 @@ class GroupCommit:
         while not self.active:
             if self.failed:
                 raise FsError(errno.EROFS)
-            if self._begin_gate is not None:
-                await self._begin_gate.wait()
+            if gate := self._begin_gate:
+                await gate.wait()
                 continue
             turnstile = self._store.turnstile
             if turnstile is None:
@@ -312,6 +296,22 @@ class GroupCommit:
         finally:
             self._kept_open = None
             kept_open.set()
+
+    @asynccontextmanager
+    async def between(self) -> AsyncIterator[None]:
+        """Be between two groups: what was done until now is durable, and nobody begins anything meanwhile, so
+        that it must not be for long. Raises OSError."""
+        while gate := self._begin_gate:
+            await gate.wait()
+        gate = self._begin_gate = self._scheduler.event()
+        try:
+            await self.committed()
+            while running := self._running:
+                await running.wait()
+            yield
+        finally:
+            self._begin_gate = None
+            gate.set()
 
     async def durable(self) -> None:
         """Return when everything applied before this call survives a power loss. Raises OSError.

@@ -14,6 +14,7 @@ from casfs.fs.recovery import Recovery, recover
 from casfs.fs.scheduler import Mutex
 from casfs.fs.tree import Tree
 from casfs.fs.xattrs import ExtendedAttributes
+from casfs.snapshots.holding import Holds
 
 STEP = 128
 """Of what the policy has noted, rows that are written before other requests are served: about 3 ms."""
@@ -41,7 +42,8 @@ class FileSystem:
     """POSIX verbs by subject: `tree`, `listing`, `files`, `attributes`, `xattrs`; in `contents` the parts
     of what files contain; durability in `group`.
 
-    `collecting` is held by a batch of orphans that is being removed (maintenance/collect/mounted.py).
+    `collecting` is held by a batch of orphans that is being removed (maintenance/collect/mounted.py), which
+    asks `holds` what snapshots refer to.
     """
 
     def __init__(self, core: Core, policy: Policy) -> None:
@@ -60,6 +62,7 @@ class FileSystem:
         self.files = self.contents.files
         self.by_digest = ByDigest(core, self.contents)
         self.collecting = Mutex(core.scheduler)
+        self.holds = Holds(core.store.directory)
         self.recovery = Recovery(clean=True)
         self.group.join(self)
         self.xattrs = ExtendedAttributes(core, self.contents.sealing, policy)
@@ -103,6 +106,7 @@ class FileSystem:
         self.inodes.return_numbers()
         await self.group.durable()
         await self.scheduler.run(self.store.filestore.remove_all_condemned)
+        self.holds.close()
         if not failed:
             await self.group.begin()
             self.store.namespace.note_end()

@@ -54,13 +54,16 @@ class Namespace(Table):
     digest free whose row power could still bring back (I1).
     """
 
-    def __init__(self, path: str, *, readonly: bool = False, shared: bool = False) -> None:
-        """Raises FormatError, FormatTooNew, DatabaseError."""
+    def __init__(
+        self, path: str, *, readonly: bool = False, shared: bool = False, frozen: bool = False
+    ) -> None:
+        """`frozen`: read-only, and the file never changes (copies.py). Raises FormatError, FormatTooNew,
+        DatabaseError."""
         self.path = path
         self.readonly = readonly
         self._shared = shared
         self.log_pages = 0
-        self._connection = connect(path, readonly=readonly)
+        self._connection = connect(path, readonly=readonly, frozen=frozen)
         try:
             self.version = check_version(self._connection, path)
             if not readonly:

@@ -21,6 +21,7 @@ from casfs.namespace.collecting import Amount, Collecting, Record
 from casfs.service.ending import Ending
 from casfs.service.gcd import SCHEDULE
 from casfs.service.schedule import has_missed, next_run
+from casfs.snapshots.folder import SnapshotFolder
 from casfs.store import Store, collector_daemon_lock, collector_lock
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,8 @@ class Collector:
         self._store = fs.store.path
         self._due = 0.0
         self._looked = 0
-        self._orphan_bytes = 0
+        self._kept_bytes = 0
+        self._kept_by: frozenset[str] = frozenset()
         self._ending = Ending()
         self._early = 0
 
@@ -128,6 +130,7 @@ class Collector:
     async def _keep_in_bounds(self) -> None:
         orphans, kept = await self._fs.scheduler.run(_orphan_bytes, self._store)
         most = max(LEAST, int(self._share * kept))
+        orphans -= self._held_bytes()
         if orphans <= most:
             return
         self._early += 1
@@ -137,7 +140,17 @@ class Collector:
             return 0 if self._ending.begun else excess - gone.bytes
 
         gone = await collect_oldest(self._fs, EVER, wanted=wanted)
+        if gone.bytes < excess and not self._ending.begun:
+            self._kept_bytes += orphans - gone.bytes
         log.info("orphans took more than %d bytes: removed %d blobs, %d bytes", most, gone.blobs, gone.bytes)
+
+    def _held_bytes(self) -> int:
+        """Bytes of orphans that could not be collected, since snapshots or pins hold them: they are not
+        looked at again and again, but when there are other snapshots."""
+        snapshots = frozenset(SnapshotFolder(self._fs.store.directory).names())
+        if snapshots != self._kept_by:
+            self._kept_by, self._kept_bytes = snapshots, 0
+        return self._kept_bytes
 
 
 def _orphan_bytes(store: str) -> tuple[int, int]:

@@ -276,7 +276,10 @@ class Pressure:
                 log.warning("the disk is so full that files leave the trash before their time")
             self.counts.trash_files_removed += changed.files
             await self._committed()
+            removed = self.counts.removed_bytes
             await self._collect()
+            if self.counts.removed_bytes == removed and not self._fs.holds.nothing:
+                return  # snapshots hold it: the trash would go for nothing
 
     def _log_low(self) -> None:
         """Once, until there is enough room again."""

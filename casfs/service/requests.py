@@ -8,7 +8,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from casfs.control import batches, digests, names
+from casfs.control import batches, digests, names, snapshots
 from casfs.control.messages import (
     AddDigests,
     Collect,
@@ -65,7 +65,10 @@ class Requests:
                 kind: partial(self._name, handle)
                 for kind, handle in (names.HANDLERS | batches.HANDLERS).items()
             },
-            **{kind: partial(handle, self._fs) for kind, handle in digests.HANDLERS.items()},
+            **{
+                kind: partial(handle, self._fs)
+                for kind, handle in (digests.HANDLERS | snapshots.HANDLERS).items()
+            },
             AddDigests: partial(digests.add, self._fs),
             Damaged: self.damaged,
             Collect: self.collect,

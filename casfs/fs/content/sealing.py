@@ -241,6 +241,33 @@ class Sealing:
             content.prefix = None
         self._group.publish(digest, new)
 
+    async def keep(self, digest: Digest, size: int, staged: StagedFile) -> int:
+        """Make a file that nothing names, of that content, a blob that nothing refers to, or drop it where
+        there is one. Whoever asks for it sees to it that it is not collected. Gives its number; it is durable
+        with the group. Raises OSError."""
+        await self._group.enter_publishing()
+        blob = self._blob_rows.find(digest)
+        if blob is not None and self._filestore.has(digest, size) and not self._damage.is_known(blob):
+            self._staging.drop(staged)
+            return blob
+        if blob is not None or self._filestore.spare(digest):
+            self._filestore.durable.fdatasync(staged.fd)  # as in _publish_again
+        if blob is not None:
+            self._filestore.publish_staged(digest, staged, keep_name=False)
+            self._group.publish(digest, None)
+            self._damage.clear(blob)
+            return blob
+        blob = self._blob_rows.insert(digest, size, time.time_ns())
+        self._inodes.add_refs(blob, -1)
+        try:
+            self._filestore.publish_staged(digest, staged, keep_name=False)
+        except BaseException:
+            self._inodes.drop_unused(blob)
+            raise
+        self._group.publish(digest, blob)
+        self._group.count()
+        return blob
+
     def sealed(self, content: Content, blob: int | None) -> None:
         """The content is that blob now, None for an empty one; what was staged is gone. In a transaction."""
         inode = content.inode

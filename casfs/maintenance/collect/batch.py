@@ -4,8 +4,8 @@ One batch of orphans goes in these steps, each a function here:
 
     enter_turnstile   from here on no other process can BEGIN a write transaction
     begin             ... and from here on none has one: no blob is being published or found again
-    recheck           still nothing refers to them, they are old enough, no pin holds them (I8)
-    delete_rows
+    recheck           still nothing refers to them, they are old enough, no pin and no snapshot holds them
+    (I8) delete_rows
     commit_rows       COMMIT, which others see once it is durable (Namespace, `shared`)
     sync_rows         fdatasync of the log: a row must not come back after its file has gone (I3)
     unlink_files      still in the turnstile: nobody can write these contents anew before they are gone
@@ -27,7 +27,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -35,6 +35,7 @@ from casfs.errors import StoreLocked
 from casfs.maintenance.collect import strays
 from casfs.maintenance.collect.strays import Stray
 from casfs.namespace.collecting import Amount, Collecting, Orphan
+from casfs.snapshots.holding import Holds
 from casfs.store import Store
 
 log = logging.getLogger(__name__)
@@ -127,9 +128,23 @@ def begin(store: Store, stop: Stop) -> bool:
     return waited
 
 
-def recheck(store: Store, ids: list[int], cutoff_ns: int, now_ns: int) -> list[Orphan]:
-    """Those of the orphans that are still due, as nobody can change it any more (I8)."""
-    return Collecting(store.namespace).still_due(ids, cutoff_ns, now_ns)
+def recheck(
+    store: Store,
+    holds: Holds,
+    ids: list[int],
+    cutoff_ns: int,
+    now_ns: int,
+    asked: Collection[tuple[int, int]] = (),
+) -> list[Orphan]:
+    """Those of the orphans that are still due, as nobody can change it any more (I8). `asked`: snapshots that
+    are known not to refer to them. Raises FormatError for one that cannot be asked."""
+    return not_held(holds, Collecting(store.namespace).still_due(ids, cutoff_ns, now_ns), asked)
+
+
+def not_held(holds: Holds, orphans: list[Orphan], asked: Collection[tuple[int, int]] = ()) -> list[Orphan]:
+    """Those to which no snapshot refers."""
+    held = holds.held([orphan.digest for orphan in orphans], asked)
+    return [orphan for orphan in orphans if orphan.digest not in held]
 
 
 def delete_rows(store: Store, orphans: list[Orphan]) -> None:
@@ -175,9 +190,11 @@ def unlink_files(
     return Amount(blobs, size)
 
 
-def recheck_strays(store: Store, found: list[Stray], cutoff_ns: int) -> list[Stray]:
-    """Those that have no row and are still old. No other transaction is open, so none holds a row back."""
-    known = Collecting(store.namespace).known([stray.digest for stray in found])
+def recheck_strays(store: Store, holds: Holds, found: list[Stray], cutoff_ns: int) -> list[Stray]:
+    """Those that have no row, are still old, and of which no snapshot knows. No other transaction is open, so
+    none holds a row back."""
+    digests = [stray.digest for stray in found]
+    known = Collecting(store.namespace).known(digests) | holds.held(digests)
     blobs = store.filestore.blobs
     return [
         stray

@@ -35,6 +35,7 @@ from casfs.maintenance.collect.batch import (
     hold_open,
     leave_turnstile,
     never,
+    not_held,
     pause,
     recheck,
     recheck_strays,
@@ -47,6 +48,7 @@ from casfs.maintenance.collect.mounted import Collected
 from casfs.maintenance.collect.strays import Stray
 from casfs.maintenance.progress import Progress, unwatched
 from casfs.namespace.collecting import Amount, Collecting, Orphan, Record, Run
+from casfs.snapshots.holding import Holds
 from casfs.store import Store, collector_lock, make_run, make_way, read_config
 
 log = logging.getLogger(__name__)
@@ -105,8 +107,8 @@ NO_LIMITS = Limits()
 class Plan:
     """What a run would do as of `now_ns`, in nanoseconds since 1970.
 
-    `due` is what it takes, `orphans` all there are: the difference is too young, or pinned. `strays`: files
-    without a row and their bytes, only looked for on demand.
+    `due` is what it takes, `orphans` all there are: the difference is too young, pinned, or held by
+    snapshots. `strays`: files without a row and their bytes, only looked for on demand.
     """
 
     full: bool
@@ -219,7 +221,23 @@ def plan(
             found[0] += len(shard.strays)
             found[1] += sum(stray.size for stray in shard.strays)
         counted = Amount(*found)
-    return Plan(full, now_ns, cutoff_ns, rows.amount_due(cutoff_ns, now_ns), rows.amount_orphaned(), counted)
+    with contextlib.closing(Holds(store.directory)) as holds:
+        due = (
+            rows.amount_due(cutoff_ns, now_ns)
+            if holds.nothing
+            else _amount_not_held(rows, holds, cutoff_ns, now_ns)
+        )
+    return Plan(full, now_ns, cutoff_ns, due, rows.amount_orphaned(), counted)
+
+
+def _amount_not_held(rows: Collecting, holds: Holds, cutoff_ns: int, now_ns: int) -> Amount:
+    """As `amount_due`, without what snapshots refer to."""
+    after, due = (-1, 0), Amount(0, 0)
+    while found := rows.due(cutoff_ns, now_ns, after, LARGEST_BATCH):
+        after = (found[-1].orphaned_ns, found[-1].id)
+        left = not_held(holds, found)
+        due = Amount(due.blobs + len(left), due.bytes + sum(orphan.size for orphan in left))
+    return due
 
 
 def execute(
@@ -236,7 +254,8 @@ def execute(
     Ends early, with `error` set, when `stop` says so or too many files cannot be unlinked. Raises OSError,
     StoreLocked, and what `mount` does; what was done until then is written down if that is possible.
     """
-    return _Run(store, plan, limits, stop, progress, mount).run()
+    with contextlib.closing(Holds(store.directory)) as holds:
+        return _Run(store, plan, limits, stop, progress, mount, holds).run()
 
 
 @dataclass
@@ -249,6 +268,7 @@ class _Run:
     stop: Stop
     progress: Progress
     mount: ByMount
+    holds: Holds
     number: int = 0
     size: int = field(default_factory=lambda: FIRST_BATCH)
     busy: bool = True
@@ -330,6 +350,10 @@ class _Run:
         while found := rows.due(self.plan.cutoff_ns, self.plan.now_ns, after, self._limited_size()):
             found = self._within_bytes(found)
             after = (found[-1].orphaned_ns, found[-1].id)
+            found = not_held(self.holds, found)  # so that nobody waits while many snapshots are asked
+            if not found:
+                pause(0, self.stop)
+                continue
             ids = [orphan.id for orphan in found]
             collected = self.mount(ids, self.plan.cutoff_ns, self.plan.now_ns, self.record)
             seconds, gone = self._orphan_batch(ids) if collected is None else (0.0, self._asked(collected))
@@ -350,12 +374,13 @@ class _Run:
     def _orphan_batch(self, ids: list[int]) -> tuple[float, Amount]:
         """One batch of orphans: how long its rows and files took, and what has gone."""
         store, plan = self.store, self.plan
+        asked = self.holds.asked
         held: list[int] = []
         enter_turnstile(store, self.stop)
         try:
             self.busy = begin(store, self.stop)
             since = time.monotonic()
-            orphans = recheck(store, ids, plan.cutoff_ns, plan.now_ns)
+            orphans = recheck(store, self.holds, ids, plan.cutoff_ns, plan.now_ns, asked)
             delete_rows(store, orphans)
             Collecting(store.namespace).update_run(self.record)
             commit_rows(store, 3 * len(orphans))
@@ -437,7 +462,7 @@ class _Run:
         try:
             self.busy = begin(store, self.stop)
             since = time.monotonic()
-            old = recheck_strays(store, found, cutoff_ns)
+            old = recheck_strays(store, self.holds, found, cutoff_ns)
             Collecting(store.namespace).update_run(self.record)
             commit_rows(store, 1)
             sync_rows(store)

@@ -23,8 +23,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from casfs.fs.filesystem import FileSystem
-from casfs.maintenance.collect.batch import Failures, never, unlink_files
+from casfs.maintenance.collect.batch import Failures, never, not_held, unlink_files
 from casfs.namespace.collecting import Amount, Collecting, Orphan, Record
+from casfs.snapshots.holding import Holds
 
 STEP = 16
 """Orphans whose rows are deleted before other requests are served again, about half a millisecond."""
@@ -109,6 +110,21 @@ async def collect_oldest(
     Those that came before `cutoff_ns`, in nanoseconds since 1970, and that no pin holds. For the daemon
     itself, which may do so whenever it likes. Raises as `collect`; what it was cancelled in is done.
     """
+    holds = Holds(fs.store.directory)  # of threads, which may take their time
+    try:
+        return await _collect_oldest(fs, holds, cutoff_ns, wanted, urgent, record)
+    finally:
+        holds.close()
+
+
+async def _collect_oldest(
+    fs: FileSystem,
+    holds: Holds,
+    cutoff_ns: int,
+    wanted: Callable[[Amount], int],
+    urgent: Urgent,
+    record: Record,
+) -> Amount:
     rows = Collecting(fs.store.namespace)
     now_ns = time.time_ns()
     after, done = (-1, 0), Amount(0, 0)
@@ -117,9 +133,14 @@ async def collect_oldest(
         found = rows.due(cutoff_ns, now_ns, after, size)
         if not found:
             break
+        last = found[-1]
+        found = await fs.scheduler.run(not_held, holds, found)
+        if not found:
+            after = (last.orphaned_ns, last.id)
+            continue
         sums = itertools.accumulate(orphan.size for orphan in found)
         found = found[: 1 + sum(total < more for total in sums)]  # the last one makes it enough
-        after = (found[-1].orphaned_ns, found[-1].id)
+        after = (found[-1].orphaned_ns, found[-1].id)  # what is held behind it comes again, and is held
         ids = [orphan.id for orphan in found]
         collected = await collect(fs, ids, cutoff_ns, now_ns, record, urgent=urgent)
         done = Amount(done.blobs + collected.gone.blobs, done.bytes + collected.gone.bytes)
@@ -134,6 +155,7 @@ def _take(fs: FileSystem, ids: list[int], cutoff_ns: int, now_ns: int) -> list[O
     """Delete the rows of those that are due. Inside a transaction; nobody else runs meanwhile."""
     rows = Collecting(fs.store.namespace)
     due = [orphan for orphan in rows.still_due(ids, cutoff_ns, now_ns) if not fs.inodes.counts(orphan.id)]
+    due = not_held(fs.holds, due)
     rows.delete([orphan.id for orphan in due])
     fs.store.filestore.condemn(orphan.digest for orphan in due)
     fs.group.count(len(due))

@@ -18,6 +18,7 @@ from casfs.maintenance import offline
 from casfs.maintenance.collect import batch, gc, pins
 from casfs.maintenance.collect.gc import Limits, Outcome
 from casfs.namespace.collecting import Collecting
+from casfs.snapshots.holding import Holds
 from casfs.store import Store, holder
 from tests.faults import FaultyDurable, PowerLoss
 from tests.images import copy_store
@@ -137,7 +138,7 @@ def test_recheck_sees_what_was_committed_meanwhile(session: Session) -> None:
         found = Collecting(store.namespace).due(now, now, (-1, 0), 10)
         make(session, 1)
         with batch.transaction(store):
-            (left,) = batch.recheck(store, [orphan.id for orphan in found], now, now)
+            (left,) = batch.recheck(store, Holds(store.directory), [orphan.id for orphan in found], now, now)
     assert left.digest == hash_bytes(content(1))
 
 
@@ -274,7 +275,7 @@ def test_a_blob_of_an_open_transaction_is_no_stray(session: Session) -> None:
         assert digest is not None
         known = gc.strays.Stray(digest, len(content(0)))
         with batch.transaction(store):
-            assert batch.recheck_strays(store, [stray, known], time.time_ns()) == []
+            assert batch.recheck_strays(store, Holds(store.directory), [stray, known], time.time_ns()) == []
     assert session.blobs == 1
 
 

@@ -163,7 +163,7 @@ def found_broken(session: Session) -> list[str]:
     return problems(session.path)
 
 
-def without_recheck(store: Store, ids: list[int], cutoff_ns: int, now_ns: int) -> list[Orphan]:
+def without_recheck(store: Store, _holds: object, ids: list[int], *_: object) -> list[Orphan]:
     rows = store.namespace.query("SELECT id, blake3, size, 0 FROM blob").fetchall()
     return [Orphan(*row) for row in rows if row[0] in ids]
 
@@ -261,7 +261,7 @@ def test_strays_are_looked_up_in_the_transaction(
 
     monkeypatch.setattr(gc._Run, "_stray_batch", late)
     if not checked:
-        monkeypatch.setattr(gc, "recheck_strays", lambda _store, found, _cutoff_ns: found)
+        monkeypatch.setattr(gc, "recheck_strays", lambda _store, _holds, found, _cutoff_ns: found)
     assert collect(orphaned.path, full=True).strays == (0 if checked else 1)
     broken = found_broken(orphaned)
     assert bool(broken) != checked
