@@ -126,9 +126,17 @@ def work_folder(parent: Path) -> Iterator[Path]:
                 remove(work)
 
 
+MAKE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "ext4": (("mkfs.ext4", "-q", "-E", "lazy_itable_init=1"), ("-o", "noinit_itable")),
+    "xfs": (("mkfs.xfs", "-q"), ()),
+    "btrfs": (("mkfs.btrfs", "-q"), ()),
+}
+"""File system -> how it is made and mounted."""
+
+
 @contextlib.contextmanager
-def loop_disk(work: Path, gib: int) -> Iterator[Path]:
-    """A fresh ext4 with a journal in a sparse file, mounted; needs root.
+def loop_disk(work: Path, gib: int, kind: str = "ext4") -> Iterator[Path]:
+    """A fresh ext4 with a journal, or another one of MAKE, in a sparse file, mounted; needs root.
 
     It knows nothing of earlier runs and of what else the machine's disk is busy deleting.
     """
@@ -138,10 +146,11 @@ def loop_disk(work: Path, gib: int) -> Iterator[Path]:
     mountpoint.mkdir()
     with image.open("wb") as file:
         file.truncate(gib << 30)
-    run("mkfs.ext4", "-q", "-E", "lazy_itable_init=1", image)
+    make, options = MAKE[kind]
+    run(*make, image)
     device = run("losetup", "--find", "--show", "--direct-io=on", image).strip()
     try:
-        run("mount", "-o", "noinit_itable", device, mountpoint)
+        run("mount", *options, device, mountpoint)
         spread(mountpoint)
         yield mountpoint
     finally:

@@ -132,6 +132,8 @@ async def _moment(
     written; when it was, in nanoseconds since 1970."""
     run = fs.scheduler.run
     clones = await run(can_clone, fs.store.directory)
+    if not clones:
+        fs.store.filestore.space.claim(fs.store.directory.status(DATABASE).st_size)
     turnstile = Turnstile(fs.store.directory)
     stack.callback(turnstile.close)
     async with fs.group.between():
