@@ -15,6 +15,7 @@ A content says by its first line which one it is; all others have nothing in com
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import json
@@ -31,10 +32,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from casfs.filestore.directory import StoreDirectory
 from casfs.maintenance.check import fsck
 from casfs.maintenance.check.problems import Kind
 from casfs.maintenance.collect.gc import ByMount
 from casfs.maintenance.collect.mounted import Collected
+from casfs.snapshots.folder import SnapshotFolder
 from casfs.store import Store
 from tests.mounted import hot
 from tests.mounted.mounts import CASFS, ENVIRONMENT, ROOT_OPTIONS, Mount, assert_sound
@@ -414,14 +417,14 @@ class Totals(Counter[str]):
         return ", ".join(f"{self[key]} {key}" for key in TOTALS)
 
 
-TOTALS = ("operations", "hot", "reads", "collections", "removed", "reborn", "strays", "kills")
+TOTALS = ("operations", "hot", "reads", "in snapshots", "collections", "removed", "reborn", "strays", "kills")
 
 
 class Process:
     """One of the processes of the race."""
 
-    def __init__(self, *words: object, program: str = "") -> None:
-        command = [sys.executable, *(["-c", program] if program else ["-m", "tests.mounted.race"])]
+    def __init__(self, *words: object, program: str = "", module: str = "tests.mounted.race") -> None:
+        command = [sys.executable, *(["-c", program] if program else ["-m", module])]
         self._process = subprocess.Popen(
             [*command, *map(str, words)], env=ENVIRONMENT, stderr=subprocess.PIPE, cwd="/", text=True
         )
@@ -459,6 +462,10 @@ class Race:
     def _collector(self) -> Process:
         return Process("collect", self.mount.store, self.folder / "collected", program=self.program)
 
+    def _snapshots(self, place: Path) -> Process:
+        record = self.folder / f"snapshots{place.name}"
+        return Process(place, record, self.mount.store, module="tests.mounted.race_snapshots")
+
     def round(self, seconds: float, *, kill: bool) -> None:
         """Mount, let everybody work for so long, killing the collector now and then; kill the daemon, or
         unmount; look at what is there, mounted again and unmounted."""
@@ -473,6 +480,7 @@ class Race:
         ]
         workers.append(Process("audit", place, audit))
         collector = self._collector()
+        snapshots = self._snapshots(place)
         try:
             deadline = time.monotonic() + seconds
             while (left := deadline - time.monotonic()) > 0:
@@ -484,21 +492,27 @@ class Race:
                     collector.kill()
                     self._killed()
                     collector = self._collector()
-                for worker in workers:
+                if self.dice.random() < 0.3:
+                    snapshots.kill()
+                    self.totals["kills"] += 1
+                    snapshots = self._snapshots(place)
+                for worker in (*workers, snapshots):
                     if worker.has_ended:
                         self.problems.append(f"a worker has ended: {worker.end()}")
                         return
             if kill:
                 self.mount.kill()
                 self._killed()
-                self.problems += [complaint for worker in workers if (complaint := worker.end())]
+                ended = [worker.end() for worker in (*workers, snapshots)]
+                self.problems += [complaint for complaint in ended if complaint]
             else:
+                snapshots.kill()
                 for worker in workers:
                     worker.kill()
                 self.mount.stop()
         finally:
             collector.kill()
-            for worker in workers:
+            for worker in (*workers, snapshots):
                 worker.kill()
             self.count(place, audit)
         self._killed()
@@ -525,12 +539,13 @@ class Race:
                 data = record.read_bytes()
                 self.totals["operations"] += data.count(b"\ntry ")
                 self.totals["hot"] += data.count(b"\nstore ") + data.count(b"\nfloor ")
-        for line in audit.read_text().splitlines() if audit.exists() else []:
-            kind, _, rest = line.partition(" ")
-            if kind == "bad":
-                self.problems.append(rest)
-            elif rest.isdigit():
-                self.totals["reads"] += int(rest)
+        for record, what in ((audit, "reads"), (self.folder / f"snapshots{place.name}", "in snapshots")):
+            for line in record.read_text().splitlines() if record.exists() else []:
+                kind, _, rest = line.partition(" ")
+                if kind == "bad":
+                    self.problems.append(rest)
+                elif rest.isdigit():
+                    self.totals[what] += int(rest)
 
     def look(self, place: Path, *, killed: bool) -> None:
         """After the next mount: is everything there that has to be? `killed`: the writers were."""
@@ -553,6 +568,10 @@ class Race:
 
     def finish(self) -> Totals:
         """Remove the rest, strays too, after which nothing is left to be excused, and count."""
+        with contextlib.closing(StoreDirectory(str(self.mount.store))) as directory:
+            snapshots = SnapshotFolder(directory)
+            for name in snapshots.names():
+                snapshots.remove(name)
         collect(self.mount.store, self.folder / "collected", forever=False, full=True)
         self.mount.crashed = False
         self.tally()
