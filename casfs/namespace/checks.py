@@ -76,7 +76,8 @@ _TRASH = """WITH RECURSIVE below (ino) AS (
 
 NUMBERED = {
     "inode": (
-        *((table, "ino") for table in ("inode", "dentry", "xattr", "property", "trash", "repository")),
+        *((table, "ino") for table in ("inode", "dentry", "xattr", "property", "trash")),
+        *((table, "ino") for table in ("repository", "locked")),
         *(("repository", "deploy"), ("member", "repository"), ("member", "member")),
         *(("dentry", "parent"), ("kept", "parent"), ("kept", "tree")),
     ),

@@ -19,6 +19,7 @@ from casfs.namespace.derived import Derived
 from casfs.namespace.digests import Digests
 from casfs.namespace.inodes import Inodes
 from casfs.namespace.integrations import IntegrationRows
+from casfs.namespace.locked import LockedRows
 from casfs.namespace.redo import Redo
 from casfs.namespace.repositories import RepositoryRows
 from casfs.namespace.schema import SCHEMA_VERSION, check_schema, check_small_tables, check_version, migrate
@@ -93,6 +94,7 @@ class Namespace(Table):
         self.artifacts = Artifacts(self._connection)
         self.derived = Derived(self._connection)
         self.searches = Searches(self._connection)
+        self.locked = LockedRows(self._connection)
         self.integrations = IntegrationRows(self._connection)
 
     def _open_log(self) -> None:

@@ -23,7 +23,7 @@ from casfs.types import ROOT_INO
 APPLICATION_ID = 0x63617366
 """PRAGMA application_id of a casfs database, "casf"."""
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """PRAGMA user_version written by this release."""
 
 SCHEMA = f"{os.path.dirname(__file__)}/schema.sql"
@@ -111,6 +111,8 @@ _SMALL = (
     """SELECT 'layout' FROM layout WHERE typeof(name) <> 'text' OR typeof(definition) <> 'text'
         OR octet_length(definition) > 65536""",
     "SELECT 'follow' FROM follow WHERE typeof(ino) <> 'integer' OR typeof(cookie) <> 'integer'",
+    """SELECT 'locked' FROM locked WHERE typeof(ino) <> 'integer' OR typeof(locked_ns) <> 'integer'
+        OR typeof(reason) <> 'text' OR octet_length(reason) > 65536""",
     "SELECT 'noted' FROM noted WHERE typeof(parent) <> 'integer' OR typeof(name) <> 'blob'",
 )
 """What rows of the small tables cannot be, which a STRICT table would have refused."""

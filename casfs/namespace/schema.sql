@@ -1,5 +1,6 @@
--- The namespace of a casfs store, format version 4 (PRAGMA user_version). This file is the format document; an
--- older database is brought to it by migrations/, one file for each version.
+-- The namespace of a casfs store, format version 5 (PRAGMA user_version). This file is the format document; an
+-- older database is brought to it by migrations/, one file for each version. From 5 on, what the databases in
+-- snapshots/ refer to is held back from collection, too, which a casfs of before does not know.
 --
 -- One SQLite database in WAL mode, written by the process that holds run/lock. Times are nanoseconds since
 -- 1970-01-01 UTC. Names, link targets and attribute names are bytes, never decoded. Invariants:
@@ -164,6 +165,14 @@ CREATE TABLE trash_rule (
     exclude   TEXT NOT NULL                -- patterns of paths that do not, as in fnmatch(3), one a line
 ) WITHOUT ROWID, STRICT;
 INSERT INTO trash_rule VALUES (x'', 14, '');
+
+-- Locked trees: nobody changes these files and directories, nor anything below them, their names included, until
+-- they are unlocked (repositories/locks.py). The directories above can neither be removed nor renamed.
+CREATE TABLE locked (
+    ino       INTEGER PRIMARY KEY,  -- of a file or directory that has a name
+    locked_ns INTEGER NOT NULL,
+    reason    TEXT NOT NULL         -- for whoever asks; may be empty
+) STRICT;
 
 -- Repositories that are more than a directory: each is one, in the root, which is its identity.
 CREATE TABLE repository (

@@ -540,6 +540,12 @@ DEFECTS = (
         lambda store: store.sql("INSERT INTO trash VALUES (999, 1, 0, 'removed', x'61')"),
     ),
     Defect(
+        "lock of nothing",
+        "stray-lock",
+        lambda store: store.sql("INSERT INTO locked VALUES (999, 1, '')"),
+        severity=GARBAGE,
+    ),
+    Defect(
         "file in the trash without a row",
         "untold-trash",
         _untold_trash,

@@ -27,7 +27,7 @@ from casfs.maintenance.check.properties import check_properties, mend_properties
 from casfs.maintenance.check.repair_files import FileRepair, repair_layout
 from casfs.maintenance.check.repair_rows import RowRepair
 from casfs.maintenance.check.repositories import check_repositories, mend_repositories
-from casfs.maintenance.check.rows import check_rows
+from casfs.maintenance.check.rows import check_locks, check_rows
 from casfs.maintenance.collect.batch import transaction
 from casfs.maintenance.progress import Progress, unwatched
 from casfs.maintenance.scrub.scrub import scrub_lock
@@ -116,6 +116,7 @@ def _check_database(
             if not damage:
                 progress("checking rows", 0, 1)
                 check_rows(checks, findings)
+                check_locks(store.namespace.locked, findings)
                 check_properties(store.namespace, checks, findings)
                 check_repositories(store.namespace, checks, findings)
                 check_derived(store.namespace, checks, findings)

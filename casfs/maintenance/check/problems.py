@@ -67,6 +67,7 @@ class Kind(Enum):
     MISSING_PROPERTY = ("missing-property", _ERROR, "", "written anew, from the attribute")
     WRONG_PROPERTY = ("wrong-property", _ERROR, "", "removed: the attribute says what there is")
     STRAY_TRASH = ("stray-trash", _ERROR, "", "the row is removed")
+    STRAY_LOCK = ("stray-lock", _GARBAGE, "", "the row is removed")
     UNTOLD_TRASH = (
         "untold-trash",
         _ERROR,

@@ -138,6 +138,7 @@ class RowRepair:
         self._checks.read_tree()
         self.repairs.set_links(list(self._checks.link_faults()))
         self._mend_trash()
+        self._namespace.locked.remove(list(self._namespace.locked.strays()))
         self.count_references()
         self.repairs.delete_stray_pins()
         self._namespace.damage.clear_strays()

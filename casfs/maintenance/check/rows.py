@@ -5,6 +5,7 @@ from __future__ import annotations
 from casfs.maintenance.check.problems import PATHS, Findings, Kind
 from casfs.namespace.checks import Affected, Checks
 from casfs.namespace.dentries import Dentry
+from casfs.namespace.locked import LockedRows
 
 _CONTENT = {
     "mode": (Kind.BAD_MODE, "is of no type a file can have"),
@@ -14,6 +15,11 @@ _CONTENT = {
     "row": (Kind.LOST_CONTENT, "refers to a blob that is not in the database"),
     "nothing": (Kind.LOST_CONTENT, "has a size and no content"),
 }
+
+
+def check_locks(locked: LockedRows, findings: Findings) -> None:
+    for ino in locked.strays():
+        findings.add(Kind.STRAY_LOCK, f"inode {ino} is locked, and is missing")
 
 
 def check_rows(checks: Checks, findings: Findings) -> None:
