@@ -35,6 +35,8 @@ COMMANDS = (
     "gc",
     "pin",
     "snapshot",
+    "lock",
+    "unlock",
     "repo",
     "layout",
     "trash",

@@ -10,7 +10,6 @@ More: casfs help collecting
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -26,9 +25,9 @@ from casfs.cli.arguments import (
     text,
 )
 from casfs.cli.output import print_json, print_table, size
-from casfs.cli.places import store_of
+from casfs.cli.places import rooted_in, store_of
 from casfs.cli.times import moment
-from casfs.errors import ExitCode, NotMounted, UsageError
+from casfs.errors import ExitCode, UsageError
 from casfs.text import printable
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def _add(args: argparse.Namespace) -> int:
     if bool(args.paths) == args.everything:
         raise UsageError("name the paths to pin, or --everything", "see 'casfs pin add --help'")
     store = store_of(args.store)
-    inside = [_inside(store, word) for word in args.paths or ()]
+    inside = [os.fsencode(rooted_in(store, word)) for word in args.paths or ()]
     _sync(store)
     pin = add_pin(store, inside, reason=args.reason, seconds=args.expires)
     if args.json:
@@ -74,19 +73,6 @@ def _add(args: argparse.Namespace) -> int:
     else:
         print(f"pin {pin.id} holds {_held(pin)}")
     return ExitCode.OK
-
-
-def _inside(store: str, word: str) -> bytes:
-    """The path from the root of the store that a person means by `word`."""
-    from casfs.service.mounts import find_mount
-
-    with contextlib.suppress(NotMounted):
-        mount, inside = find_mount(word)
-        if os.path.realpath(mount.store) == os.path.realpath(store):
-            return inside
-    if not word.startswith("/"):
-        raise UsageError(f"'{word}' lies in no mount of {store}", "or begin it with /, the root of the store")
-    return os.fsencode(os.path.normpath(word))
 
 
 def _sync(store: str) -> None:

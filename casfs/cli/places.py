@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -44,6 +45,20 @@ def place_in(store: str, path: str) -> str:
     except NotMounted:
         return path
     return os.fsdecode(inside) if mount.store == os.path.realpath(store) else path
+
+
+def rooted_in(store: str, word: str) -> str:
+    """The path from the root of a store that a person means by `word`: one in its mount, or from the root.
+    Raises UsageError for one that is neither."""
+    from casfs.service.mounts import find_mount
+
+    with contextlib.suppress(NotMounted):
+        mount, inside = find_mount(word)
+        if os.path.realpath(mount.store) == os.path.realpath(store):
+            return os.fsdecode(inside)
+    if not word.startswith("/"):
+        raise UsageError(f"'{word}' lies in no mount of {store}", "or begin it with /, the root of the store")
+    return os.path.normpath(word)
 
 
 class Pair(NamedTuple):

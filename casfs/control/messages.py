@@ -344,6 +344,22 @@ class RemoveLayout(Operation[Done], frozen=True):
     name: str
 
 
+class LockTrees(Operation[Done], frozen=True):
+    """Files, and directories with all below them, that nobody changes from then on, as repositories/locks.py
+    has it."""
+
+    op = "lock"
+    paths: Annotated[list[str], Meta(min_length=1)]
+    reason: str = ""
+
+
+class UnlockTrees(Operation[Done], frozen=True):
+    """Remove the locks that were put on these paths."""
+
+    op = "unlock"
+    paths: Annotated[list[str], Meta(min_length=1)]
+
+
 class WantedDigests(Struct, frozen=True):
     """The algorithms of the digests that every content gets besides BLAKE3."""
 

@@ -1,4 +1,4 @@
-"""What `casfs cp`, `mv`, `rm`, `prop`, `undelete`, `trash`, `repo`, `layout` do on a store not mounted."""
+"""What operations do on a store that is not mounted: `casfs cp`, `mv`, `rm`, `lock`, `repo` and others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from casfs.control import batches, digests, names, repositories, snapshots
+from casfs.control import batches, digests, locks, names, repositories, snapshots
 from casfs.control.messages import (
     Done,
     Emptied,
@@ -55,6 +55,7 @@ _HANDLERS: dict[type[Operation[Any]], Callable[[FileSystem, Any], Coroutine[Any,
     SetTrashRule: _set_trash_rule,
     Undelete: _undelete,
     **digests.HANDLERS,
+    **locks.HANDLERS,
     **names.HANDLERS,
     **batches.HANDLERS,
     **repositories.HANDLERS,

@@ -82,6 +82,9 @@ class Policy(Protocol):
     def check_attributes(self, inode: Inode, /) -> object:
         """May somebody change its attributes? Raises FsError."""
 
+    def check_rules(self, inode: Inode, /) -> object:
+        """May the rules be changed of what is a repository, or is to be one? Raises FsError."""
+
     def check_remove(self, directory: int, name: bytes, inode: Inode, /) -> object:
         """May what has that name be removed? A directory is empty. Raises FsError."""
 

@@ -9,6 +9,7 @@ from casfs.fs.scheduler import Scheduler
 from casfs.repositories.claims import Claims
 from casfs.repositories.derived import DerivedNames
 from casfs.repositories.following import Follower
+from casfs.repositories.locks import Locks
 from casfs.repositories.policy import RepositoryPolicy
 from casfs.repositories.registry import Registry
 from casfs.repositories.sidecars import Sidecars
@@ -23,8 +24,10 @@ def file_system(store: Store, scheduler: Scheduler, kernel: Kernel | None = None
     registry = Registry(core)
     derived = DerivedNames(core, registry)
     follower = Follower(core, registry, derived)
-    registry.subscribe(Through(core, derived, follower).read)
-    policy = RepositoryPolicy(core, registry, Trash(core), follower)
+    trash = Trash(core)
+    locks = Locks(core)
+    registry.subscribe(Through(core, derived, follower, locks).read)
+    policy = RepositoryPolicy(core, registry, trash, follower, locks)
     fs = FileSystem(core, policy)
     policy.compare(Claims(fs, registry, Sidecars(fs, registry)))
     return fs
@@ -42,3 +45,7 @@ def follower_of(fs: FileSystem) -> Follower:
 
 def registry_of(fs: FileSystem) -> Registry:
     return policy_of(fs).registry
+
+
+def locks_of(fs: FileSystem) -> Locks:
+    return policy_of(fs).locks

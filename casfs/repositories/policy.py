@@ -1,4 +1,4 @@
-"""What the rules of repositories allow, after what the trash says."""
+"""What locks and the rules of repositories allow, after what the trash says."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from casfs.repositories.access_times import AccessTimes
 from casfs.repositories.attributes import NAMES, RepositoryAttributes
 from casfs.repositories.following import Follower
 from casfs.repositories.guard import Guard
+from casfs.repositories.locks import CHECKS, Locks
 from casfs.repositories.registry import Registry
 from casfs.trash import attributes as trash
 from casfs.trash.policy import Trash
@@ -39,24 +40,33 @@ class RepositoryPolicy:
     resizes: Callable[[Inode, int], object] | None
     digests: Callable[[Inode], tuple[str, ...]] | None
 
-    def __init__(self, core: Core, registry: Registry, trash: Trash, follower: Follower) -> None:
+    def __init__(
+        self, core: Core, registry: Registry, trash: Trash, follower: Follower, locks: Locks
+    ) -> None:
         self._core = core
         self.access_times: AccessTimes | None = None
         self.registry = registry
         self.trash = trash
         self.follower = follower
+        self.locks = locks
         self._own = RepositoryAttributes(core, registry)
         self.guard = Guard(core, registry, trash)
         self.quotas = self.guard.quotas
         self._claims: Claims | None = None
         self.claims: Claims | None = None
         registry.subscribe(self._read_rules)
+        locks.subscribe(self._choose_checks)
 
-    def _read_rules(self) -> None:
-        self.guard.read_rules()
+    def _choose_checks(self) -> None:
         for names, wanted in ((RULES, self.guard.ruled), (REPOSITORIES, self.registry.repositories)):
             for name in names:
                 setattr(self, name, getattr(self.guard if wanted else self.trash, name))
+        for name in CHECKS if self.locks else ():
+            setattr(self, name, self.locks.before(name, getattr(self, name)))
+
+    def _read_rules(self) -> None:
+        self.guard.read_rules()
+        self._choose_checks()
         self.resizes = self.quotas.resizes if self.quotas else None
         self.digests = self.guard.digests if self.guard.digested else None
         daily = {
@@ -74,6 +84,9 @@ class RepositoryPolicy:
     def _read_claims(self) -> None:
         has_sidecars = any(each.rules.sidecars for each in self.registry.repositories.values())
         self.claims = self._claims if has_sidecars else None
+
+    def check_rules(self, inode: Inode) -> None:
+        self.locks.check(inode)
 
     @property
     def attributes(self) -> Container[bytes]:

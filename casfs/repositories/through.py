@@ -22,6 +22,7 @@ from casfs.namespace.derived import DIRECTORY, DerivedRow
 from casfs.namespace.inodes import S_IFMT
 from casfs.repositories.derived import SHOWN, DerivedNames
 from casfs.repositories.following import Follower
+from casfs.repositories.locks import Locks
 from casfs.repositories.refusals import refuse
 from casfs.repositories.rights import Rights
 from casfs.repositories.trees import Source, Tree
@@ -47,7 +48,7 @@ class Through:
     """The directories of all trees (fs/nodes.py, DerivedDirectory). Owned by the thread that runs the file
     system."""
 
-    def __init__(self, core: Core, derived: DerivedNames, follower: Follower) -> None:
+    def __init__(self, core: Core, derived: DerivedNames, follower: Follower, locks: Locks) -> None:
         self._core = core
         self._group = core.group
         self._inodes = core.inodes
@@ -58,6 +59,7 @@ class Through:
         self._rights = Rights(core)
         self._derived = derived
         self._follower = follower
+        self._locks = locks
         self._given = core.nodes.derived
         self._trees = core.nodes.trees
         self._remembered = core.remembered
@@ -272,6 +274,7 @@ class Through:
                 raise FsError(errno.ENOTDIR)
             return inode
         self._rights.check(place, tree, uid, gid)
+        self._locks.check_directory(place.ino)
         self._core.store.filestore.space.claim_rows(1024)
         inode = self._inodes.create(*self._like_top(tree))
         inode.nlink = 2
@@ -341,6 +344,7 @@ class Through:
         if not is_name(name):
             raise FsError(errno.ENAMETOOLONG if len(name) > NAME_LIMIT else errno.EINVAL)
         await self._group.begin()
+        self._locks.check_directory(directory)
         self._core.store.filestore.space.claim_rows(1024)
         self._group.count()
         ino = self._derived.hold(tree, path)

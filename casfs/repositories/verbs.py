@@ -66,6 +66,9 @@ async def create(
             raise RepositoryError(f"'{printable(name)}' is a repository already", "casfs repo set changes it")
         if kind is not RepositoryKind.LOCAL and not fs.store.namespace.dentries.is_empty(there.ino):
             raise RepositoryError(f"the directory '{printable(name)}' is not empty")
+        fs.policy.check_rules(there)
+    else:
+        fs.policy.check_rules(fs.inodes.get(ROOT_INO))
     inode = there or _new_directory(fs)
     try:
         _create(fs, name, inode, there is None, kind, members, deploy, settings)
@@ -121,7 +124,9 @@ async def change(
     """Set what is given, as in `create`; what is None stays as it is. A plain directory becomes a local
     repository."""
     await fs.group.begin()
-    ino = _existing(fs, name).ino
+    inode = _existing(fs, name)
+    fs.policy.check_rules(inode)
+    ino = inode.ino
     if why := registry_of(fs).damaged.get(ino):
         raise RepositoryError(f"'{printable(name)}' is damaged: {why}", "casfs fsck --repair mends it")
     known = dict(registry_of(fs).repositories)
@@ -159,6 +164,8 @@ async def remove(fs: FileSystem, names: Sequence[bytes], *, force: bool = False)
     """
     await fs.group.begin()
     going = {_existing(fs, name).ino: name for name in names}
+    for ino in going:
+        fs.policy.check_rules(fs.inodes.get(ino))
     registry, dentries = registry_of(fs), fs.store.namespace.dentries
     known = dict(registry.repositories)
     for ino, name in going.items():
@@ -195,6 +202,7 @@ def _let_go(fs: FileSystem, known: dict[int, Repository], going: dict[int, bytes
 async def set_plain(fs: FileSystem, yes: bool) -> None:
     """May programs make directories in the root?"""
     await fs.group.begin()
+    fs.policy.check_rules(fs.inodes.get(ROOT_INO))
     with _transaction(fs):
         fs.store.namespace.repositories.take_plain_directories(yes)
         registry_of(fs).read()

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from casfs.control import batches, digests, names, snapshots
+from casfs.control import batches, digests, locks, names, snapshots
 from casfs.control.messages import (
     AddDigests,
     Collect,
@@ -67,7 +67,7 @@ class Requests:
             },
             **{
                 kind: partial(handle, self._fs)
-                for kind, handle in (digests.HANDLERS | snapshots.HANDLERS).items()
+                for kind, handle in (digests.HANDLERS | locks.HANDLERS | snapshots.HANDLERS).items()
             },
             AddDigests: partial(digests.add, self._fs),
             Damaged: self.damaged,

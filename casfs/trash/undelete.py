@@ -240,6 +240,9 @@ async def change_rule(
     rules = {rule.directory: rule for rule in trash.rules}
     old = rules.get(directory, rules[b""])
     await fs.group.begin()
+    there = fs.tree.lookup(ROOT_INO, directory) if directory else fs.inodes.get(ROOT_INO)
+    if there is not None:
+        fs.policy.check_rules(there)
     patterns = old.exclude if exclude is None else tuple(exclude)
     rule = RuleRow(directory, old.days if days is None else days, patterns)
     trash.set_rule(rule, None if minimal_age is None else minimal_age * 10**9)

@@ -281,6 +281,7 @@ class Files:
         """The mutex is held."""
         if content.inode.staged is not None:
             await self._group.begin()
+        self._check_write(content.inode)  # it may have been locked while this waited
         if self._policy.resizes is not None:
             self._policy.resizes(content.inode, size)
         content.begin_change()
