@@ -36,18 +36,19 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 class Parser(argparse.ArgumentParser):
     """Raises UsageError with the nearest known word instead of printing usage and exiting.
 
-    Options cannot be abbreviated: a script that did would break when a longer option is added.
+    Options cannot be abbreviated: a script that did would break when a longer option is added. `words`: what
+    it was given to read.
     """
 
     def __init__(self, **options: Any) -> None:
         formatter = argparse.RawDescriptionHelpFormatter
         super().__init__(allow_abbrev=False, formatter_class=formatter, **options)
-        self._words: Sequence[str] = ()
+        self.words: Sequence[str] = ()
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        self._words = args or ()
+        self.words = args or ()
         return super().parse_known_args(args, namespace)
 
     def format_help(self) -> str:
@@ -56,7 +57,7 @@ class Parser(argparse.ArgumentParser):
         return "\n".join((super().format_help(), "".join(forms))) if forms else super().format_help()
 
     def error(self, message: str) -> NoReturn:
-        if message.startswith("the following arguments are required") and "--where" in self._words:
+        if message.startswith("the following arguments are required") and "--where" in self.words:
             raise UsageError(message, "they come before --where, which takes all words behind it")
         raise UsageError(message, f"see '{self.prog} --help'")
 

@@ -35,6 +35,7 @@ COMMANDS = (
     "gc",
     "pin",
     "snapshot",
+    "hold",
     "lock",
     "unlock",
     "repo",
