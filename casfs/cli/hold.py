@@ -142,13 +142,14 @@ def _run(access: StoreAccess, command: Sequence[str], seconds: float) -> int:
         if ended := signal.sigpending() & ENDING:
             code = 128 + min(ended)
         else:
-            code = _supervise(command, mask, {**os.environ, "CASFS_SNAPSHOT": name})
+            os.putenv("CASFS_SNAPSHOT", name)
+            code = _supervise(command, mask)
     finally:
         dropped = _drop_quietly(access, name)
     return code if code or dropped else ExitCode.FAILED
 
 
-def _supervise(command: Sequence[str], mask: set[int | signal.Signals], environment: dict[str, str]) -> int:
+def _supervise(command: Sequence[str], mask: set[int | signal.Signals]) -> int:
     """Run a command and give it the signals that come, which are blocked here. Its exit code, as a shell has
     it."""
 
@@ -159,7 +160,7 @@ def _supervise(command: Sequence[str], mask: set[int | signal.Signals], environm
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     try:
-        child = subprocess.Popen(command, env=environment, preexec_fn=unblock)  # noqa: PLW1509 - one thread
+        child = subprocess.Popen(command, preexec_fn=unblock)  # noqa: PLW1509 - one thread
     except OSError as error:
         print(f"casfs: error: {printable(command[0])}: {error.strerror}", file=sys.stderr)
         return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE

@@ -28,6 +28,7 @@ from casfs.control.messages import (
     Identify,
     Identity,
     Link,
+    LockTrees,
     Move,
     MoveInto,
     Operation,
@@ -50,6 +51,7 @@ from casfs.control.messages import (
     Target,
     Undelete,
     Undeleted,
+    UnlockTrees,
     WantedDigests,
 )
 from casfs.errors import UsageError
@@ -71,6 +73,9 @@ REQUESTS: list[tuple[Operation[Any], str, dict[str, Any]]] = [
     ),
     (Link("md5", "0a", "/b"), "link", {"algorithm": "md5", "digest": "0a", "dst": "/b"}),
     (CreateSnapshot("a", "why", 7), "snapshot_create", {"name": "a", "reason": "why", "expires_ns": 7}),
+    (LockTrees(["/a"]), "lock", {"paths": ["/a"]}),
+    (LockTrees(["/a", "/b"], "why"), "lock", {"paths": ["/a", "/b"], "reason": "why"}),
+    (UnlockTrees(["/a"]), "unlock", {"paths": ["/a"]}),
     (DropSnapshot("a"), "snapshot_rm", {"name": "a"}),
     (Damaged([1, 2]), "damaged", {"blobs": [1, 2]}),
     (
