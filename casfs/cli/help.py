@@ -7,7 +7,6 @@ does is in 'casfs COMMAND --help'. No store is touched.
 from __future__ import annotations
 
 import argparse
-from importlib import import_module
 
 from casfs.cli.arguments import Commands, add_command, summary
 from casfs.errors import ExitCode
@@ -57,9 +56,9 @@ def read(topic: str) -> str:
 
 
 def _print_overview() -> None:
-    from casfs.cli.main import COMMANDS
+    from casfs.cli.main import COMMANDS, module_of
 
-    modules = {name: import_module(f"casfs.cli.{name}") for name in COMMANDS}
+    modules = {name: module_of(name) for name in COMMANDS}
     _print_summaries("topics (casfs help TOPIC):", {topic: read(topic) for topic in TOPICS})
     print()
     _print_summaries("commands (casfs COMMAND --help):", {n: m.__doc__ or "" for n, m in modules.items()})

@@ -8,6 +8,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from importlib import import_module
+from types import ModuleType
 
 from casfs import __version__
 from casfs.cli.arguments import Parser, Run, add_debug
@@ -36,6 +37,7 @@ COMMANDS = (
     "pin",
     "snapshot",
     "hold",
+    "open-copy",
     "lock",
     "unlock",
     "repo",
@@ -111,8 +113,13 @@ def build_parser(names: Sequence[str] = COMMANDS) -> Parser:
         dest="command", metavar="COMMAND", title="commands", prog="casfs", parser_class=Parser
     )
     for name in names:
-        import_module(f"casfs.cli.{name}").add(commands)
+        module_of(name).add(commands)
     return parser
+
+
+def module_of(name: str) -> ModuleType:
+    """The module of a command."""
+    return import_module(f"casfs.cli.{name.replace('-', '_')}")
 
 
 def _report(error: Exception, *, debug: bool) -> ExitCode:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from inspect import getsource
 from pathlib import Path
 
 import pytest
 
 from casfs.cli.help import TOPICS, read
-from casfs.cli.main import COMMANDS, build_parser
+from casfs.cli.main import COMMANDS, build_parser, module_of
 from casfs.errors import ExitCode
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -83,10 +84,7 @@ def test_the_help_of_a_command_fits_the_screen(casfs, name):
     [
         pytest.param(README, id="README"),
         *(pytest.param(read(topic), id=topic) for topic in TOPICS),
-        *(
-            pytest.param((CHECKOUT / "casfs" / "cli" / f"{name}.py").read_text(), id=f"{name} --help")
-            for name in COMMANDS
-        ),
+        *(pytest.param(getsource(module_of(name)), id=f"{name} --help") for name in COMMANDS),
     ],
 )
 def test_what_the_manual_refers_to_is_there(text):
