@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 # units that stand in one line here do not import each other.
 FLOORS = (
     ("errors", "types", "syscalls", "text"),
-    ("space", "layouts", "properties", "amounts"),
+    ("space", "layouts", "properties", "amounts", "cron"),
     ("filestore", "namespace"),
     ("store",),
     ("snapshots",),
@@ -25,6 +25,7 @@ FLOORS = (
     ("repositories",),
     ("maintenance",),
     ("fuse", "control"),
+    ("config",),
     ("service",),
     ("cli",),
     ("__main__",),

@@ -14,13 +14,13 @@ from typing import Any
 
 import trio
 
+from casfs.cron import has_missed, next_run
 from casfs.fs.filesystem import FileSystem
 from casfs.maintenance.collect.gc import GRACE_NS
 from casfs.maintenance.collect.mounted import collect_oldest
 from casfs.namespace.collecting import Amount, Collecting, Record
 from casfs.service.ending import Ending
 from casfs.service.gcd import SCHEDULE
-from casfs.service.schedule import has_missed, next_run
 from casfs.snapshots.folder import SnapshotFolder
 from casfs.store import Store, collector_daemon_lock, collector_lock
 

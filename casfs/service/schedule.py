@@ -10,32 +10,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 
 import trio
-from cronsim import CronSim, CronSimError
 
-from casfs.errors import UsageError
+from casfs.cron import has_missed, next_run
 from casfs.service.notify import notify
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 60.0
 """How often it looks at the clock: it may be set, and stands still while the machine sleeps."""
-
-
-def next_run(expression: str, after: float) -> float:
-    """The first time of a cron expression after a time, both in seconds since 1970.
-
-    Five fields as in crontab(5), local time. Raises UsageError.
-    """
-    try:
-        return next(CronSim(expression, datetime.fromtimestamp(after).astimezone())).timestamp()
-    except (CronSimError, StopIteration):
-        hint = "five fields: minute hour day month weekday"
-        raise UsageError(f"'{expression}' is no cron expression that ever comes", hint) from None
-
-
-def has_missed(expression: str, last: float | None) -> bool:
-    """Was a run due since the last one began, in seconds since 1970, or was there none yet?"""
-    return last is None or next_run(expression, last) <= time.time()
 
 
 def hold_signals() -> None:

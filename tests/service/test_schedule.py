@@ -11,9 +11,10 @@ import pytest
 import trio
 import trio.testing
 
+from casfs.cron import has_missed, next_run
 from casfs.errors import UsageError
 from casfs.service import schedule as module
-from casfs.service.schedule import Schedule, has_missed, hold_signals, next_run
+from casfs.service.schedule import Schedule, hold_signals
 
 NEVER = "0 0 29 2 *"
 """Not due while a test runs, but on one day in four years."""
