@@ -112,9 +112,9 @@ class _Kept(msgspec.Struct, frozen=True, kw_only=True):
             max_age_ns=self.max_age * NS,
         )
 
-    def expires_ns(self, now_ns: int) -> int:
-        """When that goes which is made now; 0 = never."""
-        return now_ns + self.expires * NS if self.expires else 0
+    def expires_ns(self, now_ns: int) -> int | None:
+        """When that goes which is made now; None = never."""
+        return now_ns + self.expires * NS if self.expires else None
 
 
 class Snapshots(_Kept, frozen=True, kw_only=True):

@@ -55,7 +55,7 @@ def test_what_is_absent_has_its_usual_values() -> None:
     assert least == Backup(destination="/d", schedule="* * * * *")  # type: ignore[arg-type]
     assert (least.content, least.create, least.exclude_new, least.hook_timeout) == (True, False, False, 600)
     assert least.retention() == Snapshots().retention() == EVERYTHING
-    assert least.expires_ns(5) == 0
+    assert least.expires_ns(5) is None
 
 
 def test_what_is_made_expires_so_long_after() -> None:

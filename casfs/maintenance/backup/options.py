@@ -14,7 +14,7 @@ class BackupOptions:
     them; None: new ones are like any other.
     `content`: False for the skeleton, which has names, attributes and digests, and no blob.
     `rate`: bytes of blobs that are copied in a second at the most; 0 = any.
-    `expires_ns`: when it may go, whatever retention keeps, in ns since 1970; 0 = never.
+    `expires_ns`: when it may go, whatever retention keeps, in ns since 1970; None = never.
     """
 
     job: str = ""
@@ -24,4 +24,4 @@ class BackupOptions:
     exclude_new_known: tuple[str, ...] | None = None
     content: bool = True
     rate: int = 0
-    expires_ns: int = 0
+    expires_ns: int | None = None

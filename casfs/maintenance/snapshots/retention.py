@@ -24,12 +24,12 @@ class Made(Protocol):
     def name(self) -> str: ...
 
     @property
-    def created_ns(self) -> int:
+    def made_ns(self) -> int:
         """ns since 1970."""
 
     @property
-    def expires_ns(self) -> int:
-        """ns since 1970; 0 = never."""
+    def expires_ns(self) -> int | None:
+        """ns since 1970; None = never."""
 
     @property
     def job(self) -> str:
@@ -91,7 +91,7 @@ def decide(
     fate: Fate[Snapshot] = Fate([], [])
     ours: list[Snapshot] = []
     for snapshot in sorted(snapshots, key=_by_age):
-        if 0 < snapshot.expires_ns <= now_ns:
+        if snapshot.expires_ns is not None and snapshot.expires_ns <= now_ns:
             fate.drops.append((snapshot, "expired"))
         elif not job or snapshot.job != job:
             whose = f"made by schedule '{snapshot.job}'" if snapshot.job else "made by hand"
@@ -109,7 +109,7 @@ def decide(
 
 
 def _by_age(snapshot: Made) -> tuple[int, str]:
-    return -snapshot.created_ns, snapshot.name
+    return -snapshot.made_ns, snapshot.name
 
 
 def _apply(
@@ -128,19 +128,19 @@ def _apply(
         )
         if number
     ]
-    newest = next((made.created_ns for made in ours if made.created_ns <= now_ns), now_ns)
+    newest = next((made.made_ns for made in ours if made.made_ns <= now_ns), now_ns)
     bound = bool(rules or policy.keep_within_ns)
     kept = 0
     for index, snapshot in enumerate(ours):
-        local = datetime.fromtimestamp(snapshot.created_ns // NS, zone)
+        local = datetime.fromtimestamp(snapshot.made_ns // NS, zone)
         oldest = index == len(ours) - 1
         reasons = [] if bound else ["no rule"]
-        if policy.keep_within_ns and snapshot.created_ns > newest - policy.keep_within_ns:
+        if policy.keep_within_ns and snapshot.made_ns > newest - policy.keep_within_ns:
             reasons.append("within")
         reasons += [reason for rule in rules if (reason := rule.take(local, oldest=oldest))]
         if not reasons:
             drop = "no rule keeps it"
-        elif policy.max_age_ns and snapshot.created_ns <= newest - policy.max_age_ns:
+        elif policy.max_age_ns and snapshot.made_ns <= newest - policy.max_age_ns:
             drop = "too old"
         elif policy.max_count and kept >= policy.max_count:
             drop = "too many"

@@ -22,8 +22,8 @@ NOW = int(datetime(2030, 6, 1, 12, tzinfo=UTC).timestamp())
 @dataclass(frozen=True)
 class Snapshot:
     name: str
-    created_ns: int
-    expires_ns: int = 0
+    made_ns: int
+    expires_ns: int | None = None
     job: str = JOB
 
 
@@ -52,7 +52,7 @@ PERIODS: dict[str, Callable[[datetime], Any]] = {
 
 def by_the_manual(snapshots: Sequence[Snapshot], policy: Retention, zone: tzinfo) -> set[str]:
     """Each rule for itself; "the results are ORed"."""
-    ordered = sorted(snapshots, key=lambda snapshot: (-snapshot.created_ns, snapshot.name))
+    ordered = sorted(snapshots, key=lambda snapshot: (-snapshot.made_ns, snapshot.name))
     keep: set[str] = set()
     if not ordered:
         return keep
@@ -61,15 +61,15 @@ def by_the_manual(snapshots: Sequence[Snapshot], policy: Retention, zone: tzinfo
         number = getattr(policy, field)
         newest: dict[Any, str] = {}
         for snapshot in ordered:
-            local = datetime.fromtimestamp(snapshot.created_ns / NS, zone)
+            local = datetime.fromtimestamp(snapshot.made_ns / NS, zone)
             newest.setdefault(period(local), snapshot.name)
         keep |= set(list(newest.values())[:number])
         if number > len(newest):  # "if there are not enough …, the oldest snapshot is kept additionally"
             keep.add(ordered[-1].name)
-    past = [snapshot.created_ns for snapshot in ordered if snapshot.created_ns <= NOW * NS]
+    past = [snapshot.made_ns for snapshot in ordered if snapshot.made_ns <= NOW * NS]
     if policy.keep_within_ns:
         since = max(past, default=NOW * NS) - policy.keep_within_ns
-        keep |= {snapshot.name for snapshot in ordered if snapshot.created_ns > since}
+        keep |= {snapshot.name for snapshot in ordered if snapshot.made_ns > since}
     return keep
 
 
@@ -117,9 +117,9 @@ def test_limits_only_take_away(times: list[int], policy: Retention, most: int, d
     assert len(limited.keeps) <= most
     past = [time for time in times if time <= NOW]
     newest = max(past, default=NOW)
-    assert all(snapshot.created_ns > (newest - days * DAY) * NS for snapshot, _ in limited.keeps)
-    assert [snapshot.created_ns for snapshot, _ in limited.keeps] == sorted(
-        (snapshot.created_ns for snapshot, _ in limited.keeps), reverse=True
+    assert all(snapshot.made_ns > (newest - days * DAY) * NS for snapshot, _ in limited.keeps)
+    assert [snapshot.made_ns for snapshot, _ in limited.keeps] == sorted(
+        (snapshot.made_ns for snapshot, _ in limited.keeps), reverse=True
     )
 
 
@@ -136,7 +136,7 @@ def test_the_newest_one_stays_under_any_rule(times: list[int], policy: Retention
     fate = apply(made(*times), replace(policy, max_count=1, max_age_ns=1))
     newest = max(times)
     if newest <= NOW:
-        assert [snapshot.created_ns for snapshot, _ in fate.keeps] == [newest * NS]
+        assert [snapshot.made_ns for snapshot, _ in fate.keeps] == [newest * NS]
 
 
 OTHERS = st.sampled_from(["", "hourly", "nightly2"])
@@ -155,7 +155,7 @@ def test_what_others_made_stays_and_does_not_count(
 @given(st.lists(st.tuples(TIMES, OTHERS, st.integers(-3, 3)), max_size=20))
 def test_what_has_expired_goes_whoever_made_it(rows: list[tuple[int, str, int]]) -> None:
     snapshots = [
-        Snapshot(f"s{number}", time * NS, 0 if not after else NOW * NS + after, job)
+        Snapshot(f"s{number}", time * NS, None if not after else NOW * NS + after, job)
         for number, (time, job, after) in enumerate(rows)
     ]
     expired = {snapshot.name for snapshot, row in zip(snapshots, rows, strict=True) if row[2] < 0}
