@@ -6,6 +6,7 @@ STORE/
   blobs/ab/abcdef…      the filestore (filestore/local.py); files 0400
   staging/              files being written (filestore/staging.py)
   quarantine/           damaged files that fsck or scrub took out of the way; only there if they had to
+  schedules/            when each was last at work (service/last_runs.py); only there if a daemon has some
   run/                  lock, turnstile, control socket: nothing in it outlives a reboot; and a little room
                         that is given up on a full disk (filestore/spare.py)
 """
@@ -171,6 +172,11 @@ def collector_lock(store: str) -> Lock:
 def collector_daemon_lock(store: str) -> Lock:
     """What the collector's daemon holds as long as it is there."""
     return Lock(store, "gcd.lock")
+
+
+def backup_daemon_lock(store: str) -> Lock:
+    """What the daemon of a store's backups holds as long as it is there."""
+    return Lock(store, "backupd.lock")
 
 
 def control_path(store: str) -> str:

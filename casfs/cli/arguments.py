@@ -140,6 +140,14 @@ def add_force(parser: Parser) -> None:
     parser.add_argument("--force", action="store_true", help="releases that are immutable, too")
 
 
+def add_config(parser: Parser, *, required: bool = False) -> None:
+    """A store's configuration (config.py), as `args.config`; None when it is not given. It is not looked for
+    anywhere: it names programs that are run."""
+    parser.add_argument(
+        "--config", metavar="FILE", type=path, required=required, help="the store's configuration, TOML"
+    )
+
+
 def add_json(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 

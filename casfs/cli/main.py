@@ -34,6 +34,7 @@ COMMANDS = (
     "heal",
     "digests",
     "gc",
+    "backup",
     "pin",
     "snapshot",
     "hold",

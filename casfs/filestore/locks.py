@@ -13,7 +13,7 @@ from casfs.filestore.directory import READ, WRITE, StoreDirectory
 
 FOLDER = "run"
 
-NAMES = ("lock", "turnstile", "gc.lock", "gcd.lock", "scrub", "digests")
+NAMES = ("lock", "turnstile", "gc.lock", "gcd.lock", "scrub", "digests", "backupd.lock")
 """Those that a store has."""
 
 CREATE = WRITE | os.O_CREAT

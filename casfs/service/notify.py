@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 
 
 def notify(state: str) -> None:
@@ -14,3 +15,9 @@ def notify(state: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
         connection.connect("\0" + address[1:] if address.startswith("@") else address)
         connection.sendall(state.encode())
+
+
+def reloading() -> None:
+    """The configuration is read again, until the next `READY=1`; systemd wants the time (Type=notify-reload).
+    Raises as `notify`."""
+    notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")

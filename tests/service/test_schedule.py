@@ -179,7 +179,56 @@ def test_a_clock_that_was_years_ahead_is_not_waited_for(monkeypatch: pytest.Monk
 
     async def wait() -> float:
         began = trio.current_time()
-        assert await schedule._wait_until(due)
+        assert await schedule.wait_until(due)
         return trio.current_time() - began
 
     assert trio.run(wait, clock=clock) <= 3_600 + module.LOOK_SECONDS
+
+
+def test_several_schedules_go_on_beside_each_other_and_end_with_the_first() -> None:
+    schedule, other = Schedule(NEVER, "run"), Schedule(NEVER, "nap")
+    naps = 0
+
+    async def nap() -> float:
+        nonlocal naps
+        naps += 1
+        if naps == 2:
+            send(signal.SIGTERM)
+        return time.time() if naps == 1 else other.next()
+
+    async def beside() -> None:
+        await other.repeat(nap, time.time())
+
+    async def work() -> float:
+        raise AssertionError
+
+    async def main() -> None:
+        with trio.fail_after(30):
+            await schedule.run(time.time, work, beside=[beside])
+
+    trio.run(main)
+    assert naps == 2
+    assert not other.ending()
+
+
+def test_one_that_is_wanted_or_ended_by_its_owner_does_not_wait() -> None:
+    schedule = Schedule(NEVER, "run")
+    runs = 0
+
+    async def work() -> float:
+        nonlocal runs
+        runs += 1
+        return schedule.next()
+
+    async def main() -> None:
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(schedule.repeat, work, schedule.next())
+                await trio.testing.wait_all_tasks_blocked()
+                schedule.want()
+                await trio.testing.wait_all_tasks_blocked()
+                assert runs == 1
+                schedule.end()
+
+    trio.run(main)
+    assert runs == 1
