@@ -91,7 +91,7 @@ class Daemon:
         self._planned: dict[str, _Planned] = {}
         self._going: set[_Planned] = set()
         self._ending = Ending()
-        self._status = ""
+        self._changed = trio.Event()
 
     async def run(self) -> None:
         """Until a signal ends it. Raises UsageError and OSError of the configuration and the store."""
@@ -183,6 +183,7 @@ class Daemon:
 
             def waiting(due: float) -> None:
                 planned.due = due
+                self._changed.set()
 
             async def work() -> float:
                 await self._run(planned)
@@ -205,6 +206,7 @@ class Daemon:
     async def _run(self, planned: _Planned) -> None:
         """One run; the error of one never ends the daemon."""
         planned.doing = "begins"
+        self._changed.set()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._say_what_is_skipped, planned, time.time())
@@ -257,18 +259,22 @@ class Daemon:
 
     async def _show(self) -> None:
         """Tell systemd how it is going."""
+        told = ""
         while True:
-            doing = [
-                f"{planned.name}: {planned.doing}" for planned in self._planned.values() if planned.doing
-            ]
-            dues = [planned.due for planned in self._planned.values() if planned.due and not planned.doing]
-            if dues:
-                doing.append(f"the next backup is due at {_moment(min(dues))}")
-            status = "; ".join(doing) or "no backup is planned"
-            if status != self._status:
-                self._status = status
+            status = self._status()
+            if status != told:
+                told = status
                 notify(f"STATUS={status}")
-            await trio.sleep(STATUS_SECONDS)
+            with trio.move_on_after(STATUS_SECONDS):
+                await self._changed.wait()
+            self._changed = trio.Event()
+
+    def _status(self) -> str:
+        facts = [f"{planned.name}: {planned.doing}" for planned in self._going if planned.doing]
+        dues = [planned.due for planned in self._planned.values() if planned.due and not planned.doing]
+        if dues:
+            facts.append(f"the next backup is due at {_moment(min(dues))}")
+        return "; ".join(facts) or "no backup is planned"
 
 
 def _knowing(there: tuple[str, ...] | None, last: LastRun) -> LastRun:
