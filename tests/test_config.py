@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import textwrap
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -124,6 +127,27 @@ def test_commands_are_words_and_no_shell_sees_them(written: str, words: tuple[st
 def test_any_text_is_a_configuration_or_one_line(text: bytes) -> None:
     with contextlib.suppress(UsageError):
         assert isinstance(parse(text), Config)
+
+
+# What the manual says
+
+
+def manual() -> str:
+    return (Path(config.__file__).parent / "help" / "configuration.txt").read_text()
+
+
+def test_the_example_of_the_manual_is_sound() -> None:
+    text = manual()
+    example = text[text.index("    [snapshots]") : text.index("\nA key that")]
+    found = parse(textwrap.dedent(example).encode())
+    assert found.snapshots.keep_monthly == ALL
+    assert found.backup["nightly"].before == ("/bin/mountpoint", "-q", "/mnt/backup")
+
+
+def test_the_manual_has_every_key() -> None:
+    words = set(re.findall(r"\w+", manual()))
+    for kind in (Snapshots, Backup):
+        assert {field.encode_name for field in msgspec.structs.fields(kind)} <= words
 
 
 # The file

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 import signal
+import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from casfs.cli.arguments import (
@@ -20,6 +21,7 @@ from casfs.cli.arguments import (
     Parser,
     add_actions,
     add_command,
+    add_config,
     add_json,
     add_store,
     byte_rate,
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from casfs.maintenance.collect.gc import Limits, Outcome, Plan
     from casfs.namespace.collecting import Run
 
-_RUN = """Collect once, and end when that is done.
+_RUN = """Collect once, and end when that is done. Snapshots that have expired go first.
 
 A full run also compares the files in the store with the database, removes old
 files that it does not know, and names those that are missing.
@@ -53,6 +55,11 @@ so by 'casfs gc now' or SIGUSR1, and when it starts if a run was missed
 meanwhile. After each collection it reads some blobs to see whether they are
 whole, and computes digests that are wanted and lacking (casfs digests), at the
 pace that leaves the machine to others. SIGTERM and Ctrl-C end it.
+
+With the store's configuration it makes snapshots too, by the schedule of its
+section [snapshots], and drops those that are kept no longer.
+
+More: casfs help configuration
 """
 
 HISTORY = 20
@@ -96,6 +103,7 @@ def add(commands: Commands) -> None:
     )
     _add_grace(daemon)
     _add_rate(daemon)
+    add_config(daemon)
 
     add_store(add_command(actions, "now", _now, "Let the daemon of 'casfs gc daemon' collect at once."))
 
@@ -135,13 +143,16 @@ def _limits(args: argparse.Namespace) -> Limits:
 
 
 def _daemon(args: argparse.Namespace) -> int:
+    from casfs.config import Config, load
     from casfs.maintenance.scrub.scrub import PERIOD
     from casfs.service.gcd import FULL_EVERY, SCHEDULE, Settings, serve
 
     full_every = FULL_EVERY if args.full_every is None else args.full_every
     schedule = SCHEDULE if args.schedule is None else args.schedule
     period = PERIOD if args.scrub is None else args.scrub
-    serve(store_of(args.store), Settings(schedule, full_every, _grace_ns(args), _limits(args), period))
+    config = Config() if args.config is None else load(args.config)
+    settings = Settings(schedule, full_every, _grace_ns(args), _limits(args), period, config.snapshots)
+    serve(store_of(args.store), settings)
     return ExitCode.OK
 
 
@@ -159,11 +170,16 @@ def _now(args: argparse.Namespace) -> int:
 
 def _dry_run(args: argparse.Namespace) -> int:
     from casfs.maintenance.collect import gc
+    from casfs.service.snapshots import expired
 
-    plan = gc.look(store_of(args.store), grace_ns=_grace_ns(args), full=args.full)
+    store = store_of(args.store)
+    plan = gc.look(store, grace_ns=_grace_ns(args), full=args.full)
+    gone = expired(store)
     if args.json:
-        print_json(_plan_as_json(plan))
+        print_json(_plan_as_json(plan) | {"expired_snapshots": gone})
         return ExitCode.OK
+    for name in gone:
+        print(f"would drop snapshot {name}, which has expired")
     kept = plan.orphans.blobs - plan.due.blobs
     print(f"would remove {plan.due.blobs} blobs, {size(plan.due.bytes)}; {kept} are younger, or pinned")
     if plan.strays is not None:
@@ -174,10 +190,15 @@ def _dry_run(args: argparse.Namespace) -> int:
 def _collect(args: argparse.Namespace) -> int:
     from casfs.control.access import StoreAccess
     from casfs.maintenance.collect import gc
+    from casfs.service.snapshots import drop_expired
+    from casfs.store import read_config
 
     if args.dry_run:
         return _dry_run(args)
     store = store_of(args.store)
+    read_config(store)
+    for problem in drop_expired(store):
+        print(f"casfs: {printable(problem)}", file=sys.stderr)
     with stop_on_signals() as stop, progress_bar() as progress, gc.opened(store, stop=stop) as opened:
         plan = gc.plan(opened, grace_ns=_grace_ns(args), full=args.full)
         mount = StoreAccess(store).collect

@@ -14,6 +14,7 @@ from casfs.errors import ExitCode
 TOPICS = (
     "bit-rot",
     "collecting",
+    "configuration",
     "digests",
     "durability",
     "full-disk",

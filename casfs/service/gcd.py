@@ -1,5 +1,6 @@
 """The collector's daemon: collects one store by a schedule, and when it is told to. After each run it reads a
-part of the blobs to see whether they are whole, and computes digests that blobs lack.
+part of the blobs to see whether they are whole, and computes digests that blobs lack. Meanwhile it makes
+snapshots, if the store's configuration has a schedule for them.
 
 It opens the store for a run and closes it after, so that between two runs it holds nothing but its own lock.
 """
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 
 import trio
 
+from casfs.config import Snapshots
 from casfs.control.access import StoreAccess
 from casfs.errors import CasfsError, StoreLocked
 from casfs.filestore.locks import Lock
@@ -33,6 +35,7 @@ from casfs.namespace.collecting import Collecting
 from casfs.service.logfile import digests_logged
 from casfs.service.notify import notify
 from casfs.service.schedule import Schedule, hold_signals
+from casfs.service.snapshots import Snapshotter, drop_expired
 from casfs.store import Store, collector_daemon_lock, make_run, read_config
 from casfs.text import log_to
 
@@ -47,12 +50,16 @@ FULL_EVERY = 42
 RETRY_SECONDS = 60.0
 """When it tries again after it found somebody else collecting, or checking, the store."""
 
+NO_SNAPSHOTS = Snapshots()
+"""None are made."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`schedule`: as service/schedule.py takes it. `full_every`: 0 = no run is full.
 
-    `scrub_seconds`: every blob is read once in so long; 0 = none is.
+    `scrub_seconds`: every blob is read once in so long; 0 = none is. `snapshots`: none are made without a
+    schedule; those that have expired go in any case.
     """
 
     schedule: str = SCHEDULE
@@ -60,6 +67,7 @@ class Settings:
     grace_ns: int = gc.GRACE_NS
     limits: Limits = NO_LIMITS
     scrub_seconds: float = PERIOD
+    snapshots: Snapshots = NO_SNAPSHOTS
 
 
 def serve(store: str, settings: Settings) -> None:
@@ -99,10 +107,11 @@ class Daemon:
         self._store = store
         self._settings = settings
         self._schedule = Schedule(settings.schedule, "collection")
+        self._snapshotter = Snapshotter(store, settings.snapshots)
 
     async def run(self) -> None:
         """Until a signal ends it. Raises what opening the store the first time raises."""
-        await self._schedule.run(self._last_run, self._work, self._ready)
+        await self._schedule.run(self._last_run, self._work, self._ready, beside=[self._snapshotter.run])
         log.info("%s is not collected any more", self._store)
 
     def _ready(self) -> None:
@@ -114,6 +123,7 @@ class Daemon:
         What is to be read by now comes before digests, which may take all the time that there is."""
         notify("STATUS=collecting")
         try:
+            await trio.to_thread.run_sync(self._drop_expired)
             outcome = await trio.to_thread.run_sync(self._collect)
         except StoreLocked as error:
             log.warning("%s; trying again in %d s", error, RETRY_SECONDS)
@@ -194,6 +204,11 @@ class Daemon:
         stop = functools.partial(self._schedule.is_time, until)
         with contextlib.closing(Store(self._store, shared=True)) as store:
             return scrub_slice(store, period=period, damaged=damaged, stop=stop)
+
+    def _drop_expired(self) -> None:
+        """What only they hold is collected at once, if it was an orphan for long enough."""
+        for problem in drop_expired(self._store):
+            log.warning("%s", problem)
 
     def _collect(self) -> Outcome:
         settings, stop = self._settings, self._schedule.ending
