@@ -14,13 +14,17 @@ from typing import Any
 
 import trio
 
+from casfs.control.messages import DropSnapshot
+from casfs.control.snapshots import HANDLERS
 from casfs.cron import has_missed, next_run
+from casfs.errors import CasfsError
 from casfs.fs.filesystem import FileSystem
 from casfs.maintenance.collect.gc import GRACE_NS
 from casfs.maintenance.collect.mounted import collect_oldest
 from casfs.namespace.collecting import Amount, Collecting, Record
 from casfs.service.ending import Ending
 from casfs.service.gcd import SCHEDULE
+from casfs.service.snapshots import expired
 from casfs.snapshots.folder import SnapshotFolder
 from casfs.store import Store, collector_daemon_lock, collector_lock
 
@@ -110,6 +114,7 @@ class Collector:
         if not lock.acquire():
             return  # somebody collects or checks it at this moment
         try:
+            await self._drop_expired()
             now_ns = time.time_ns()
             cutoff_ns = now_ns - GRACE_NS
             rows = Collecting(self._fs.store.namespace)
@@ -123,6 +128,15 @@ class Collector:
             log.info("collected by the schedule: %d blobs, %d bytes", gone.blobs, gone.bytes)
         finally:
             lock.release()
+
+    async def _drop_expired(self) -> None:
+        """As `casfs gc run` does: a snapshot that cannot be dropped keeps nothing else from going."""
+        for name in await self._fs.scheduler.run(expired, self._store):
+            try:
+                await HANDLERS[DropSnapshot](self._fs, DropSnapshot(name))
+                log.info("dropped snapshot %s: it has expired", name)
+            except (CasfsError, OSError) as error:
+                log.warning("snapshot %s could not be dropped: %s", name, error)
 
     def _all(self, _gone: Amount) -> int:
         return 0 if self._ending.begun else EVER

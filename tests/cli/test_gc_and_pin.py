@@ -124,6 +124,7 @@ def test_a_dry_run_removes_nothing(casfs, store: Damaged) -> None:
         "orphan_bytes": len(ORPHAN),
         "strays": None,
         "stray_bytes": None,
+        "expired_snapshots": [],
     }
     assert blobs(store) == 3
     assert casfs("gc", "history", str(store)).out == "nothing was collected yet\n"

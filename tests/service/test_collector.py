@@ -13,9 +13,11 @@ import trio
 from casfs.filestore.locks import Lock
 from casfs.maintenance.collect import gc
 from casfs.maintenance.collect import mounted as collect_mounted
+from casfs.maintenance.snapshots.create import create
 from casfs.namespace.collecting import Amount, Collecting
 from casfs.service import collector as module
 from casfs.service.collector import Collector
+from casfs.snapshots.folder import SnapshotFolder
 from casfs.store import collector_daemon_lock, collector_lock, create_store
 from tests.fs.mount import Gate, Mount, mounted
 
@@ -95,6 +97,21 @@ def test_without_a_share_orphans_may_take_all(scratch: Path, monkeypatch: pytest
         looks = iter(range(20))
         await collecting(mount, 0.0, lambda: next(looks, None) is None)
         assert left(mount) == 5
+
+    run(scratch / "store", body)
+
+
+def test_snapshots_that_have_expired_go_where_there_is_only_a_mount(
+    scratch: Path, clock: list[float]
+) -> None:
+    async def body(mount: Mount) -> None:
+        await create(mount.fs, "old", expires_ns=time.time_ns() + 10**9)
+        await create(mount.fs, "kept")
+        collector = Collector(mount.fs, 10.0)
+        await collector._look()
+        clock[0] = DAY
+        await collector._look()
+        assert SnapshotFolder(mount.fs.store.directory).names() == ["kept"]
 
     run(scratch / "store", body)
 
