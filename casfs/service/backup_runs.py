@@ -90,12 +90,12 @@ class Ending:
         self.event.set()
 
 
-def check(store: str, section: Backup) -> None:
-    """Raises UsageError for a destination that cannot be one, wherever it is mounted."""
-    destination = os.path.realpath(section.destination)
+def check(store: str, destination: str) -> None:
+    """Raises UsageError for a destination that cannot be one. Only paths are looked at, no disk: a network
+    file system that is away would keep the daemon waiting."""
     for inner, outer in ((destination, store), (store, destination)):
         if os.path.commonpath((inner, outer)) == outer:
-            raise UsageError(f"{section.destination} and {store} lie one in the other, or are the same")
+            raise UsageError(f"{destination} and {store} lie one in the other, or are the same")
 
 
 async def perform(job: Job, work: Work, ending: Ending, progress: Progress) -> Outcome:
@@ -146,15 +146,17 @@ def _back_up(job: Job, work: Work, ending: Ending, progress: Progress) -> Outcom
     options = section.options(job.name, job.known, time.time_ns())
     outcome = Outcome(FAILED)
     try:
+        check(os.path.realpath(job.store), os.path.realpath(section.destination))
         if not section.create:
             read_config(section.destination)
         outcome = work.run(
             job.store, section.destination, options, progress=progress, stop=lambda: ending.begun
         )
-        if outcome.result in (OK, DAMAGED) and section.retention() != EVERYTHING:
-            policy = section.retention()
+        policy = section.retention()
+        if outcome.result == OK and policy != EVERYTHING:  # a damaged one takes no place of a good one
             gone = work.prune(section.destination, policy, job=job.name, source_uuid=outcome.uuid)
-            log.info("backup %s: dropped %d that are kept no longer", job.name, gone)
+            if gone:
+                log.info("backup %s: dropped %d that are kept no longer", job.name, gone)
     except CasfsError as error:
         return replace(outcome, result=FAILED, error=str(error), code=error.exit_code)
     except OSError as error:

@@ -62,7 +62,7 @@ def _read(store: str, config: str) -> dict[str, Backup]:
     sections = load(config).backup
     for name, section in sections.items():
         try:
-            check(store, section)
+            check(store, os.path.normpath(section.destination))
         except UsageError as error:
             raise UsageError(f"{config}: [backup.{name}] destination: {error.message}", error.hint) from None
     return sections
@@ -92,6 +92,7 @@ class Daemon:
         self._going: set[_Planned] = set()
         self._ending = Ending()
         self._changed = trio.Event()
+        self._reloading = trio.Lock()
 
     async def run(self) -> None:
         """Until a signal ends it. Raises UsageError and OSError of the configuration and the store."""
@@ -115,7 +116,7 @@ class Daemon:
                 for planned in self._planned.values():
                     planned.schedule.want()
             elif number == signal.SIGHUP:
-                await self._reload(nursery)
+                nursery.start_soon(self._reload, nursery)  # a disk that hangs does not keep it from ending
             else:
                 log.info("%s: ending", signal.Signals(number).name)
                 notify("STOPPING=1")
@@ -139,15 +140,16 @@ class Daemon:
 
     async def _reload(self, nursery: trio.Nursery) -> None:
         """A configuration that is wrong changes nothing. What runs goes on as it was begun."""
-        reloading()
-        try:
-            sections = await trio.to_thread.run_sync(self._load)
-        except (CasfsError, OSError) as error:
-            log.error("the configuration is as it was before: %s", error)
-        else:
-            if not self._ending.begun:
-                self._plan(sections, nursery)
-        notify("READY=1")
+        async with self._reloading:
+            reloading()
+            try:
+                sections = await trio.to_thread.run_sync(self._load, abandon_on_cancel=True)
+            except (CasfsError, OSError) as error:
+                log.error("the configuration is as it was before: %s", error)
+            else:
+                if not self._ending.begun:
+                    self._plan(sections, nursery)
+            notify("READY=1")
 
     def _plan(self, sections: dict[str, Backup], nursery: trio.Nursery) -> None:
         for name, planned in list(self._planned.items()):

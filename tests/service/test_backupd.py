@@ -20,7 +20,6 @@ import trio
 import trio.testing
 
 from casfs import cron
-from casfs.config import Backup
 from casfs.errors import UsageError
 from casfs.maintenance.backup.options import BackupOptions
 from casfs.maintenance.offline import opened
@@ -345,7 +344,7 @@ def test_hooks_are_told_what_came_of_it(daemon: Daemon) -> None:
     ],
 )
 def test_a_run_that_fails_is_told(daemon: Daemon, flag: str, result: str, error: str, code: str) -> None:
-    hooked(daemon)
+    hooked(daemon, keep_last="1")
     (daemon.folder / flag).touch()
     daemon.run_once()
     assert daemon.hooks == ["before", "after", "failure"]
@@ -355,6 +354,7 @@ def test_a_run_that_fails_is_told(daemon: Daemon, flag: str, result: str, error:
     assert (report["result"], report["error"], report["exit"]) == (result, error, int(code))
     assert (daemon.last().result, daemon.last().error) == (result, error)
     assert "ERROR: backup run: " in daemon.log
+    assert not any("pruned" in done for done in daemon.done)
 
 
 def test_without_its_hook_before_there_is_no_backup(daemon: Daemon) -> None:
@@ -419,11 +419,18 @@ def test_where_no_disk_is_mounted_nothing_is_written(daemon: Daemon) -> None:
     assert daemon.jobs == ["x"]
 
 
-@pytest.mark.parametrize("inner", ["store", "store/x", "."])
+@pytest.mark.parametrize("inner", ["store", "store/x", ".", "link"])
 def test_a_store_is_not_backed_up_into_itself(daemon: Daemon, inner: str) -> None:
-    section = Backup(destination=str(daemon.folder / inner), schedule=NEVER)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="lie one in the other"):
-        check(str(daemon.store), section)
+    (daemon.folder / "link").symlink_to(daemon.store)
+    daemon.destination = daemon.folder / inner
+    daemon.write("create = true")
+    if inner != "link":
+        with pytest.raises(UsageError, match="lie one in the other"):
+            check(str(daemon.store), str(daemon.destination))
+        return
+    daemon.run_once()
+    assert daemon.jobs == []
+    assert "lie one in the other" in daemon.last().error
 
 
 # New repositories
