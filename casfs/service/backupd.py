@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 
 import trio
@@ -133,10 +133,17 @@ class Daemon:
         for name, section in sections.items():
             if section.exclude_new and there is None:
                 there = tuple(map(os.fsdecode, directories(self._store)))
-            last_runs.change(
-                self._store, name, functools.partial(_knowing, there if section.exclude_new else None)
-            )
+            self._remember(name, functools.partial(_knowing, there if section.exclude_new else None))
         return sections
+
+    def _remember(self, name: str, how: Callable[[LastRun], LastRun]) -> LastRun | None:
+        """As `last_runs.change`; None where that cannot be, which the log says: on a full disk backups are
+        made all the same. In a thread."""
+        try:
+            return last_runs.change(self._store, name, how)
+        except (CasfsError, OSError) as error:
+            log.error("backup %s: what the daemon knows of it cannot be kept: %s", name, error)
+            return None
 
     async def _reload(self, nursery: trio.Nursery) -> None:
         """A configuration that is wrong changes nothing. What runs goes on as it was begun."""
@@ -209,15 +216,14 @@ class Daemon:
         """One run; the error of one never ends the daemon."""
         planned.doing = "begins"
         self._changed.set()
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._say_what_is_skipped, planned, time.time())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._say_what_is_skipped, planned, time.time())
+            try:
                 await self._perform(planned)
-                nursery.cancel_scope.cancel()
-        except (CasfsError, OSError) as error:
-            log.error("backup %s: what the daemon knows of it cannot be kept: %s", planned.name, error)
-        finally:
-            planned.doing = ""
+            except Exception:
+                log.exception("backup %s goes on after an error nobody expected", planned.name)
+            nursery.cancel_scope.cancel()
+        planned.doing = ""
 
     async def _perform(self, planned: _Planned) -> None:
         def begun(last: LastRun) -> LastRun:
@@ -235,13 +241,24 @@ class Daemon:
         def progress(doing: str, done: int, total: int) -> None:
             planned.doing = f"{doing} {100 * done // total} %" if total else doing
 
-        last = await trio.to_thread.run_sync(last_runs.change, self._store, planned.name, begun)
-        known = last.known if planned.section.exclude_new else None
-        job = Job(self._store, planned.name, planned.section, known)
-        if known is not None:
-            await trio.to_thread.run_sync(_say_what_is_new, job)
+        await trio.to_thread.run_sync(self._remember, planned.name, begun)
+        job = await trio.to_thread.run_sync(self._job, planned)
         outcome = await perform(job, self._work, self._ending, progress)
-        await trio.to_thread.run_sync(last_runs.change, self._store, planned.name, ended)
+        await trio.to_thread.run_sync(self._remember, planned.name, ended)
+
+    def _job(self, planned: _Planned) -> Job:
+        """What is to be done now; the log has what is left out since it is new. In a thread."""
+        name, section, known = planned.name, planned.section, None
+        if section.exclude_new:
+            try:
+                last = last_runs.read(self._store, name)
+                known = None if last is None else last.known
+                chosen = Filter(section.options(name, known, 0))
+                for new in chosen.left_out_as_new(directories(self._store)):
+                    log.warning("backup %s: '%s' is new, and left out until 'include' names it", name, new)
+            except (CasfsError, OSError) as error:
+                log.error("backup %s: what is new cannot be told: %s", name, error)
+        return Job(self._store, name, section, known)
 
     async def _say_what_is_skipped(self, planned: _Planned, began: float) -> None:
         """While a run goes on."""
@@ -282,13 +299,6 @@ class Daemon:
 def _knowing(there: tuple[str, ...] | None, last: LastRun) -> LastRun:
     """What is in the root when this is first said is not new, ever after; None: nothing is new."""
     return structs.replace(last, known=None if there is None else there if last.known is None else last.known)
-
-
-def _say_what_is_new(job: Job) -> None:
-    """In a thread."""
-    chosen = Filter(job.section.options(job.name, job.known, 0))
-    for name in chosen.left_out_as_new(directories(job.store)):
-        log.warning("backup %s: '%s' is new, and left out until 'include' names it", job.name, name)
 
 
 def _moment(seconds: float) -> str:

@@ -63,8 +63,9 @@ class Snapshotter:
     def _make(self) -> float | None:
         """Make one, and drop what is kept no longer. Seconds until it is to be tried again, if it is."""
         error = snapshot = ""
-        try:
+        with contextlib.suppress(OSError, CasfsError):  # on a full disk one may be made all the same
             last_runs.change(self._store, SNAPSHOTS_JOB, _begun)
+        try:
             now_ns = time.time_ns()
             section = self._section
             asked = CreateSnapshot(

@@ -433,6 +433,18 @@ def test_a_store_is_not_backed_up_into_itself(daemon: Daemon, inner: str) -> Non
     assert "lie one in the other" in daemon.last().error
 
 
+def test_what_cannot_be_remembered_is_backed_up_all_the_same(daemon: Daemon) -> None:
+    """As on a full disk: a run that is not noted is better than none."""
+    daemon.write("exclude_new = true")
+    (daemon.store / "schedules").write_text("")
+    daemon.start()
+    daemon.send(signal.SIGUSR1)
+    daemon.wait(lambda: daemon.jobs)
+    log = daemon.end()
+    assert "backup x: what the daemon knows of it cannot be kept: " in log
+    assert [report["result"] for report in daemon.reports()] == ["ok"]
+
+
 # New repositories
 
 
