@@ -18,7 +18,7 @@ import os
 import stat
 import time
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import msgspec
@@ -65,6 +65,7 @@ class Store:
     `readonly` takes no lock and changes nothing. `shared` takes no lock either, and works beside the mount
     daemon as well as alone: whoever opens it so changes rows in short transactions of his own, each through
     the turnstile, and nothing that the daemon has in memory: inodes, names, counts of references.
+    `close_before`: what is to be closed before it.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Store:
         self.spare = make_way(self.path, alone=not readonly and not shared)
         self._lock = store_lock(self.path)
         self.turnstile: Turnstile | None = None
+        self.close_before: list[Callable[[], object]] = []
         self.directory = StoreDirectory(self.path, durable)
         try:
             if not readonly:
@@ -120,6 +122,8 @@ class Store:
             self.turnstile.leave()
 
     def close(self) -> None:
+        for close in self.close_before:
+            close()
         if not self.readonly:
             self.filestore.staging.close()
         self.namespace.close()

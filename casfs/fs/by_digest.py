@@ -21,7 +21,7 @@ from casfs.fs.content.content import Handle
 from casfs.fs.content.contents import Contents
 from casfs.fs.core import Core
 from casfs.fs.inodes import Inode
-from casfs.fs.nodes import generated_number, number_in_kind
+from casfs.fs.nodes import CASFS, generated_number, number_in_kind
 from casfs.types import DIGEST_SIZE, ROOT_INO
 
 CONTENT, DIRECTORY = 0, 1
@@ -39,7 +39,6 @@ BY = {b"by-" + name.encode(): name for name in SIZES}
 MATCHES = 100
 """Contents that are told of a beginning of a digest, at the most."""
 
-_NAMES = list(BY)
 _HEX = re.compile(rb"[0-9a-f]+")
 _EMPTY = 0
 """Number of the content that has no blob."""
@@ -67,18 +66,21 @@ class ByDigest:
         nodes = core.nodes
         nodes.makers[CONTENT] = self._content
         nodes.makers[DIRECTORY] = self._directory
-        base = generated_number(DIRECTORY, BASE)
-        nodes.names[ROOT_INO] = lambda name: base if name == b".casfs" and not nodes.base else None
-        nodes.names[base] = self._find_directory
-        nodes.base_names = self._find_directory
+        self._nodes, self._dentries = nodes, core.store.namespace.dentries
+        nodes.names[ROOT_INO] = lambda name: CASFS if name == b".casfs" and not nodes.base else None
+        nodes.names[CASFS] = self._find_in_base
         for number, directory in enumerate(BY, BASE + 1):
+            nodes.base_names[directory] = generated_number(DIRECTORY, number)
             nodes.names[generated_number(DIRECTORY, number)] = partial(self._find, BY[directory])
 
     # Names
 
-    @staticmethod
-    def _find_directory(name: bytes) -> int | None:
-        return generated_number(DIRECTORY, _NAMES.index(name) + BASE + 1) if name in BY else None
+    def _find_in_base(self, name: bytes) -> int | None:
+        """The kernel may know /.casfs for a moment as it was before a row had it."""
+        known = self._nodes.base_names.get(name)
+        if known is None and self._nodes.base:
+            return self._dentries.find(self._nodes.base, name)
+        return known
 
     def _find(self, algorithm: str, name: bytes) -> int | None:
         """Raises FsError ENOTUNIQ where several contents have that digest."""

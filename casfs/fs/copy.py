@@ -17,6 +17,7 @@ from typing import NamedTuple
 from casfs.errors import FsError
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.inodes import Inode
+from casfs.fs.nodes import SNAPSHOTS, Lister
 from casfs.fs.recovery import remove_unlinked
 from casfs.types import ROOT_INO
 
@@ -212,6 +213,8 @@ def duplicate(fs: FileSystem, inode: Inode) -> Inode:
     """A new inode like `inode`, with no name yet. Inside a transaction."""
     if inode.is_generated and inode.blob is not None and not fs.contents.blobs.is_there(inode.blob):
         raise FsError(errno.ESTALE)
+    if inode.is_regular and inode.size and inode.blob is None and inode.is_generated:
+        raise FsError(errno.EIO)  # the store has not got it
     attributes = fs.xattrs.all(inode)
     fs.store.filestore.space.claim_rows(512)
     copied = fs.inodes.create(inode.mode, inode.uid, inode.gid, inode.rdev, inode.target)
@@ -221,7 +224,11 @@ def duplicate(fs: FileSystem, inode: Inode) -> Inode:
     if attributes:
         copied.xattrs = None  # the rows have them
         try:
-            fs.store.namespace.xattrs.copy(inode.ino, copied.ino)
+            if inode.is_generated:
+                for name, value in attributes.items():
+                    fs.store.namespace.xattrs.set(copied.ino, name, value)
+            else:
+                fs.store.namespace.xattrs.copy(inode.ino, copied.ino)
         except BaseException:
             fs.inodes.remove(copied)
             raise
@@ -265,13 +272,16 @@ class _TreeCopy:
         """Copy what is below `source` under `root`, without recursion; the root's subdirectories."""
         fs = self._fs
         todo = [(source, root)]
+        names: Lister = fs.store.namespace.dentries
+        if source >= SNAPSHOTS and fs.nodes.past is not None:
+            names = fs.nodes.past
         top = 0
         while todo:
             origin, copied = todo.pop()
             after = subdirectories = 0
             while True:
                 await fs.group.begin()
-                rows = fs.store.namespace.dentries.children(origin, after, STEP)
+                rows = names.children(origin, after, STEP)
                 if not rows:
                     break
                 after = rows[-1][0]

@@ -26,6 +26,7 @@ class Core:
         self.changes = Changes(scheduler)
         self.nodes = Nodes()
         self.inodes.generated = self.nodes.make
+        self.inodes.generated_attributes = self.nodes.attributes
         self.remembered = Remembered(self.kernel)
         self.places = Places(store.namespace, self.inodes)
         self.directories = Directories(

@@ -12,6 +12,7 @@ from casfs.fs.listing import Listing
 from casfs.fs.policy import Policy
 from casfs.fs.recovery import Recovery, recover
 from casfs.fs.scheduler import Mutex
+from casfs.fs.snapshots import Snapshots
 from casfs.fs.tree import Tree
 from casfs.fs.xattrs import ExtendedAttributes
 from casfs.snapshots.holding import Holds
@@ -61,6 +62,7 @@ class FileSystem:
         self.contents = Contents(core, policy)
         self.files = self.contents.files
         self.by_digest = ByDigest(core, self.contents)
+        self.snapshots = Snapshots(core, self.contents)
         self.collecting = Mutex(core.scheduler)
         self.holds = Holds(core.store.directory)
         self.recovery = Recovery(clean=True)

@@ -153,13 +153,15 @@ class Inode:
 class InodeTable:
     """Every inode in memory. Owned by the thread that runs the file system (the event loop's).
 
-    `watcher`: None while nobody has to know. `generated` makes an inode that no row has (nodes.py).
+    `watcher`: None while nobody has to know. `generated` makes an inode that no row has (nodes.py), and
+    `generated_attributes` those that it came without.
     """
 
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
         self.watcher: Watcher | None = None
         self.generated: Callable[[int], Inode | None] = lambda _: None
+        self.generated_attributes: Callable[[int], dict[bytes, bytes]] = lambda _: {}
         self._cache: dict[int, Inode] = {}
         self._evict_at = CACHE_SIZE
         self._dirty: dict[int, Inode] = {}
@@ -186,7 +188,7 @@ class InodeTable:
         if row is None or ino in self._deleted:
             raise FsError(errno.ESTALE)
         inode = Inode(*row)
-        self._remember(inode)
+        self.remember(inode)
         if self.watcher is not None:
             self.watcher.loaded(inode)
         return inode
@@ -196,7 +198,7 @@ class InodeTable:
         if inode is None:
             raise FsError(errno.ESTALE)
         if inode.blob is not None:  # who has it open has the same one
-            self._remember(inode)
+            self.remember(inode)
         return inode
 
     def changeable(self, ino: int) -> Inode:
@@ -210,7 +212,10 @@ class InodeTable:
         be held across a wait."""
         held = inode.xattrs
         if held is None:
-            held = inode.xattrs = self._namespace.xattrs.of(inode.ino)
+            if inode.ino >= HIGHEST_NUMBER:
+                held = inode.xattrs = self.generated_attributes(inode.ino)
+            else:
+                held = inode.xattrs = self._namespace.xattrs.of(inode.ino)
             if held:
                 self.attributes_grew(inode, sum(map(len, held.values())))
         return held
@@ -231,11 +236,19 @@ class InodeTable:
         inode = self._cache.get(ino)
         return Inode(*row) if inode is None and row[0] is not None else inode or self.get(ino)
 
-    def _remember(self, inode: Inode) -> None:
+    def remember(self, inode: Inode) -> None:
+        """Keep an inode in memory, of which there is none yet."""
         cache = self._cache
         cache[inode.ino] = inode
         if len(cache) > self._evict_at:
             self._evict()
+
+    def forget_generated(self, low: int, high: int) -> None:
+        """Those with numbers in a range are there no more, but for who works with one."""
+        for ino in [ino for ino in self._cache if low <= ino < high]:
+            inode = self._cache.pop(ino)
+            if inode.content is not None or sys.getrefcount(inode) > _UNHELD:
+                self._cache[ino] = inode
 
     def _evict(self) -> None:
         """Forget some of the oldest that are clean, closed, and held by nobody: there must be no second
@@ -260,7 +273,7 @@ class InodeTable:
         inode.stored = False
         inode.xattrs = {}
         self._dirty[ino] = inode
-        self._remember(inode)
+        self.remember(inode)
         return inode
 
     def next_number(self) -> int:

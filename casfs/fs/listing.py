@@ -10,7 +10,7 @@ from typing import Any
 from casfs.errors import FsError
 from casfs.fs.core import Core
 from casfs.fs.inodes import Inode
-from casfs.fs.nodes import Lister
+from casfs.fs.nodes import SNAPSHOTS, Lister
 from casfs.types import ROOT_INO
 
 DT_DIR = stat.S_IFDIR >> 12
@@ -98,6 +98,8 @@ class Listing:
 
     def _names(self, ino: int) -> Lister:
         """Who knows the names that are listed in a directory."""
+        if ino >= SNAPSHOTS and self._nodes.past is not None:
+            return self._nodes.past
         names: Lister | None = self._derived.get(ino)
         if names is None and self._nodes.listed is not None:
             names = self._nodes.listed(ino)
@@ -117,7 +119,9 @@ class Listing:
     def dot(self, ino: int, name: bytes) -> Inode:
         """What "." or ".." is in a directory."""
         above = None
-        if name == b"..":
+        if name == b".." and ino >= SNAPSHOTS and self._nodes.past is not None:
+            above = self._nodes.past.parent_of(ino)
+        elif name == b"..":
             names = self._derived.get(ino)
             above = None if names is None else names.parent_of(ino)
             if above is None:

@@ -5,7 +5,8 @@ each such kind is a `Kind`, which says what is different, and no verb asks for m
 
 A *generated* inode is one that no row has. Its number is HIGHEST_NUMBER or above it: behind that one come the
 kind, a byte, and what tells it from others of its kind. Nothing of it can be changed, and the kernel
-remembers neither it nor its name.
+remembers neither it nor its name; but what snapshots show does not change by itself either, and is remembered
+for ever.
 """
 
 from __future__ import annotations
@@ -135,6 +136,37 @@ def number_in_kind(ino: int) -> int:
     return ino & (1 << _KIND) - 1
 
 
+SNAPSHOT = 3
+"""The highest kind: what snapshots show (snapshots.py)."""
+
+SNAPSHOTS = GENERATED | SNAPSHOT << _KIND
+"""The directory of all snapshots; numbers above it are of what they show."""
+
+SNAPSHOT_BITS = 40
+"""Of a number in that kind: above them is which snapshot it is, in them the number that the inode had."""
+
+CASFS = GENERATED | 1 << _KIND
+"""The directory /.casfs, where no row has it (by_digest.py)."""
+
+BRIEFLY = 1.0
+"""Seconds the kernel may remember what is on the way to a snapshot: those may come and go."""
+
+
+def is_shown_by_snapshot(ino: int) -> bool:
+    return ino > SNAPSHOTS
+
+
+def seconds(ino: int, forever: float) -> tuple[float, float]:
+    """How long the kernel may remember a name of a generated inode, and its attributes. The accelerator has
+    this as well (native/attributes.c)."""
+    if ino in (CASFS, SNAPSHOTS):
+        return BRIEFLY, BRIEFLY
+    if ino < SNAPSHOTS:
+        return 0.0, 0.0
+    is_root = ino & (1 << SNAPSHOT_BITS) - 1 == ROOT_INO
+    return BRIEFLY if is_root else forever, forever
+
+
 class Beside(Protocol):
     """Who knows generated inodes that have names beside dentries, in ordinary directories and in trees."""
 
@@ -156,6 +188,14 @@ class Lister(Protocol):
     def list_attributes(self, directory: int, after: int, limit: int) -> list[tuple[Any, ...]]: ...
 
 
+class Past(Lister, Protocol):
+    """Who knows the directories of snapshots, and all that is in them. Raises FsError ESTALE."""
+
+    def find(self, directory: int, name: bytes) -> Inode | None: ...
+    def parent_of(self, directory: int) -> int: ...
+    def attributes(self, ino: int) -> dict[bytes, bytes]: ...
+
+
 Opener = Callable[[int, int, int], Coroutine[Any, Any, Handle]]
 """Opens a generated inode by its number, with flags of open(2), for a user."""
 
@@ -172,7 +212,8 @@ class Nodes:
     `openers`: by kind, who opens one that is no plain file; `written`: who knows the inode, which a row has,
     that a program has made of it. `beside`, `listed`: who knows further names in any
     directory, and of directories in which such are listed; None while there are none.
-    `base`: the inode of /.casfs, 0 while no row has it; `base_names`: as in `names`, for that one.
+    `past`: who knows what snapshots show.
+    `base`: the inode of /.casfs, 0 while no row has it; `base_names`: generated inodes that have names in it.
     """
 
     def __init__(self) -> None:
@@ -183,7 +224,8 @@ class Nodes:
         self.beside: Beside | None = None
         self.listed: Callable[[int], Lister | None] | None = None
         self.base = 0
-        self.base_names: Callable[[bytes], int | None] | None = None
+        self.base_names: dict[bytes, int] = {}
+        self.past: Past | None = None
         self.kinds: dict[int, Kind] = {}
         self.hidden: dict[int, int] = {}
         self.reserved: set[tuple[int, bytes]] = set()
@@ -193,13 +235,16 @@ class Nodes:
     def has_base(self, ino: int) -> None:
         """A row has /.casfs, which is not listed."""
         self.base = self.hidden[ROOT_INO] = ino
-        if self.base_names is not None:
-            self.names[ino] = self.base_names
+        self.names[ino] = self.base_names.get
 
     def make(self, ino: int) -> Inode | None:
         """A generated inode; None for a number that none has."""
         maker = self.makers.get((ino & GENERATED - 1) >> _KIND)
         return None if maker is None else maker(ino)
+
+    def attributes(self, ino: int) -> dict[bytes, bytes]:
+        """The extended attributes of a generated inode that came without them."""
+        return {} if self.past is None else self.past.attributes(ino)
 
     def stored(self, ino: int) -> int:
         """The number of the inode that a row has, where a program has made one of a generated inode."""
@@ -214,7 +259,7 @@ class Nodes:
     def may_appear(self, directory: int, name: bytes) -> bool:
         """May a name that is not there come without a request for it?"""
         if directory >= GENERATED:
-            return True
+            return not is_shown_by_snapshot(directory)
         if self.beside is not None and self.beside.may_appear(directory, name):
             return True
         kind = self.kinds.get(directory)

@@ -14,6 +14,7 @@ from casfs.fs.content.contents import Contents
 from casfs.fs.core import Core
 from casfs.fs.inodes import Inode
 from casfs.fs.listing import NAME_LIMIT, Listing
+from casfs.fs.nodes import SNAPSHOTS
 from casfs.fs.policy import Policy, Reason
 from casfs.fs.xattrs import ExtendedAttributes
 from casfs.types import ROOT_INO
@@ -76,6 +77,8 @@ class Tree:
 
     def lookup(self, parent: int, name: bytes) -> Inode | None:
         """The inode under a name, or None. Raises FsError ENAMETOOLONG, ESTALE."""
+        if parent >= SNAPSHOTS and name not in (b".", b".."):
+            return None if self._nodes.past is None else self._nodes.past.find(parent, name)
         try:
             ino = self._dentries.find(parent, name)
         except OverflowError:  # a number of 2^63 or more, which open_by_handle_at(2) lets anybody ask for

@@ -24,7 +24,7 @@ from casfs.fs.attributes import Changes
 from casfs.fs.content.content import Handle
 from casfs.fs.inodes import Inode
 from casfs.fs.listing import Rows
-from casfs.fs.nodes import GENERATED
+from casfs.fs.nodes import GENERATED, SNAPSHOTS
 from casfs.fuse.caches import MountKernel
 from casfs.fuse.operations import unexpected
 from casfs.fuse.scheduler import Result, TrioScheduler, Wait
@@ -258,6 +258,8 @@ class Accelerated:
     def _lookup(self, parent: int, name: bytes) -> Inode | Coroutine[Any, Any, Inode | None] | None:
         if parent in self._derived and not self._derived[parent].catch_up():
             return self._lookup_later(parent, name, self._native.caller())
+        if parent >= SNAPSHOTS:
+            return self._verbs.lookup(parent, name)
         if parent >= GENERATED:
             return self._verbs.lookup_generated(parent, name)
         inode = self._verbs.lookup(parent, name)
@@ -393,6 +395,10 @@ class Accelerated:
         """Do not open these files from leases any more."""
         for ino in inos:
             self._revoke(ino)
+
+    def revoke_range(self, low: int, high: int) -> None:
+        """As `revoke_leases`, for the files with numbers in a range."""
+        self.revoke_leases([ino for ino in self._leases if low <= ino < high])
 
     def rules_changed(self) -> None:
         """Times of access may be kept from now on: then each open has to come here once a day."""

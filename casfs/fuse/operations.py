@@ -15,7 +15,7 @@ from casfs.fs.attributes import Changes
 from casfs.fs.content.content import Handle
 from casfs.fs.content.files import CAPABILITY
 from casfs.fs.inodes import Inode
-from casfs.fs.nodes import GENERATED
+from casfs.fs.nodes import GENERATED, is_shown_by_snapshot, seconds
 from casfs.fuse.callers import CALLER, groups_of
 from casfs.fuse.options import AS_IT_IS
 from casfs.fuse.room import NAME_LIMIT
@@ -114,15 +114,21 @@ class Operations(pyfuse3.Operations):
             allocated, lasting = content.observe()
             entry.st_size, entry.st_blocks = inode.size, allocated >> 9
         generated = inode.ino >= GENERATED
-        entry.entry_timeout = 0.0 if generated else FOREVER
-        entry.attr_timeout = FOREVER if lasting and not generated else 0.0
+        if generated:
+            entry.entry_timeout, entry.attr_timeout = seconds(inode.ino, FOREVER)
+        else:
+            entry.entry_timeout, entry.attr_timeout = FOREVER, FOREVER if lasting else 0.0
         entry.st_blksize = BLOCK_SIZE
         entry.st_atime_ns = inode.atime
         entry.st_mtime_ns = inode.mtime
         entry.st_ctime_ns = inode.ctime
-        if self._presents and (not generated or self._nodes.opener(inode.ino) is not None):
+        if self._presents and (not generated or self._is_like_stored(inode.ino)):
             self._present.apply(entry)
         return entry
+
+    def _is_like_stored(self, ino: int) -> bool:
+        """Is a generated inode shown as files are?"""
+        return is_shown_by_snapshot(ino) or self._nodes.opener(ino) is not None
 
     # Names
 
@@ -131,7 +137,8 @@ class Operations(pyfuse3.Operations):
         if parent in self._derived:
             await self._verbs.shown.caught_up(parent)
         if parent >= GENERATED:
-            return self._reply(await self._verbs.lookup_generated(parent, name))
+            found = await self._verbs.lookup_generated(parent, name)
+            return self._absent if found is None else self._reply(found)
         inode = self._verbs.lookup(parent, name)
         if inode is not None and self._verbs.is_beside(inode):
             inode = await self._verbs.unless_made(inode, ctx.pid)

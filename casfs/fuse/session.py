@@ -62,6 +62,7 @@ class Session:
         if kernel.native is not None:
             self._accelerated = Accelerated(kernel.native, kernel, verbs, scheduler)
             registry_of(fs).subscribe(self._accelerated.rules_changed)
+            fs.snapshots.revoke = self._accelerated.revoke_range
 
     def mount(self) -> None:
         """Raises MountError."""

@@ -18,7 +18,7 @@ from casfs.fs.attributes import Changes
 from casfs.fs.content.content import Handle
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.inodes import Inode
-from casfs.fs.nodes import GENERATED
+from casfs.fs.nodes import GENERATED, SNAPSHOTS
 from casfs.fs.policy import AccessTimes
 from casfs.fs.scheduler import Mutex
 from casfs.fs.xattrs import DIGEST, DIGESTS
@@ -134,7 +134,7 @@ class Verbs:
 
     def is_beside(self, inode: Inode | None) -> bool:
         """Was an inode looked up that has its name beside dentries (Nodes.beside)?"""
-        return self.fs.nodes.beside is not None and inode is not None and inode.ino >= GENERATED
+        return self.fs.nodes.beside is not None and inode is not None and GENERATED <= inode.ino < SNAPSHOTS
 
     async def unless_made(self, inode: Inode, caller: int) -> Inode:
         """`is_beside`, for the thread `caller`: it is not there for who is going to make that name himself.
@@ -143,14 +143,12 @@ class Verbs:
             raise FsError(errno.ENOENT)
         return inode
 
-    async def lookup_generated(self, parent: int, name: bytes) -> Inode:
+    async def lookup_generated(self, parent: int, name: bytes) -> Inode | None:
         """As `lookup`, in a directory that no row has: what was closed can be found by its digest."""
         inode = self.tree.lookup(parent, name)
-        if inode is None:
+        if inode is None and parent < SNAPSHOTS:
             await self.fs.by_digest.settled()
-            inode = self.lookup(parent, name)
-            assert inode is not None
-        return inode
+        return self.lookup(parent, name) if inode is None else inode
 
     def getattr(self, ino: int) -> Inode:
         if ino in self.fs.nodes.derived:
@@ -341,7 +339,9 @@ class Verbs:
             if flags & os.O_TRUNC:  # first: what was emptied has no backing file
                 await self.files.truncate_at_open(handle)
             await self.passthrough.join(handle)
-            if ino >= GENERATED:
+            if ino >= SNAPSHOTS:
+                self.fs.snapshots.opened(handle)
+            elif ino >= GENERATED:
                 await self.fs.by_digest.opened(handle)
             if flags & os.O_ACCMODE == os.O_RDWR:
                 self.files.may_map(handle)

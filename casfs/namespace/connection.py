@@ -63,7 +63,13 @@ _DISTRUST = (
 """A database may come from anywhere (I9): nothing in it is run (sqlite.org/security.html)."""
 
 
-def connect(path: str, *, readonly: bool = False, frozen: bool = False) -> apsw.Connection:
+CACHE_KIB = 64_000
+"""What a connection keeps of its database in memory, at the most."""
+
+
+def connect(
+    path: str, *, readonly: bool = False, frozen: bool = False, cache_kib: int = CACHE_KIB
+) -> apsw.Connection:
     """A connection with the pragmas of a store. `frozen`: the file never changes, so that no lock is taken
     and nothing looked for beside it ("immutable", sqlite.org/uri.html). Raises DatabaseError or
     FormatError."""
@@ -84,7 +90,7 @@ def connect(path: str, *, readonly: bool = False, frozen: bool = False) -> apsw.
         for pragma in (
             "synchronous = NORMAL",
             "temp_store = MEMORY",
-            "cache_size = -64000",
+            f"cache_size = -{cache_kib}",
             "cache_spill = OFF",
             "foreign_keys = OFF",
             "trusted_schema = OFF",

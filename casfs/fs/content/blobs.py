@@ -49,6 +49,10 @@ class BlobFiles:
         the content has become a staged one. A wait counts as a thread (`in_thread`), and what was opened in
         it is void when the blob was closed meanwhile: its file may have become a staged one.
         """
+        return self.open_now(content)
+
+    def open_now(self, content: Content) -> int:
+        """As `open`, without a wait."""
         if content.blob_fd < 0:
             content.blob_fd = self._filestore.open(self.digest(content.inode))
             self._opened.pop(content, None)  # it had one before: now it is the newest

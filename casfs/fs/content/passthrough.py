@@ -212,6 +212,11 @@ class Passthrough:
         if backing:
             self._unregister(backing)
 
+    def drop_idle_of(self, low: int, high: int) -> None:
+        """As `drop_idle`, for all that inodes with numbers in a range had."""
+        for blob in [blob for blob, (_, ino) in self._idle.items() if low <= ino < high]:
+            self.drop_idle(blob)
+
     @property
     def _registry(self) -> Backings | None:
         return None if self._refused else self._kernel.backings

@@ -75,11 +75,26 @@ void casfs_present(struct fuse_attr *attr, const int64_t values[F_ROW])
 	attr->mode = mode;
 	attr->uid = (uint32_t)values[F_UID];
 	attr->gid = (uint32_t)values[F_GID];
-	if (attr->ino >= CASFS_GENERATED && attr->ino >> 54 != CASFS_SIDECARS)
+	if (attr->ino >= CASFS_GENERATED && attr->ino <= CASFS_SNAPSHOTS && attr->ino >> 54 != CASFS_SIDECARS)
 		return;
 	attr->mode = python.show_mask >= 0 ? (mode & ~0777u) | (0777u & ~(uint32_t)python.show_mask) : mode;
 	attr->uid = (uint32_t)(python.show_uid >= 0 ? python.show_uid : values[F_UID]);
 	attr->gid = (uint32_t)(python.show_gid >= 0 ? python.show_gid : values[F_GID]);
+}
+
+/* As `seconds` of fs/nodes.py. */
+uint64_t casfs_name_lasts(uint64_t ino)
+{
+	if (ino > CASFS_SNAPSHOTS && (ino & ((1ull << CASFS_SNAPSHOT_BITS) - 1)) == FUSE_ROOT_ID)
+		return CASFS_BRIEFLY;
+	return casfs_attributes_last(ino);
+}
+
+uint64_t casfs_attributes_last(uint64_t ino)
+{
+	if (ino < CASFS_GENERATED || ino > CASFS_SNAPSHOTS)
+		return CASFS_FOREVER;
+	return ino == CASFS_BASE || ino == CASFS_SNAPSHOTS ? CASFS_BRIEFLY : 0;
 }
 
 int casfs_fill_attr(struct fuse_attr *attr, uint64_t *valid, PyObject *inode)
@@ -105,7 +120,7 @@ int casfs_fill_attr(struct fuse_attr *attr, uint64_t *valid, PyObject *inode)
 	if (open)
 		values[F_ALLOCATED] = allocated;
 	casfs_present(attr, values);
-	*valid = lasting && attr->ino < CASFS_GENERATED ? CASFS_FOREVER : 0;
+	*valid = lasting ? casfs_attributes_last(attr->ino) : 0;
 	return PyErr_Occurred() ? -1 : 0;
 }
 
@@ -118,7 +133,6 @@ int casfs_fill_entry(struct fuse_entry_out *out, PyObject *inode)
 	if (casfs_fill_attr(&out->attr, &out->attr_valid, inode) < 0)
 		return -1;
 	out->nodeid = out->attr.ino;
-	if (out->nodeid >= CASFS_GENERATED)
-		out->entry_valid = 0;
+	out->entry_valid = casfs_name_lasts(out->nodeid);
 	return 0;
 }

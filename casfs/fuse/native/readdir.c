@@ -42,12 +42,11 @@ static int fill_entry(struct fuse_entry_out *out, PyObject *row)
 		for (int field = 0; field < F_ROW; field++)
 			values[field] = PyLong_AsLongLong(PyTuple_GET_ITEM(row, INO + field));
 		casfs_present(&out->attr, values);
-		out->attr_valid = CASFS_FOREVER;
+		out->attr_valid = casfs_attributes_last(out->attr.ino);
 		failed = PyErr_Occurred() ? -1 : 0;
 	}
 	out->nodeid = out->attr.ino;
-	if (out->nodeid >= CASFS_GENERATED)
-		out->entry_valid = 0;
+	out->entry_valid = casfs_name_lasts(out->nodeid);
 	return failed;
 }
 

@@ -22,11 +22,20 @@ enum casfs_state {
 /* Seconds the kernel may keep names and attributes: only this daemon changes them, and it tells. */
 #define CASFS_FOREVER (365ull * 86400)
 
-/* Numbers from it on are of inodes that no row has (fs/nodes.py): the kernel remembers nothing of them. */
+/* Seconds it may keep what is on the way to a snapshot. */
+#define CASFS_BRIEFLY 1
+
+/* Numbers from it on are of inodes that no row has (fs/nodes.py). */
 #define CASFS_GENERATED (1ull << 62)
 
 /* The numbers of sidecars, without what tells them from each other: they are shown as files are. */
 #define CASFS_SIDECARS (CASFS_GENERATED >> 54 | 2)
+
+/* The directory /.casfs, where no row has it, and that of all snapshots, above which are those of what they show:
+ * in the low bits the number that it had. */
+#define CASFS_BASE (CASFS_GENERATED | 1ull << 54)
+#define CASFS_SNAPSHOTS (CASFS_GENERATED | 3ull << 54)
+#define CASFS_SNAPSHOT_BITS 40
 
 /* The Inode fields that attributes are made of, in the order of `field_names` (attributes.c); those before F_ROW are
  * numbers, and columns of a listing's rows (readdir.c). */
@@ -65,6 +74,10 @@ int casfs_serve(int patience, int burst);
 
 /* What stat(2) shows of an inode with these fields, under the mount's presentation. */
 void casfs_present(struct fuse_attr *attr, const int64_t values[F_ROW]);
+
+/* Seconds for which the kernel may remember a name of an inode, and attributes that last. */
+uint64_t casfs_name_lasts(uint64_t ino);
+uint64_t casfs_attributes_last(uint64_t ino);
 
 /* Fill in the attributes of an Inode and how long they may be kept, in seconds. -1 with an exception. */
 int casfs_fill_attr(struct fuse_attr *attr, uint64_t *valid, PyObject *inode);
