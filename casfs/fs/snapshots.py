@@ -202,15 +202,21 @@ class Snapshots:
         if directory == SNAPSHOTS:
             found = self._find_snapshot(name)
             return None if found is None else self._inodes.get(found.base + ROOT_INO)
-        shown, ino = self._at(directory)
+        shown, directory = self._at(directory)
         rows = shown.rows or self._rows(shown)
-        row = rows.find(ino, name)
-        if row is None:
+        ino = rows.find(directory, name)
+        if ino is None:
             return None
-        if row[0] >= NUMBERS:
+        if ino.__class__ is not int or not 0 < ino < NUMBERS:
             log.warning("%r in snapshot %s has a number that cannot be shown", name, shown.manifest.name)
             raise FsError(errno.EOVERFLOW)
-        return self._memory.get(shown.base + row[0]) or self._remember(shown, row)
+        known = self._memory.get(shown.base + ino)
+        if known is not None:
+            return known
+        row = rows.inode(ino)
+        if row is None:
+            raise FsError(errno.ESTALE)
+        return self._remember(shown, row)
 
     def parent_of(self, directory: int) -> int:
         """The directory above one. Raises FsError ESTALE."""

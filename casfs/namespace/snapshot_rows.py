@@ -28,10 +28,7 @@ CACHE_KIB = 16_000
 HIDDEN = b".casfs"
 """Of what the root had the directory that is not shown."""
 
-_OF_ONE = f"SELECT {COLUMNS} FROM inode WHERE ino ="
-_BY_NAME = f"{_OF_ONE} (SELECT ino FROM dentry WHERE parent = ? AND name = ?)"
-_BY_DERIVED_NAME = f"""{_OF_ONE} (SELECT ino FROM derived WHERE parent = ? AND name = ? AND hidden = 0
-    ORDER BY rank, cookie LIMIT 1)"""
+_INODE = f"SELECT {COLUMNS} FROM inode WHERE ino = ?"
 
 _ATTRIBUTES = ["mode", "nlink", "uid", "gid", "rdev", "size", "allocated", "atime_ns", "mtime_ns", "ctime_ns"]
 
@@ -87,17 +84,21 @@ class SnapshotRows(Table):
 
     def inode(self, ino: int) -> tuple[Any, ...] | None:
         """The row in the order of `InodeRow`, or None. Raises DatabaseError EIO."""
-        row: tuple[Any, ...] | None = self._execute(f"{_OF_ONE} ?", (ino,)).get
+        row: tuple[Any, ...] | None = self._execute(_INODE, (ino,)).get
         return row if row is None else checked(row)
 
-    def find(self, parent: int, name: bytes) -> tuple[Any, ...] | None:
-        """The row of the inode that has a name, as `inode`."""
-        row: tuple[Any, ...] | None = self._execute(_BY_NAME, (parent, name)).get
-        if row is None and self._has_derived:
-            row = self._execute(_BY_DERIVED_NAME, (parent, name)).get
-        if row is None or (parent == ROOT_INO and name == HIDDEN):
-            return None
-        return checked(row)
+    def find(self, parent: int, name: bytes) -> int | None:
+        """The inode number under a name, or None."""
+        ino: int | None = self._execute(
+            "SELECT ino FROM dentry WHERE parent = ? AND name = ?", (parent, name)
+        ).get
+        if ino is None and self._has_derived:
+            ino = self._execute(
+                """SELECT ino FROM derived WHERE parent = ? AND name = ? AND hidden = 0
+                   ORDER BY rank, cookie LIMIT 1""",
+                (parent, name),
+            ).get
+        return None if parent == ROOT_INO and name == HIDDEN else ino
 
     def parent_of(self, directory: int) -> int | None:
         """The directory that names another one."""
