@@ -1,26 +1,38 @@
-"""Snapshots made by hand: a copy of the database of a store that nobody uses."""
+"""Snapshots as tests want them: of a store in this process, some of them as if they came from elsewhere."""
 
 from __future__ import annotations
 
-import json
-from contextlib import closing
 from pathlib import Path
 
 import apsw
+import msgspec
+
+from casfs.fs.scheduler import run_inline
+from casfs.maintenance.snapshots.create import create
+from casfs.namespace.opening import name_database
+from tests.session import Session
 
 
-def take(store: Path, name: str, serial: int, *, here: bool = True, into: Path | None = None) -> Path:
-    """Make a snapshot of a store, in its own folder or that of the store `into`."""
-    folder = (into or store) / "snapshots" / name
-    folder.parent.mkdir(mode=0o700, exist_ok=True)
-    folder.mkdir(mode=0o700)
-    with (
-        closing(apsw.Connection(str(store / "casfs.db"), flags=apsw.SQLITE_OPEN_READONLY)) as live,
-        closing(apsw.Connection(str(folder / "casfs.db"))) as copy,
-    ):
-        with copy.backup("main", live, "main") as backup:
-            backup.step(-1)
-        copy.execute("PRAGMA journal_mode = DELETE").fetchall()
-        copy.execute("DELETE FROM inode WHERE nlink = 0").fetchall()
-    (folder / "manifest.json").write_text(json.dumps({"name": name, "serial": serial, "here": here}))
+def take(session: Session, name: str, **fields: object) -> Path:
+    """Make a snapshot, whose manifest has these fields otherwise; its folder."""
+    run_inline(create(session.fs, name))
+    folder = session.path / "snapshots" / name
+    if fields:
+        change_manifest(folder, **fields)
     return folder
+
+
+def change_manifest(folder: Path, **fields: object) -> None:
+    """Have the manifest of a snapshot say something else."""
+    manifest = msgspec.json.decode((folder / "manifest.json").read_bytes())
+    (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest | fields))
+
+
+def change_database(folder: Path, sql: str, *bindings: object) -> None:
+    """Have the database of a snapshot, or what lies in its place, be another one."""
+    path = str(folder / "casfs.db")
+    name_database(path)
+    with apsw.Connection(path) as database:
+        database.pragma("journal_mode", "memory")
+        database.execute(sql, bindings)
+    database.close()

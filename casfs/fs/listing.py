@@ -10,7 +10,7 @@ from typing import Any
 from casfs.errors import FsError
 from casfs.fs.core import Core
 from casfs.fs.inodes import Inode
-from casfs.fs.nodes import SNAPSHOTS, Lister
+from casfs.fs.nodes import GENERATED, SNAPSHOTS, Lister
 from casfs.types import ROOT_INO
 
 DT_DIR = stat.S_IFDIR >> 12
@@ -119,8 +119,8 @@ class Listing:
     def dot(self, ino: int, name: bytes) -> Inode:
         """What "." or ".." is in a directory."""
         above = None
-        if name == b".." and ino >= SNAPSHOTS and self._nodes.past is not None:
-            above = self._nodes.past.parent_of(ino)
+        if name == b".." and ino >= GENERATED:
+            above = self._nodes.above(ino)
         elif name == b"..":
             names = self._derived.get(ino)
             above = None if names is None else names.parent_of(ino)

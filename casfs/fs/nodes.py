@@ -242,6 +242,14 @@ class Nodes:
         maker = self.makers.get((ino & GENERATED - 1) >> _KIND)
         return None if maker is None else maker(ino)
 
+    def above(self, ino: int) -> int:
+        """The directory that a generated one is in. Raises FsError ESTALE."""
+        if ino == CASFS:
+            return ROOT_INO
+        if self.past is not None and is_shown_by_snapshot(ino):
+            return self.past.parent_of(ino)
+        return self.base or CASFS
+
     def attributes(self, ino: int) -> dict[bytes, bytes]:
         """The extended attributes of a generated inode that came without them."""
         return {} if self.past is None else self.past.attributes(ino)

@@ -16,23 +16,20 @@ import stat
 from collections.abc import Callable
 from typing import Any
 
-from casfs.errors import CasfsError, FsError
+from casfs.errors import CasfsError, FormatError, FsError
 from casfs.fs.content.content import Content, Handle
 from casfs.fs.content.contents import Contents
 from casfs.fs.core import Core
 from casfs.fs.inodes import Inode
-from casfs.fs.nodes import CASFS, SNAPSHOT, SNAPSHOT_BITS, SNAPSHOTS
+from casfs.fs.nodes import SNAPSHOT, SNAPSHOT_BITS, SNAPSHOTS
 from casfs.namespace.snapshot_rows import NUMBERS, SnapshotRows
 from casfs.snapshots.folder import SnapshotFolder
-from casfs.snapshots.manifest import Manifest
+from casfs.snapshots.manifest import SERIALS, Manifest
 from casfs.types import ROOT_INO
 
 log = logging.getLogger(__name__)
 
 NAME = b"snapshots"
-
-SLOTS = 1 << 14
-"""Numbers that there are for snapshots: serial numbers, again from 0 when they have been given out."""
 
 OPEN_LIMIT = 24
 """Databases of snapshots that are kept open."""
@@ -49,7 +46,7 @@ class _Shown:
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
-        self.base = SNAPSHOTS + (manifest.serial % SLOTS << SNAPSHOT_BITS)
+        self.base = SNAPSHOTS + (manifest.serial << SNAPSHOT_BITS)
         self.rows: SnapshotRows | None = None
 
 
@@ -84,8 +81,12 @@ class Snapshots:
         self._core.kernel.forget_attributes(SNAPSHOTS)  # by whose times it knows whether its listing is true
 
     def dropped(self, name: str) -> None:
-        """A snapshot is there no more. Who has a file of it open reads it as before; all else is ESTALE."""
+        """A snapshot is there no more, nor its folder. Who has a file of it open reads it as before; all
+        else is ESTALE."""
         self._core.kernel.forget_attributes(SNAPSHOTS)
+        self._drop_named(name)
+
+    def _drop_named(self, name: str) -> None:
         for shown in [each for each in self._shown.values() if each.manifest.name == name]:
             self._drop(shown)
 
@@ -110,14 +111,16 @@ class Snapshots:
                 log.warning("inode %d of a snapshot cannot be read any more: %s", content.inode.ino, error)
 
     def _find_snapshot(self, name: bytes) -> _Shown | None:
-        """Looked for each time: others make and drop snapshots, too. Raises FsError EIO."""
+        """Looked for each time: others make and drop snapshots, too. Raises OSError."""
+        text = name.decode(errors="replace")
         try:
-            manifest = self._folder.find(name.decode("ascii"))
-        except (CasfsError, UnicodeDecodeError):
-            with contextlib.suppress(UnicodeDecodeError):
-                self.dropped(name.decode("ascii"))
+            return self._show(self._folder.find(text))
+        except FormatError as error:
+            log.error("snapshot %s cannot be shown: %s", text, error)
+            raise FsError(errno.EIO) from None
+        except CasfsError:
+            self._drop_named(text)
             return None
-        return self._show(manifest)
 
     def _show(self, manifest: Manifest) -> _Shown:
         """Raises FsError EOVERFLOW where another one has its number."""
@@ -162,7 +165,7 @@ class Snapshots:
         shown = self._shown.get(number - ino)
         if shown is None:  # of a mount before this one (open_by_handle_at(2)), or it is gone
             shown = next((each for each in self._all() if each.base == number - ino), None)
-        if shown is None:
+        if shown is None or not ino:
             raise FsError(errno.ESTALE)
         return shown, ino
 
@@ -220,8 +223,6 @@ class Snapshots:
 
     def parent_of(self, directory: int) -> int:
         """The directory above one. Raises FsError ESTALE."""
-        if directory == SNAPSHOTS:
-            return self._core.nodes.base or CASFS
         shown, ino = self._at(directory)
         if ino == ROOT_INO:
             return SNAPSHOTS
@@ -236,7 +237,7 @@ class Snapshots:
         if number == SNAPSHOTS:
             return self._make_directory()
         shown, ino = self._at(number)
-        row = self._rows(shown).inode(ino) if ino else None
+        row = self._rows(shown).inode(ino)
         return None if row is None else self._remember(shown, row)
 
     def _make_directory(self) -> Inode:
@@ -306,7 +307,7 @@ class Snapshots:
             shown, ino = self._at(directory)
             return self._rows(shown).list_inodes(ino, after, limit)
         found: list[tuple[Any, ...]] = []
-        for row in self._children_of_all(after, SLOTS):
+        for row in self._children_of_all(after, SERIALS):
             with contextlib.suppress(OSError):
                 self._inodes.get(row[2])
                 found.append((*row[:3], None))

@@ -111,6 +111,7 @@ async def create(
             with contextlib.suppress(OSError):
                 building.abandon()
             raise
+    fs.snapshots.appeared(name)
     for path in manifest.unsteady:
         log.warning("snapshot %s: %s was written while it was copied", name, path)
     return manifest
@@ -290,3 +291,4 @@ def _path(fs: FileSystem, ino: int) -> str:
 async def drop(fs: FileSystem, name: str) -> None:
     """Remove a snapshot: what only it holds may be collected. Raises UsageError, CasfsError, OSError."""
     await fs.scheduler.run(SnapshotFolder(fs.store.directory).remove, name)
+    fs.snapshots.dropped(name)
