@@ -15,6 +15,7 @@ from casfs.control.messages import (
     Collected,
     Damaged,
     Done,
+    DropSnapshot,
     Identify,
     Identity,
     Status,
@@ -69,6 +70,7 @@ class Requests:
                 kind: partial(handle, self._fs)
                 for kind, handle in (digests.HANDLERS | locks.HANDLERS | snapshots.HANDLERS).items()
             },
+            DropSnapshot: partial(self._name, snapshots.HANDLERS[DropSnapshot]),
             AddDigests: partial(digests.add, self._fs),
             Damaged: self.damaged,
             Collect: self.collect,

@@ -2,8 +2,8 @@
 
     python -m tests.mounted.race_snapshots FOLDER RECORD STORE
 
-Runs until it is killed, or the file system under FOLDER has lost its daemon. Its RECORD is an auditor's. What a
-dead one left is dropped by the next, or read again by it.
+Runs until it is killed, or the file system under FOLDER has lost its daemon. Its RECORD is an auditor's. What
+a dead one left is dropped by the next, or read again by it.
 """
 
 from __future__ import annotations

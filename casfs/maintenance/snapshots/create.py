@@ -106,6 +106,7 @@ async def create(
                 ],
             )
             await run(building.finish, manifest)
+            fs.snapshots.appeared(name)
         except BaseException:
             _drop(fs, copied)
             with contextlib.suppress(OSError):
@@ -290,5 +291,9 @@ def _path(fs: FileSystem, ino: int) -> str:
 
 async def drop(fs: FileSystem, name: str) -> None:
     """Remove a snapshot: what only it holds may be collected. Raises UsageError, CasfsError, OSError."""
-    await fs.scheduler.run(SnapshotFolder(fs.store.directory).remove, name)
+    folder = SnapshotFolder(fs.store.directory)
+    if folder.exists(name):
+        fs.snapshots.dropped(name)  # who has a file of it open has it for himself, before it may be collected
+    await fs.scheduler.run(folder.remove, name)
+    fs.snapshots.dropped(name)  # somebody may have looked for it meanwhile
     fs.snapshots.dropped(name)
