@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from importlib import import_module
 
@@ -10,6 +11,12 @@ from casfs.maintenance.backup.options import BackupOptions
 from casfs.maintenance.progress import Progress
 from casfs.maintenance.snapshots.retention import Retention
 from casfs.service.backup_runs import DAMAGED, INTERRUPTED, OK, Outcome
+from casfs.text import printable
+
+log = logging.getLogger(__name__)
+
+LOST_TOLD = 100
+"""Contents that could not be read of which the log has the paths."""
 
 
 class BackupWork:
@@ -25,19 +32,28 @@ class BackupWork:
         stop: Callable[[], bool],
     ) -> Outcome:
         run = import_module("casfs.maintenance.backup.run")
-        result = run.run_backup(store, destination, options, progress=progress, stop=stop)
+        access = import_module("casfs.control.backups").BackupAccess()
+        result = run.run_backup(store, destination, options, access=access, progress=progress, stop=stop)
         manifest = result.manifest
         if manifest is None:
-            return Outcome(INTERRUPTED, error="interrupted", code=ExitCode.INTERRUPTED)
-        lacking = len(manifest.lacking)
+            return Outcome(
+                INTERRUPTED,
+                new_blobs=result.copied_blobs,
+                new_bytes=result.copied_bytes,
+                error="interrupted; the next run goes on with what was copied",
+                code=ExitCode.INTERRUPTED,
+            )
+        for lost in result.lost[:LOST_TOLD]:
+            paths = ", ".join(printable(path) for path in lost.paths) or lost.digest.hex()
+            log.error("backup %s: the source is damaged: %s: %s", manifest.name, paths, lost.reason)
         return Outcome(
-            DAMAGED if lacking else OK,
+            DAMAGED if result.lost else OK,
             snapshot=manifest.name,
             uuid=manifest.uuid,
             new_blobs=manifest.new_blobs,
             new_bytes=manifest.new_bytes,
-            error=f"{lacking} contents could not be read" if lacking else "",
-            code=ExitCode.PROBLEMS if lacking else ExitCode.OK,
+            error=f"{len(result.lost)} contents could not be read" if result.lost else "",
+            code=ExitCode.PROBLEMS if result.lost else ExitCode.OK,
         )
 
     def prune(self, destination: str, policy: Retention, *, job: str, source_uuid: str) -> int:
