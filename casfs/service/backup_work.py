@@ -58,5 +58,6 @@ class BackupWork:
 
     def prune(self, destination: str, policy: Retention, *, job: str, source_uuid: str) -> int:
         prune = import_module("casfs.maintenance.backup.prune")
-        pruned = prune.prune(destination, policy, job=job, source_uuid=source_uuid, dry_run=False)
+        access = import_module("casfs.control.backups").BackupAccess()
+        pruned = prune.prune(destination, policy, access=access, job=job, source_uuid=source_uuid)
         return len(pruned.dropped)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,6 +59,17 @@ def test_a_pin_takes_what_was_just_written(mount: Mount) -> None:
     assert casfs("gc", "run", mount.store, "--grace", "0").startswith("removed 1 blobs")
     casfs("pin", "rm", mount.store, str(pin["id"]), code=1)
     assert casfs("pin", "list", mount.store) == "nothing is pinned\n"
+
+
+def test_a_snapshot_that_has_expired_holds_nothing_back(mount: Mount) -> None:
+    (mount.path / "file").write_bytes(b"x" * 300_000)
+    casfs("snapshot", "create", mount.store, "brief", "--expires", "1s")
+    casfs("snapshot", "create", mount.store, "other")
+    (mount.path / "file").unlink()
+    casfs("snapshot", "rm", mount.store, "other")
+    time.sleep(1)
+    assert casfs("gc", "run", mount.store, "--grace", "0").startswith("removed 1 blobs")
+    assert casfs("snapshot", "list", mount.store) == "there are no snapshots\n"
 
 
 def test_an_older_reader_keeps_its_file(mount: Mount) -> None:
