@@ -38,7 +38,7 @@ def test_what_fsync_promised_survives_a_power_cut(
             promised = load.record.read_bytes()
             cut = Disk(below.path / f"cut{number}.{kind}", kind)
             subprocess.run(["cp", "--reflink=always", disk.image, cut.image], check=True)
-            record = promised + _possible(load.record.read_bytes()[len(promised) :])
+            record = promised + possible(load.record.read_bytes()[len(promised) :])
             try:
                 _look_at(cut, record)
             finally:
@@ -48,7 +48,7 @@ def test_what_fsync_promised_survives_a_power_cut(
         load.end()
 
 
-def _possible(record: bytes) -> bytes:
+def possible(record: bytes) -> bytes:
     """Of what was recorded while the copy was made: what may have happened before it, and need not have."""
     lines = [line for line in record.splitlines(keepends=True) if line.endswith(b"\n")]
     return b"".join(line for line in lines if _POSSIBLE.match(line))
