@@ -105,6 +105,10 @@ class Locks:
 
     def of_directory(self, directory: int) -> int:
         """As `of`. The directory of the trash, and what is below it, is never locked."""
+        known = self._known.get(directory)
+        return self._find(directory) if known is None else known
+
+    def _find(self, directory: int) -> int:
         way: list[int] = []
         passed: set[int] = set()
         ino: int | None = directory
