@@ -101,6 +101,17 @@ class Trial:
         """Have the target make, change or remove a repository in its root. Raises WorkloadError."""
         spawn(*self.repositories, verb, self.root, *words)
 
+    def enter_snapshot(self) -> None:
+        """Go from a fixture to what a snapshot shows of it, where the target makes snapshots. Raises
+        WorkloadError."""
+        if not self.repositories:
+            return
+        fixture = os.path.basename(os.getcwd())
+        place = f"{self.root}/.casfs/snapshots/{fixture}"
+        if not os.path.isdir(place):
+            spawn(self.repositories[0], "snapshot", "create", self.root, fixture)
+        os.chdir(f"{place}/{fixture}")
+
     def fixture(self, name: str, build: Callable[[Trial], None]) -> str:
         """The path of a folder on the target that `build` fills, as its working directory, the first time."""
         path = f"{self.root}/fixture-{name}"
