@@ -399,3 +399,31 @@ class DropSnapshot(Operation[Done], frozen=True):
 
     op = "snapshot_rm"
     name: str
+
+
+class RestoredSnapshot(Struct, frozen=True):
+    """What was restored, or would be (maintenance/snapshots/restore.py). `releases`: of what goes, those that
+    are immutable. `before`: the snapshot that was made first; "" for none."""
+
+    restored: int
+    bytes: int
+    removed: int
+    replaced: int
+    attributes: int
+    renamed: int
+    changed: int
+    left: list[str]
+    before: str = ""
+    releases: int = 0
+
+
+class RestoreSnapshot(Operation[RestoredSnapshot], frozen=True):
+    """As maintenance/snapshots/restore.py does. No `paths`: everything. `to`: where, "" for where it was.
+    `force`: releases that are immutable go, too; `dry_run`: only look."""
+
+    op = "snapshot_restore"
+    name: str
+    paths: list[str] = []
+    to: str = ""
+    force: bool = False
+    dry_run: bool = False

@@ -17,17 +17,15 @@ import errno
 import heapq
 import stat
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import IntFlag, StrEnum
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from casfs.namespace.connection import DatabaseError, connect, run_script
+from casfs.namespace.difference_queries import OF_BOTH, OF_INODES, OF_NEW, PAGE
 from casfs.namespace.inodes import S_IFMT
 from casfs.namespace.table import Table, typed
 from casfs.types import ROOT_INO
-
-PAGE = 1_000
-"""Names that are read at a time."""
 
 REMEMBERED = 100_000
 """Directories of which it is remembered what they are paired with, and whether they are looked at."""
@@ -122,47 +120,6 @@ class _Pair(NamedTuple):
 
 _Row = TypeVar("_Row", _Both, _One)
 
-_XATTRS = """(EXISTS (SELECT 1 FROM main.xattr AS x
-                      LEFT JOIN other.xattr AS y ON y.ino = j.ino AND y.name = x.name WHERE x.ino = i.ino AND y.value IS NOT x.value)
-              OR (SELECT count(*) FROM main.xattr WHERE ino = i.ino)
-              <> (SELECT count(*) FROM other.xattr WHERE ino = j.ino))"""
-
-_DIGESTS = """(SELECT blake3 FROM main.blob WHERE id = i.blob_id)
-              IS NOT (SELECT blake3 FROM other.blob WHERE id = j.blob_id)"""
-
-_CONTENT = f"""CASE i.mode & 61440
-    WHEN 32768 THEN i.size <> j.size OR j.staged IS NOT NULL OR i.staged IS NOT NULL OR ({{ids}} {_DIGESTS})
-    WHEN 40960 THEN i.target IS NOT j.target
-    WHEN 8192 THEN i.rdev <> j.rdev
-    WHEN 24576 THEN i.rdev <> j.rdev
-    ELSE 0 END"""
-
-_PARTS = f"""CASE
-    WHEN j.ino IS NULL OR i.mode & 61440 <> j.mode & 61440 THEN 8
-    WHEN {{numbers}} THEN 0
-    ELSE ({_CONTENT})
-       + 2 * (i.mode <> j.mode OR i.uid <> j.uid OR i.gid <> j.gid OR {_XATTRS})
-       + 4 * (i.mtime_ns <> j.mtime_ns) END"""
-
-_OF_BOTH = f"""
-SELECT d.name, d.ino, i.mode, j.ino, j.mode, {_PARTS} AS parts
-FROM main.dentry AS d CROSS JOIN main.inode AS i ON i.ino = d.ino
-LEFT JOIN other.dentry AS e ON e.parent = ?2 AND e.name = d.name
-LEFT JOIN other.inode AS j ON j.ino = e.ino
-WHERE d.parent = ?1 AND d.name {{compared}} ?3 AND (i.mode & 61440 = 16384 OR parts <> 0)
-ORDER BY d.name LIMIT {PAGE}
-"""
-
-_OF_NEW = f"""
-SELECT e.name, e.ino, j.mode FROM other.dentry AS e CROSS JOIN other.inode AS j ON j.ino = e.ino
-WHERE e.parent = ?2 AND e.name {{compared}} ?3
-AND NOT EXISTS (SELECT 1 FROM main.dentry AS d CROSS JOIN main.inode AS i ON i.ino = d.ino
-                WHERE d.parent = ?1 AND d.name = e.name)
-ORDER BY e.name LIMIT {PAGE}
-"""
-
-_OF_INODES = f"SELECT {_PARTS} FROM main.inode AS i LEFT JOIN other.inode AS j ON j.ino = ?2 WHERE i.ino = ?1"
-
 
 class Differences(Table):
     """Of two databases as they are now. For one thread at a time; the log of one that is in use grows until
@@ -172,20 +129,32 @@ class Differences(Table):
     are those of one store.
     """
 
-    def __init__(self, old: str, new: str, *, frozen: bool, numbers: bool = True, ids: bool = True) -> None:
+    def __init__(
+        self,
+        old: str,
+        new: str,
+        *,
+        frozen: bool,
+        numbers: bool = True,
+        ids: bool = True,
+        written: Iterable[int] = (),
+    ) -> None:
         """`old`: of a snapshot; `new`: of another one if `frozen`, else that of the store, as its last commit
-        is. Both have been looked at (copies.open_copy, Namespace). Raises FormatError, DatabaseError."""
+        is. Both have been looked at (copies.open_copy, Namespace). `written`: inodes of the second that have
+        another content than their rows say. Raises FormatError, DatabaseError."""
         connect(new, readonly=True, frozen=frozen).close()  # or its problem would be said to be the first's
         self._connection = connect(old, readonly=True, frozen=True)
-        self._numbers = numbers
+        self.numbers = numbers
+        among = ", ".join(map(str, written))
         words = {
             "ids": "i.blob_id IS NOT j.blob_id AND" if ids else "",
             "numbers": "i.ino = j.ino AND i.ctime_ns = j.ctime_ns" if numbers else "0",
+            "written": f"j.ino IN ({among})" if among else "0",
         }
         self._sql = {
             (compared, sql): sql.format(compared=compared, **words)
             for compared in ("=", ">")
-            for sql in (_OF_BOTH, _OF_NEW, _OF_INODES)
+            for sql in (OF_BOTH, OF_NEW, OF_INODES)
         }
         try:
             name = f"file:{urllib.parse.quote(new)}?immutable=1" if frozen else new
@@ -243,9 +212,8 @@ class Differences(Table):
 
     def _only_name(self, side: str, ino: int, kind: int) -> tuple[int, bytes] | None:
         """The name of what has but one."""
-        rows = self._connection.execute(
-            f"SELECT parent, name FROM {side}.dentry WHERE ino = ? LIMIT 2", (ino,)
-        ).fetchall()
+        query = f"SELECT parent, name FROM {side}.dentry WHERE ino = ? LIMIT 2"
+        rows: Any = self._connection.execute(query, (ino,)).fetchall()
         mode = self._mode(side, ino) if len(rows) == 1 else None
         return rows[0] if mode is not None and mode & S_IFMT == kind else None
 
@@ -291,7 +259,7 @@ class Differences(Table):
             if (side, at) in self._partners:
                 found = self._partners[side, at]
                 break
-            if self._numbers and self._is_there(other, at):
+            if self.numbers and self._is_there(other, at):
                 found = at
                 break
             name = self._only_name(side, at, stat.S_IFDIR)
@@ -301,11 +269,11 @@ class Differences(Table):
             at = name[0]
         if len(self._partners) > REMEMBERED:
             self._partners.clear()
-        for each, name in reversed(chain):
-            below = None if found is None else self.spot(other, found, name)
+        for each, part in reversed(chain):
+            below = None if found is None else self.spot(other, found, part)
             found = None
             if below is not None and below.is_directory:
-                found = None if self._numbers and self._is_there(side, below.ino) else below.ino
+                found = None if self.numbers and self._is_there(side, below.ino) else below.ino
             self._partners[side, each] = found
         return found
 
@@ -320,7 +288,7 @@ class Differences(Table):
     def _moved_file(self, side: str, ino: int, kind: int) -> tuple[int, bytes] | None:
         """Where a file of `side` whose name there is paired with nothing is on the other side, if its name
         there is paired with nothing either."""
-        if not self._numbers:
+        if not self.numbers:
             return None
         other = NEW if side == OLD else OLD
         if self._only_name(side, ino, kind) is None:
@@ -358,14 +326,15 @@ class Differences(Table):
 
     def parts(self, old: int, new: int) -> Parts:
         """How two inodes differ."""
-        rows = self._connection.execute(self._sql[">", _OF_INODES], (old, new)).fetchall()
+        rows: Any = self._connection.execute(self._sql[">", OF_INODES], (old, new)).fetchall()
         return Parts(rows[0][0])
 
     def content(self, ino: int) -> Wanted | None:
         """What an inode of the first has; None for one that is empty, or has none."""
         rows = self._connection.execute(
             """SELECT b.blake3, b.size, k.id FROM main.inode AS i
-               CROSS JOIN main.blob AS b ON b.id = i.blob_id LEFT JOIN other.blob AS k ON k.blake3 = b.blake3 WHERE i.ino = ?""",
+               CROSS JOIN main.blob AS b ON b.id = i.blob_id
+               LEFT JOIN other.blob AS k ON k.blake3 = b.blake3 WHERE i.ino = ?""",
             (ino,),
         ).fetchall()
         found = typed(rows, Wanted)
@@ -373,11 +342,9 @@ class Differences(Table):
 
     def names(self, side: str, ino: int) -> set[tuple[int, bytes]]:
         """All names of an inode."""
-        return set(
-            self._connection.execute(
-                f"SELECT parent, name FROM {side}.dentry WHERE ino = ?", (ino,)
-            ).fetchall()
-        )
+        query = f"SELECT parent, name FROM {side}.dentry WHERE ino = ?"
+        rows: Any = self._connection.execute(query, (ino,)).fetchall()
+        return set(rows)
 
     def _walk(self, names: Iterator[Difference | _Pair]) -> Iterator[Difference]:
         todo = [names]
@@ -398,8 +365,8 @@ class Differences(Table):
 
     def _names(self, pair: _Pair, only: bytes | None = None) -> Iterator[Difference | _Pair]:
         """What differs in two directories, and which directories are to be compared then."""
-        both = self._rows(_OF_BOTH, _Both, pair, only)
-        new = self._rows(_OF_NEW, _One, pair, only)
+        both: Iterator[_Both | _One] = self._rows(OF_BOTH, _Both, pair, only)
+        new: Iterator[_Both | _One] = self._rows(OF_NEW, _One, pair, only)
         for row in heapq.merge(both, new, key=lambda row: row.name):
             if isinstance(row, _Both):
                 yield from self._of_both(pair, row)
@@ -488,9 +455,8 @@ class Differences(Table):
         for _ in range(10_000):
             if parent == ROOT_INO:
                 return b"/".join(reversed(parts))
-            rows = self._connection.execute(
-                f"SELECT parent, name FROM {side}.dentry WHERE ino = ? LIMIT 1", (parent,)
-            ).fetchall()
+            query = f"SELECT parent, name FROM {side}.dentry WHERE ino = ? LIMIT 1"
+            rows: Any = self._connection.execute(query, (parent,)).fetchall()
             if not rows:
                 break
             parent = rows[0][0]

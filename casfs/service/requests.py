@@ -15,7 +15,6 @@ from casfs.control.messages import (
     Collected,
     Damaged,
     Done,
-    DropSnapshot,
     Identify,
     Identity,
     Status,
@@ -63,14 +62,13 @@ class Requests:
             Status: self.status,
             Sync: self.sync,
             **{
-                kind: partial(self._name, handle)
-                for kind, handle in (names.HANDLERS | batches.HANDLERS).items()
-            },
-            **{
                 kind: partial(handle, self._fs)
                 for kind, handle in (digests.HANDLERS | locks.HANDLERS | snapshots.HANDLERS).items()
             },
-            DropSnapshot: partial(self._name, snapshots.HANDLERS[DropSnapshot]),
+            **{
+                kind: partial(self._name, handle)
+                for kind, handle in (names.HANDLERS | batches.HANDLERS | snapshots.CHANGING).items()
+            },
             AddDigests: partial(digests.add, self._fs),
             Damaged: self.damaged,
             Collect: self.collect,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from casfs.errors import FsError
 from casfs.filestore.directory import StoreDirectory
@@ -17,9 +17,9 @@ from casfs.store import database_path, read_config
 
 
 @contextlib.contextmanager
-def comparing(store: str, old: str, new: str | None) -> Iterator[Differences]:
-    """Compare a snapshot with another one, or with None with the store as of its last commit. Raises
-    CasfsError, FormatError, StoreNotFound, OSError."""
+def comparing(store: str, old: str, new: str | None, written: Iterable[int] = ()) -> Iterator[Differences]:
+    """Compare a snapshot with another one, or with None with the store as of its last commit. `written`:
+    as in `Differences`. Raises CasfsError, FormatError, StoreNotFound, OSError."""
     read_config(store)
     with contextlib.closing(StoreDirectory(store)) as directory:
         folder = SnapshotFolder(directory)
@@ -40,6 +40,7 @@ def comparing(store: str, old: str, new: str | None) -> Iterator[Differences]:
             frozen=new is not None,
             numbers=manifest.uuid == uuid,
             ids=manifest.here and here,
+            written=written,
         )
     with contextlib.closing(differences):
         yield differences
