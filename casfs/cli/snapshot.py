@@ -15,6 +15,7 @@ import argparse
 import time
 from typing import TYPE_CHECKING
 
+from casfs.cli import snapshot_diff
 from casfs.cli.arguments import Commands, add_actions, add_command, add_json, add_store, duration, text
 from casfs.cli.output import print_facts, print_json, print_table, size
 from casfs.cli.places import store_of
@@ -44,6 +45,8 @@ def add(commands: Commands) -> None:
     add_store(showing)
     add_name(showing)
     add_json(showing)
+
+    snapshot_diff.add(actions)
 
     removing = add_command(actions, "rm", _remove, "Remove snapshots: what they alone hold may be collected.")
     add_store(removing)

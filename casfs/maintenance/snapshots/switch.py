@@ -46,6 +46,7 @@ class Switch:
         self._steps = 0
         self._parked: dict[int, tuple[Inode, bytes]] = {}
         self._touched: dict[int, int] = {}
+        self._times: dict[int, int] = {}
         self.limbo: Inode | None = None
         self.changed = 0
 
@@ -93,6 +94,15 @@ class Switch:
         finally:
             while self._undo:
                 self._undo_last()
+            for ino, mtime in self._times.items() if self._fs.group.active else ():
+                directory = self._fs.inodes.get(ino)
+                directory.mtime = mtime  # its ctime says that something was there meanwhile
+                self._fs.inodes.mark(directory)
+
+    def _changes(self, *directories: Inode) -> None:
+        """Names of these are about to change."""
+        for directory in directories:
+            self._times.setdefault(directory.ino, directory.mtime)
 
     def _undo_last(self) -> None:
         if not self._fs.group.active:  # SQLite has undone it, and the file system only reads
@@ -188,21 +198,31 @@ class Switch:
 
     def _move(self, parent: int, name: bytes, to: Inode, new_name: bytes, inode: Inode) -> None:
         fs, origin, ctime = self._fs, self._fs.inodes.get(parent), inode.ctime
+        self._changes(origin, to)
         beside = fs.policy.moves(inode, parent, name, to.ino, new_name, None)
         fs.directories.move(origin, name, to, new_name, inode, None, beside)
+        self._hide()
         self._undo.append(partial(self._move_back, origin, name, to, new_name, inode, ctime))
+
+    def _hide(self) -> None:
+        """What is put away has no name, so that the next start removes it."""
+        assert self.limbo is not None
+        self.limbo.nlink = 0
+        self._fs.inodes.mark(self.limbo)
 
     def _move_back(
         self, origin: Inode, name: bytes, to: Inode, new_name: bytes, inode: Inode, ctime: int
     ) -> None:
         beside = self._fs.policy.moves(inode, to.ino, new_name, origin.ino, name, None)
         self._fs.directories.move(to, new_name, origin, name, inode, None, beside)
+        self._hide()
         inode.ctime = ctime
         self._fs.inodes.mark(inode)
 
     def _remove(self, spot: Spot, inode: Inode) -> None:
         fs, ctime = self._fs, inode.ctime
         directory = fs.inodes.get(spot.parent)
+        self._changes(directory)
         self._keep(inode)
         before = len(self._undo)
         self._note(inode, spot, Reason.REMOVED)
@@ -252,6 +272,7 @@ class Switch:
                     raise FsError(errno.EBUSY, f"{_text(each.path)}: others have changed it; try it again")
                 self.changed += 1
                 continue
+            self._changes(directory)
             if inode is None:
                 parked, parked_name = self._parked[each.old.ino]
                 inode = self._fs.inodes.get(each.old.ino)
@@ -400,6 +421,7 @@ class Switch:
                     below = inode
                     break
                 fs.directories.remove(directory, name, inode)
+                self._hide()
             if below is not None:
                 levels.append(below)
             elif not rows:
