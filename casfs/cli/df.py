@@ -6,9 +6,10 @@ the files in the root itself (/), and TOTAL: the files and their size, the
 distinct contents (blobs) they have and the size of those, and how much less that
 is. A file with several names counts for each of them; a blob that several
 directories share counts in each, in TOTAL once. Below: the trash and the blobs
-only it has (neither counts above), orphans (blobs no file has any more), the last
-collection of such, files being written, the database, and the room on the file
-system that holds the store. A mounted store is shown as of its last commit.
+only it has (neither counts above), orphans (blobs no file has any more), of them
+those that snapshots hold, the last collection, files being written, the database,
+and the room on the file system that holds the store; and what each snapshot holds
+that nothing else does. A mounted store is shown as of its last commit.
 """
 
 from __future__ import annotations
@@ -60,13 +61,30 @@ def run(args: argparse.Namespace) -> int:
         {
             "trash": _trash(usage),
             "orphans": f"{usage.orphans} blobs, {size(usage.orphan_bytes)}",
+            **({"snapshots": _held(usage)} if usage.snapshots else {}),
             "last collection": _collection(runs[0]) if runs else "none yet",
             "staging": f"{usage.staged} files, {size(usage.staged_bytes)}",
             "database": size(usage.database_bytes),
             "file system": _room(usage.room),
         }
     )
+    if usage.snapshots:
+        print()
+        print_table(
+            ("snapshot", "blobs only it holds", "size", "names"),
+            [
+                (each.name, str(each.blobs), size(each.bytes), size(each.database_bytes))
+                for each in usage.snapshots
+            ],
+        )
     return 0
+
+
+def _held(usage: Usage) -> str:
+    names = sum(each.database_bytes for each in usage.snapshots)
+    return (
+        f"{len(usage.snapshots)}, which hold {usage.held} blobs, {size(usage.held_bytes)}, and {size(names)}"
+    )
 
 
 def _collection(run: Run) -> str:

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from casfs.errors import CasfsError
 from casfs.filestore.directory import StoreDirectory
 from casfs.namespace.collecting import Amount
-from casfs.namespace.copies import Copies, HeldDigests, open_copy
+from casfs.namespace.copies import Copies, open_copy
+from casfs.namespace.held import Held, HeldContents
 from casfs.snapshots.folder import SnapshotFolder
 from casfs.snapshots.manifest import Counts, Manifest
 from casfs.store import Store, read_config
-
-STEP = 5_000
-"""Contents that are asked for at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +63,12 @@ def shown(store: str, name: str) -> tuple[Manifest, Counts, Amount]:
 def held_alone(store: Store, folder: SnapshotFolder, name: str) -> Amount:
     """What a snapshot refers to and nothing else does: no file, no other snapshot. Raises FormatError,
     OSError."""
-    with contextlib.ExitStack() as stack:
-        own = stack.enter_context(contextlib.closing(open_copy(folder.database(name))))
-        others = [
-            stack.enter_context(contextlib.closing(HeldDigests(folder.database(other))))
-            for other in folder.names()
-            if other != name
-        ]
-        rows, after, blobs, size = Copies(own), b"", 0, 0
-        live = Copies(store.namespace)
-        while found := rows.contents(after, STEP):
-            after = found[-1].digest
-            left = {content.digest: content.size for content in found}
-            for digest in live.used([content.digest for content in found]):
-                del left[digest]
-            for other in others:
-                for digest in other.held(left.keys()):
-                    del left[digest]
-            blobs, size = blobs + len(left), size + sum(left.values())
-    return Amount(blobs, size)
+    names = folder.names()
+    found = dict(zip(names, held(store.namespace.path, folder, names).alone, strict=True))
+    return found.get(name, Amount(0, 0))
+
+
+def held(database: str, folder: SnapshotFolder, names: list[str]) -> Held:
+    """What these snapshots hold, that nothing else does. Raises FormatError, OSError."""
+    with contextlib.closing(HeldContents(database)) as contents:
+        return contents.held([folder.database(name) for name in names])
