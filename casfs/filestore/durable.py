@@ -13,7 +13,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from casfs.syscalls import open_beneath, syncfs
@@ -67,6 +67,19 @@ class Durable:
         with folder(source, dir_fd) as (old, name), folder(target, dir_fd) as (new, new_name):
             os.rename(name, new_name, src_dir_fd=old, dst_dir_fd=new)
 
+    def rename_all(self, names: Iterable[tuple[str, str]], *, dir_fd: int) -> None:
+        """rename(2) of each (source, target), in their order; the folders of the last ones are not looked up
+        again. Raises OSError for the first that cannot be renamed."""
+        with Folders(dir_fd) as sources, Folders(dir_fd) as targets:
+            for source, target in names:
+                old, name = sources.find(source)
+                new, new_name = targets.find(target)
+                self.rename_in(old, name, new, new_name)
+
+    def rename_in(self, old: int, name: str, new: int, new_name: str) -> None:
+        """rename(2) of a name in a folder that is open, to one in another."""
+        os.rename(name, new_name, src_dir_fd=old, dst_dir_fd=new)
+
     def link(self, source: str, target: str, *, dir_fd: int | None = None) -> None:
         with folder(source, dir_fd) as (old, name), folder(target, dir_fd) as (new, new_name):
             os.link(name, new_name, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
@@ -97,6 +110,32 @@ class Durable:
         """syncfs(2) of the file system of a descriptor, which tells of write errors since that was opened.
         Blocks."""
         syncfs(fd)
+
+
+class Folders:
+    """The folder that was looked up last, below a directory, kept open."""
+
+    def __init__(self, directory: int) -> None:
+        self._directory = directory
+        self._path: str | None = None
+        self._fd = -1
+
+    def find(self, path: str) -> tuple[int, str]:
+        """As `folder`, until the next call. Raises OSError."""
+        above, _, name = path.rpartition("/")
+        if above != self._path:
+            self.__exit__()
+            self._fd = open_beneath(self._directory, above or ".", FOLDER)
+            self._path = above
+        return self._fd, name
+
+    def __enter__(self) -> Folders:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        fd, self._fd, self._path = self._fd, -1, None
+        if fd >= 0:
+            os.close(fd)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -164,9 +164,12 @@ class HeldDigests(Table):
     def __init__(self, path: str) -> None:
         """Raises FormatError, DatabaseError."""
         self._namespace = open_copy(path)
+        self._holds = self._namespace.meta("contents") != "no"
 
     def held(self, digests: Collection[bytes]) -> set[bytes]:
-        """Those of the digests that it refers to."""
+        """Those of the digests that it refers to; none where there are to be no contents."""
+        if not self._holds:
+            return set()
         query = self._namespace.query
         return {
             digest
@@ -224,6 +227,14 @@ class Copies(Table):
             for digest in digests
             if query("SELECT 1 FROM blob WHERE blake3 = ? AND refs > 0", (digest,)).get is not None
         ]
+
+    def paths_of(self, blob: int, limit: int) -> list[bytes]:
+        """Paths of the files that have a content, by its number here, without a leading slash: up to
+        `limit` of them."""
+        rows: Any = self._namespace.query(
+            "SELECT ino FROM inode INDEXED BY inode_blob WHERE blob_id = ? LIMIT ?", (blob, limit)
+        ).fetchall()
+        return [path for (ino,) in rows for path in self._namespace.dentries.paths_of(ino)][:limit]
 
     def figures(self) -> Figures:
         """How much it has. Reads all inodes: 0.3 s for a million."""

@@ -29,6 +29,8 @@
 --                the run that computes digests which blobs lack (casfs digests) that is under way, or was the
 --                last: its start, blobs that got some and their bytes, those that were found to be damaged,
 --                its end (0 = not yet); absent before the first
+--   contents     'no', in the database of a backup only: there are no contents, and none are held; absent = there
+--                are
 --   casfs_directory  inode number of /.casfs, once there is one: it is not listed, and not counted in the
 --                root's nlink
 CREATE TABLE meta (

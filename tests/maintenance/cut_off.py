@@ -27,7 +27,17 @@ def cut_at(patch: pytest.MonkeyPatch, last: int) -> list[str]:
 
         return call
 
-    for name in ("create", "write_whole", "rename", "link", "unlink", "fdatasync", "fsync_path", "syncfs"):
+    for name in (
+        "create",
+        "write_whole",
+        "rename",
+        "rename_in",
+        "link",
+        "unlink",
+        "fdatasync",
+        "fsync_path",
+        "syncfs",
+    ):
         patch.setattr(Durable, name, watched(name, getattr(Durable, name)))
     for name in ("commit", "sync_log"):
         patch.setattr(Namespace, name, watched(name, getattr(Namespace, name)))

@@ -57,13 +57,21 @@ class HealReport:
 UNREADABLE_LISTED = 20
 
 
-def heal(store: Store, source: str, *, progress: Progress, damaged: Damaged) -> HealReport:
-    """Put back what is damaged or missing and lies in `source`: a casfs store, or any tree of files.
+def heal(
+    store: Store,
+    source: str,
+    *,
+    progress: Progress,
+    damaged: Damaged,
+    blobs: list[BlobToRead] | None = None,
+) -> HealReport:
+    """Put back what is damaged or missing and lies in `source`: a casfs store, or any tree of files. `blobs`:
+    only these are looked at, which are not known to be whole.
 
     Raises StoreNotFound when there is no such folder, FormatError for a store that cannot be one or is the
     same one, StoreLocked, DatabaseError, OSError.
     """
-    return _Healing(store, source, progress, damaged).run()
+    return _Healing(store, source, progress, damaged).run(blobs)
 
 
 class _Healing:
@@ -85,8 +93,13 @@ class _Healing:
         self._healed: list[Healed] = []
         self._unreadable: list[str] = []
 
-    def run(self) -> HealReport:
-        self._find_wanted()
+    def run(self, blobs: list[BlobToRead] | None) -> HealReport:
+        if blobs is None:
+            self._find_wanted()
+        else:
+            known = self._damage.known()
+            for blob in blobs:
+                self._look_at(blob, known=blob.id in known)
         if self._wanted:
             if self._fan_out is not None:
                 self._from_store(self._fan_out)
