@@ -228,6 +228,13 @@ class Copies(Table):
             if query("SELECT 1 FROM blob WHERE blake3 = ? AND refs > 0", (digest,)).get is not None
         ]
 
+    def content(self, digest: bytes) -> Content | None:
+        """The one of that digest, if it is there."""
+        rows = self._namespace.query(
+            "SELECT blake3, id, size FROM blob WHERE blake3 = ?", (digest,)
+        ).fetchall()
+        return typed(rows, Content)[0] if rows else None
+
     def paths_of(self, blob: int, limit: int) -> list[bytes]:
         """Paths of the files that have a content, by its number here, without a leading slash: up to
         `limit` of them."""

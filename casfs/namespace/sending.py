@@ -8,7 +8,7 @@ from typing import Any
 from casfs.errors import FormatError
 from casfs.namespace.copies import Content, Copies
 from casfs.namespace.namespace import Namespace
-from casfs.namespace.table import Table
+from casfs.namespace.table import Table, typed
 from casfs.types import DIGEST_SIZE
 
 STEP = 10_000
@@ -36,6 +36,20 @@ class Sending(Table):
     def _digests(self, sql: str, *bindings: Any) -> list[bytes]:
         rows: Any = self._namespace.query(sql, bindings).fetchall()
         return [digest for (digest,) in rows]
+
+    def rows_between(self, low: bytes, high: bytes) -> dict[bytes, tuple[int, int]]:
+        """digest -> (number, bytes) of those in a range, both ends included."""
+        found: dict[bytes, tuple[int, int]] = {}
+        while True:
+            rows = self._namespace.query(
+                "SELECT blake3, id, size FROM blob WHERE blake3 BETWEEN ? AND ? ORDER BY blake3 LIMIT ?",
+                (low, high, STEP),
+            ).fetchall()
+            contents = typed(rows, Content)
+            found.update((content.digest, (content.id, content.size)) for content in contents)
+            if len(contents) < STEP:
+                return found
+            low = contents[-1].digest + b"\0"
 
     def known(self, digests: Iterable[bytes]) -> set[bytes]:
         """Those of the digests that have a row."""
