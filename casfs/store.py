@@ -28,11 +28,12 @@ from casfs.filestore.directory import NO_FILE, StoreDirectory
 from casfs.filestore.durable import Durable
 from casfs.filestore.filestore import FileStore
 from casfs.filestore.hashing import ALGORITHMS
-from casfs.filestore.local import FAN_OUTS
+from casfs.filestore.local import FAN_OUTS, LocalBlobs
 from casfs.filestore.locks import CREATE, Lock, Turnstile, make_run_folder
 from casfs.filestore.locks import FOLDER as RUN
 from casfs.filestore.locks import NAMES as LOCKS
 from casfs.filestore.spare import Spare
+from casfs.filestore.staging import FOLDER as STAGING
 from casfs.namespace import schema
 from casfs.namespace.namespace import Namespace
 from casfs.text import is_text, printable
@@ -302,12 +303,27 @@ def create_store(path: str, *, fan_out: int = 2, digests: Iterable[str] = ()) ->
 
 def _fill(directory: StoreDirectory, fan_out: int, digests: tuple[str, ...]) -> None:
     """Make everything that a store has; it is one when this returns."""
-    path, durable = directory.path, directory.durable
-    FileStore(directory, fan_out).create()
+    make_folders(directory, fan_out)
+    schema.create(database_path(directory.path), time.time_ns(), os.getuid(), os.getgid(), digests)
+    write_config(directory, fan_out)
+
+
+def make_folders(directory: StoreDirectory, fan_out: int) -> None:
+    """The folders of a store, and the files of its locks; those that are there already stay. Raises
+    OSError."""
+    for name in (STAGING, *LocalBlobs(directory, fan_out).folders()):
+        with contextlib.suppress(FileExistsError):
+            directory.make_folder(name)
+    directory.sync(LocalBlobs(directory, fan_out).folders()[0])
+    directory.sync(".")
     make_run_folder(directory)
     for name in LOCKS:
         os.close(directory.open_own(f"{RUN}/{name}", CREATE, 0o600))
-    schema.create(database_path(path), time.time_ns(), os.getuid(), os.getgid(), digests)
+
+
+def write_config(directory: StoreDirectory, fan_out: int) -> None:
+    """casfs.toml, durable: from here on it is a store. Raises OSError."""
+    durable = directory.durable
     text = (
         "# A casfs store. Written once by `casfs init`; do not edit.\n"
         f'format = {FORMAT}\ndigest = "blake3"\nfan_out = {fan_out}\n'

@@ -9,7 +9,7 @@ release that raises SCHEMA_VERSION has to bring the snapshots to it, too.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import apsw
@@ -150,6 +150,28 @@ def _set_sealed(connection: apsw.Connection, row: SealedRow) -> None:
                ON CONFLICT (id) DO UPDATE SET refs = refs + 1, orphaned_ns = NULL""",
             (row.blob_id, row.digest, row.size),
         )
+
+
+def make_live(path: str, damaged: Iterable[tuple[bytes, str]], now_ns: int) -> None:
+    """Make a copy of a snapshot's database that of a store, with a log, left cleanly. `damaged`: digests of
+    contents that are not there, and why. Not durable. Blocks. Raises FormatError, OSError."""
+    connection = connect(path)
+    try:
+        run_script(connection, "PRAGMA journal_mode = WAL")
+        run_script(connection, "PRAGMA synchronous = OFF")
+        connection.execute("BEGIN IMMEDIATE")
+        for digest, reason in damaged:
+            connection.execute(
+                "INSERT OR REPLACE INTO damage SELECT id, ?, ? FROM blob WHERE blake3 = ?",
+                (now_ns, reason, digest),
+            )
+        connection.execute("DELETE FROM meta WHERE key IN ('contents', 'strays_since_ns')")
+        connection.execute(
+            "INSERT OR REPLACE INTO meta SELECT 'clean_end', value FROM meta WHERE key = 'next_ino'"
+        )
+        connection.execute("COMMIT")
+    finally:
+        connection.close()
 
 
 def open_copy(path: str) -> Namespace:

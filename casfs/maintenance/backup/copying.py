@@ -135,11 +135,11 @@ class Copier:
             if self._cloning is not Cloning.NO and self._clone(fd, target):
                 self._pace.check()
                 try:
-                    wrong = self._compare(hash_descriptor(target, content.size), content)
+                    wrong = _compare(hash_descriptor(target, content.size), content)
                 except OSError as error:
                     wrong = _unreadable(error)
             else:
-                wrong = self._stream(fd, target, content, buffer[:CHUNK])
+                wrong = stream(fd, target, content, buffer, self._pace)
             if wrong:
                 return wrong
             kept = True
@@ -160,30 +160,36 @@ class Copier:
         self._cloning = Cloning.YES
         return True
 
-    def _stream(self, fd: int, target: int, content: Content, buffer: memoryview) -> str:
-        hasher, done = new_hasher(), 0
-        while done < content.size:
-            try:
-                count = os.readv(fd, [buffer[: min(CHUNK, content.size - done)]])
-            except OSError as error:
-                return _unreadable(error)
-            if not count:
-                return f"ends after {done} of {content.size} bytes"
-            data = buffer[:count]
-            self._pace.spend(count)
-            hasher.update(data)
-            if data != _HOLE[:count]:
-                _write(target, data, done)
-            done += count
-        os.ftruncate(target, done)  # it may end with a hole
-        return self._compare(hasher.digest(), content)
-
-    def _compare(self, digest: bytes, content: Content) -> str:
-        return "" if digest == content.digest else f"its bytes have the digest {digest.hex()}"
-
     def _create(self) -> tuple[str, int]:
         name = f"{self._folder}/{secrets.token_hex(8)}"
         return name, self._target.create(name, BLOB_MODE)
+
+
+def stream(fd: int, target: int, content: Content, buffer: memoryview, pace: Pace) -> str:
+    """Write a content into an empty file, chunks of zeros as holes; what is wrong with it, in words. `fd`: of
+    its blob, at its beginning. Raises Stopped, and OSError for what is not the blob's fault."""
+    hasher, done = new_hasher(), 0
+    while done < content.size:
+        try:
+            count = os.readv(fd, [buffer[: min(CHUNK, content.size - done)]])
+        except OSError as error:
+            return _unreadable(error)
+        if not count:
+            return f"ends after {done} of {content.size} bytes"
+        data = buffer[:count]
+        pace.spend(count)
+        hasher.update(data)
+        if data != _HOLE[:count]:
+            _write(target, data, done)
+        done += count
+    os.ftruncate(target, done)  # it may end with a hole
+    if os.fstat(fd).st_size != content.size:
+        return "has too many bytes"
+    return _compare(hasher.digest(), content)
+
+
+def _compare(digest: bytes, content: Content) -> str:
+    return "" if digest == content.digest else f"its bytes have the digest {digest.hex()}"
 
 
 def _unreadable(error: OSError) -> str:

@@ -25,10 +25,10 @@ from dataclasses import dataclass, field
 from msgspec import structs
 
 from casfs.errors import CasfsError, StoreLocked
-from casfs.filestore.filestore import copy_range
 from casfs.filestore.reflink import clone_range
 from casfs.maintenance.backup.access import Access
 from casfs.maintenance.backup.destination import check_apart, check_room, open_destination, remember
+from casfs.maintenance.backup.filecopy import copy_file
 from casfs.maintenance.backup.filters import Filter
 from casfs.maintenance.backup.healing import Healing, Lost
 from casfs.maintenance.backup.options import BackupOptions
@@ -191,7 +191,7 @@ class _Run:
             check_room(self.target, size, 2)
             part = building.create_part()
             try:
-                _copy_file(source, part, size, self.stop)
+                copy_file(source, part, size, self.stop)
             finally:
                 os.close(part)
         finally:
@@ -323,37 +323,6 @@ def chosen_by(chosen: Filter) -> Callable[[bytes, bool], bool]:
 
 def _word(name: bytes) -> str:
     return os.fsdecode(name).encode(errors="replace").decode()
-
-
-def _copy_file(source: int, target: int, size: int, stop: Callable[[], bool]) -> None:
-    """A file that does not change, as a clone where that can be. Raises Stopped, OSError."""
-    try:
-        clone_range(source, target)
-        return
-    except OSError:
-        os.ftruncate(target, 0)
-    step = 64 << 20
-    for start in range(0, size, step):
-        if stop():
-            raise Stopped
-        length = min(step, size - start)
-        try:
-            copy_range(source, target, length, start, start)
-        except OSError:
-            _copy_by_hand(source, target, length, start)
-
-
-def _copy_by_hand(source: int, target: int, length: int, start: int) -> None:
-    """Where copy_file_range(2) does not go from one file system to the other."""
-    done = 0
-    while done < length:
-        data = os.pread(source, min(1 << 20, length - done), start + done)
-        if not data:
-            raise OSError("the snapshot's database ends early")
-        written = 0
-        while written < len(data):
-            written += os.pwrite(target, data[written:], start + done + written)
-        done += len(data)
 
 
 def abandon_others(folder: SnapshotFolder, uuid: str, name: str) -> None:

@@ -33,8 +33,8 @@ from casfs.namespace.copies import Content
 from casfs.namespace.sending import Sending
 from casfs.store import Store
 
-THREADS = max(1, min(4, os.cpu_count() or 1))
-"""Reading, hashing and writing release the GIL."""
+THREADS = max(4, min(8, 2 * (os.cpu_count() or 1)))
+"""Reading, hashing and writing release the GIL, and most of the time is waiting for the disk."""
 
 BATCH_FILES = 4096
 FIRST_BYTES = 16 << 20
