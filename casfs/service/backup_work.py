@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from importlib import import_module
 
+from casfs.control.backups import BackupAccess
 from casfs.errors import ExitCode
 from casfs.maintenance.backup.options import BackupOptions
+from casfs.maintenance.backup.prune import prune
+from casfs.maintenance.backup.run import run_backup
 from casfs.maintenance.progress import Progress
 from casfs.maintenance.snapshots.retention import Retention
 from casfs.service.backup_runs import DAMAGED, INTERRUPTED, OK, Outcome
@@ -31,9 +33,7 @@ class BackupWork:
         progress: Progress,
         stop: Callable[[], bool],
     ) -> Outcome:
-        run = import_module("casfs.maintenance.backup.run")
-        access = import_module("casfs.control.backups").BackupAccess()
-        result = run.run_backup(store, destination, options, access=access, progress=progress, stop=stop)
+        result = run_backup(store, destination, options, access=BackupAccess(), progress=progress, stop=stop)
         manifest = result.manifest
         if manifest is None:
             return Outcome(
@@ -57,7 +57,5 @@ class BackupWork:
         )
 
     def prune(self, destination: str, policy: Retention, *, job: str, source_uuid: str) -> int:
-        prune = import_module("casfs.maintenance.backup.prune")
-        access = import_module("casfs.control.backups").BackupAccess()
-        pruned = prune.prune(destination, policy, access=access, job=job, source_uuid=source_uuid)
+        pruned = prune(destination, policy, access=BackupAccess(), job=job, source_uuid=source_uuid)
         return len(pruned.dropped)
