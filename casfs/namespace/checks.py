@@ -432,6 +432,10 @@ class Checks(Table):
         blob_id: int | None = self._value("SELECT id FROM blob WHERE blake3 = ?", digest)
         return blob_id
 
+    def digest(self, blob_id: int) -> bytes | None:
+        digest = self._value("SELECT blake3 FROM blob WHERE id = ?", blob_id)
+        return digest if isinstance(digest, bytes) else None
+
     def blob_bytes(self) -> int:
         return int(self._value("SELECT coalesce(sum(size), 0) FROM blob"))
 

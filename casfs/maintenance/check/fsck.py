@@ -28,6 +28,7 @@ from casfs.maintenance.check.repair_files import FileRepair, repair_layout
 from casfs.maintenance.check.repair_rows import RowRepair
 from casfs.maintenance.check.repositories import check_repositories, mend_repositories
 from casfs.maintenance.check.rows import check_locks, check_rows
+from casfs.maintenance.check.snapshots import check_snapshots, folder_faults, mend_held
 from casfs.maintenance.collect.batch import transaction
 from casfs.maintenance.progress import Progress, unwatched
 from casfs.maintenance.scrub.scrub import scrub_lock
@@ -38,6 +39,8 @@ from casfs.namespace.damage import BlobToRead
 from casfs.namespace.derived_checks import DerivedRepairs
 from casfs.namespace.digests import DigestRow
 from casfs.namespace.repairs import Repairs
+from casfs.snapshots.folder import SnapshotFolder
+from casfs.snapshots.holding import Holds
 from casfs.store import Store, collector_lock, store_lock
 from casfs.types import DIGEST_SIZE
 
@@ -99,7 +102,11 @@ def _locked(store: Store, holder: str) -> StoreLocked:
 
 
 def _check_layout(store: Store, findings: Findings) -> None:
-    for fault in (*layout_faults(store.filestore), *run_faults(store.directory)):
+    for fault in (
+        *layout_faults(store.filestore),
+        *run_faults(store.directory),
+        *folder_faults(store.directory),
+    ):
         findings.add(fault.kind, f"{_shown(fault.name)} {fault.detail}")
 
 
@@ -122,6 +129,7 @@ def _check_database(
                 check_derived(store.namespace, checks, findings)
                 check_digests(store.namespace, checks, findings)
         if not damage:
+            check_snapshots(store, findings, deep=deep)
             _check_files(store, checks, findings, deep=deep, in_use=in_use, progress=progress)
     except DatabaseError as error:
         damage = [str(error)]
@@ -260,13 +268,14 @@ def _mend_database(store: Store) -> bool:
 
 
 def _mend(store: Store, report: Report, progress: Progress) -> None:
-    checks = Checks(store.namespace)
-    with transaction(store):
+    checks, holds = Checks(store.namespace), Holds(store.directory)
+    with contextlib.closing(holds), transaction(store):
         progress("repairing rows", 0, 1)
         mend_rows(store.namespace)
         rows = RowRepair(store.namespace, checks)
         rows.structure()
-        files = FileRepair(store.filestore, checks, rows)
+        mend_held(store)
+        files = FileRepair(store.filestore, checks, rows, holds)
         files.blobs(report.corrupt, progress)
         rows.count()
         mend_repositories(store.namespace)
@@ -276,3 +285,4 @@ def _mend(store: Store, report: Report, progress: Progress) -> None:
         mend_properties(store.namespace)
         files.sync()
     files.finish()
+    SnapshotFolder(store.directory).remove_leftovers(time.time_ns())

@@ -143,6 +143,14 @@ class Kind(Enum):
     )
     STRAY_DAMAGE = ("stray-damage", _GARBAGE, "", "removed")
     STRAY_PIN = ("stray-pin", _GARBAGE, "", "removed")
+    BAD_SNAPSHOT = ("bad-snapshot", _ERROR, "", "none: casfs snapshot rm removes it")
+    LOST_HELD = (
+        "lost-held",
+        _ERROR,
+        "I1",
+        "gets its row again where its file is whole; else none until it is there again",
+    )
+    LEFT_SNAPSHOT = ("left-snapshot", _GARBAGE, "", "removed")
     FOREIGN_FILE = ("foreign-file", _GARBAGE, "", "goes to quarantine/")
     MISSING_FOLDER = ("missing-folder", _ERROR, "", "made anew, empty")
     RUN_FILE = ("run-file", _ERROR, "I9", "none: remove it when nothing uses the store")

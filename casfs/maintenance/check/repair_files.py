@@ -15,9 +15,11 @@ from casfs.filestore.local import BLOB_MODE
 from casfs.maintenance.check.files import PRIVATE, BlobScan, FileFault, foreign_folders, layout_faults
 from casfs.maintenance.check.problems import Kind
 from casfs.maintenance.check.repair_rows import RowRepair
+from casfs.maintenance.check.snapshots import folder_faults
 from casfs.maintenance.progress import Progress
 from casfs.maintenance.scrub.verify import MEDIUM_ERRORS, NO_FILE
 from casfs.namespace.checks import Checks
+from casfs.snapshots.holding import Holds
 from casfs.types import Digest
 
 QUARANTINE = "quarantine"
@@ -51,8 +53,12 @@ def repair_layout(filestore: FileStore) -> None:
     """Make missing folders and take permissions from others. Raises OSError."""
     directory = filestore.directory
     quarantine = Quarantine(directory)
-    for fault in list(layout_faults(filestore)):
-        if fault.kind is Kind.MISSING_FOLDER:
+    for fault in [*layout_faults(filestore), *folder_faults(directory)]:
+        if fault.kind is Kind.FOREIGN_FILE:
+            quarantine.take(fault.name)
+        elif fault.kind is Kind.LEFT_SNAPSHOT:
+            continue  # SnapshotFolder.remove_leftovers
+        elif fault.kind is Kind.MISSING_FOLDER:
             if directory.exists(fault.name):
                 quarantine.take(fault.name)
             directory.make_folder(fault.name)
@@ -71,12 +77,13 @@ class FileRepair:
     refers to any more goes afterwards (I3): `finish`.
     """
 
-    def __init__(self, filestore: FileStore, checks: Checks, rows: RowRepair) -> None:
+    def __init__(self, filestore: FileStore, checks: Checks, rows: RowRepair, holds: Holds) -> None:
         self._filestore = filestore
         self._blobs = filestore.blobs
         self._directory = filestore.directory
         self._checks = checks
         self._rows = rows
+        self._holds = holds
         self._quarantine = Quarantine(filestore.directory)
         self._placed: list[bytes] = []
         self._bad: list[str] = []
@@ -110,7 +117,7 @@ class FileRepair:
                 else:
                     self._condemn(name, blob)
             case FileFault(Kind.MISSING_BLOB, _, _, _, int(blob)):
-                self._rows.repairs.delete_orphan(blob)
+                self._delete_orphan(blob)
             case FileFault(Kind.STRAY_BLOB, name, _, bytes(digest)):
                 self._adopt(name, digest)
             case FileFault(Kind.MISPLACED_BLOB, name, _, bytes(digest)):
@@ -124,7 +131,7 @@ class FileRepair:
 
     def _condemn(self, name: str, blob: int) -> None:
         """A blob file with the wrong bytes. Its row stays while somebody refers to it. Raises OSError."""
-        if self._rows.repairs.delete_orphan(blob):
+        if self._delete_orphan(blob):
             self._bad.append(name)
             return
         # Not after COMMIT: a heal may have put a whole file there by then, and a crash would leave bad bytes
@@ -132,6 +139,17 @@ class FileRepair:
         self._quarantine.take(name)
         self._directory.sync(folder_of(name))
         self._rows.note_damage(blob, "its bytes are not what its name says")
+
+    def _delete_orphan(self, blob: int) -> bool:
+        """The row of one that no file refers to goes; not while a snapshot does: it may be healed."""
+        return not self._is_held(blob) and self._rows.repairs.delete_orphan(blob)
+
+    def _is_held(self, blob: int) -> bool:
+        digest = self._checks.digest(blob)
+        try:
+            return digest is not None and bool(self._holds.held([digest]))
+        except (FormatError, OSError):
+            return True  # a snapshot that cannot be asked
 
     def _adopt(self, name: str, digest: bytes) -> None:
         status = self._directory.status(name)
