@@ -80,7 +80,7 @@ class SnapshotFolder:
 
     def names(self) -> list[str]:
         """Of those that are whole, in no order."""
-        return [name for name in self._entries() if is_name(name)]
+        return [name for name in self._entries() if self.exists(name)]
 
     def unfinished(self) -> list[str]:
         """Names of those that are being made, or were when their maker died."""

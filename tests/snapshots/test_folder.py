@@ -190,6 +190,15 @@ def test_a_database_that_lies_elsewhere_is_not_opened(folder: SnapshotFolder, sc
         folder.database("a")
 
 
+def test_what_is_no_folder_is_no_snapshot(folder: SnapshotFolder) -> None:
+    """It kept the collector from collecting, and `list` from showing the others."""
+    make(folder, "a")
+    (path_of(folder) / "notes").write_text("x")
+    (path_of(folder) / "link").symlink_to("a")
+    assert folder.names() == ["a"]
+    assert [each.name for each in folder.all()] == ["a"]
+
+
 def test_counts_that_are_damaged_are_none(folder: SnapshotFolder) -> None:
     make(folder, "a")
     assert folder.counts("a") is None
