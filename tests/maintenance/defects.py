@@ -12,7 +12,9 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from casfs.fs.scheduler import run_inline
 from casfs.maintenance.offline import opened
+from casfs.maintenance.snapshots.create import create
 from casfs.namespace.artifacts import ArtifactRow
 from tests.maintenance.stores import (
     ONE,
@@ -22,6 +24,7 @@ from tests.maintenance.stores import (
     add_repositories,
     add_views,
     make_directory,
+    make_file,
 )
 
 ARTIFACT = ArtifactRow._fields
@@ -49,6 +52,24 @@ class Defect:
     lost: tuple[bytes, ...] = ()
     gained: dict[bytes, bytes] = field(default_factory=dict)
     quarantined: tuple[bytes, ...] = ()
+
+
+def _snapshot_folder(name: str) -> Callable[[Damaged], object]:
+    def make(store: Damaged) -> None:
+        (store.path / "snapshots").mkdir(mode=0o700, exist_ok=True)
+        (store.path / "snapshots" / name).mkdir(mode=0o700)
+
+    return make
+
+
+def _held(store: Damaged, content: bytes) -> None:
+    """Only a snapshot refers to it, and it is gone, row and file."""
+    with opened(str(store)) as fs:
+        make_file(fs, 1, b"held", content)
+        run_inline(create(fs, "held"))
+        run_inline(fs.tree.unlink(1, b"held"))
+    store.sql("DELETE FROM blob WHERE blake3 = ?", blake3(content).digest())
+    store.blob(content).unlink()
 
 
 def _renamed(name: bytes) -> Callable[[Damaged], object]:
@@ -853,6 +874,14 @@ DEFECTS = (
         TWOS,
         left=("missing-blob",),
         lost=TWOS,
+    ),
+    Defect("half a snapshot", "bad-snapshot", _snapshot_folder("a"), left=("bad-snapshot",)),
+    Defect("half gone snapshot", "left-snapshot", _snapshot_folder(".gone-a-12345678"), severity=GARBAGE),
+    Defect(
+        "content of a snapshot",
+        "lost-held",
+        lambda store: _held(store, b"held by a snapshot"),
+        left=("lost-held",),
     ),
     Defect("no shard", "missing-folder", lambda store: _empty_shard(store).rmdir()),
     Defect("no staging", "missing-folder", _no_folder("staging")),

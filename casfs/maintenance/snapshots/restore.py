@@ -343,9 +343,9 @@ async def _look(fs: FileSystem, plan: _Plan) -> None:
         if number % STEP == STEP - 1:
             await fs.scheduler.pause()
         try:
+            if each.beside and each.what is not What.ADDED:
+                policy.check_attributes(fs.inodes.get(each.beside))
             if each.what is What.REMOVED:
-                if each.beside:
-                    policy.check_attributes(fs.inodes.get(each.beside))
                 continue
             assert each.new is not None
             inode = fs.inodes.get(each.new.ino)
