@@ -99,7 +99,8 @@ def snapshot_cp_tree(trial: Trial) -> Steps:
     trial.enter_snapshot()
     source = os.getcwd()
     contents = read_tree(source)
+    os.chdir(work)
     yield READY
-    spawn("cp", "-r", source, f"{work}/copy")
+    spawn("cp", "-r", source, "copy")
     yield len(contents)
-    expect(read_tree(f"{work}/copy") == contents, "the copy differs from the tree")
+    expect(read_tree("copy") == contents, "the copy differs from the tree")
