@@ -112,7 +112,6 @@ async def create(
             with contextlib.suppress(OSError):
                 building.abandon()
             raise
-    fs.snapshots.appeared(name)
     for path in manifest.unsteady:
         log.warning("snapshot %s: %s was written while it was copied", name, path)
     return manifest
@@ -296,4 +295,3 @@ async def drop(fs: FileSystem, name: str) -> None:
         fs.snapshots.dropped(name)  # who has a file of it open has it for himself, before it may be collected
     await fs.scheduler.run(folder.remove, name)
     fs.snapshots.dropped(name)  # somebody may have looked for it meanwhile
-    fs.snapshots.dropped(name)
