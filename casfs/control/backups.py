@@ -41,6 +41,13 @@ class BackupAccess:
                 if folder.exists(name):
                     raise
 
+    def restore_snapshot(
+        self, store: str, name: str, path: str, to: str, *, force: bool, dry_run: bool
+    ) -> list[str]:
+        raise CasfsError(
+            "this casfs cannot restore into a store yet", "--to DIRECTORY restores into its mount"
+        )
+
     def await_collection(self, store: str) -> None:
         # The daemon collects one batch at a time: an empty one comes after the files of the one before.
         StoreAccess(store).collect([], 0, time.time_ns(), UNRECORDED)

@@ -250,6 +250,17 @@ class Copies(Table):
             if query("SELECT 1 FROM blob WHERE blake3 = ? AND refs > 0", (digest,)).get is not None
         ]
 
+    def below(self, ino: int) -> list[Content]:
+        """The contents of an inode and of all below it, by their digests."""
+        rows = self._namespace.query(
+            """WITH RECURSIVE below (ino) AS (
+                   VALUES (?) UNION SELECT d.ino FROM below AS b JOIN dentry AS d ON d.parent = b.ino)
+               SELECT DISTINCT o.blake3, o.id, o.size FROM below AS b CROSS JOIN inode AS i ON i.ino = b.ino
+                   CROSS JOIN blob AS o ON o.id = i.blob_id ORDER BY o.blake3""",
+            (ino,),
+        ).fetchall()
+        return typed(rows, Content)
+
     def content(self, digest: bytes) -> Content | None:
         """The one of that digest, if it is there."""
         rows = self._namespace.query(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 from casfs.errors import FormatError
@@ -86,11 +87,16 @@ def lacking(wanted: Namespace, target: Namespace, *, where: str) -> Iterator[Con
     """The contents that one database has and the other one lacks, by their digests, or has as damaged: by a
     merge of both in their order, so that no memory is needed for what they have. `where`: whose contents
     they are, for the message. Raises FormatError for digests and sizes that are none, DatabaseError."""
-    copies, sending, after = Copies(wanted), Sending(target), b""
+    return lacking_of(Copies(wanted).all_contents(STEP), target, where=where)
+
+
+def lacking_of(contents: Iterable[Content], target: Namespace, *, where: str) -> Iterator[Content]:
+    """The same, of contents in the order of their digests."""
+    sending = Sending(target)
     damaged = sending.damaged()
-    while found := copies.contents(after, STEP):
-        after = found[-1].digest
-        there = sending.between(found[0].digest, after)
+    each = iter(contents)
+    while found := list(islice(each, STEP)):
+        there = sending.between(found[0].digest, found[-1].digest)
         for content in found:
             if len(content.digest) != DIGEST_SIZE or content.size <= 0:
                 raise FormatError(f"{where} has a content that cannot be one", "restore it from elsewhere")

@@ -14,6 +14,11 @@ class Access(Protocol):
     def drop_snapshot(self, store: str, name: str) -> None:
         """One that is gone already is no error."""
 
+    def restore_snapshot(
+        self, store: str, name: str, path: str, to: str, *, force: bool, dry_run: bool
+    ) -> list[str]:
+        """As maintenance/snapshots/restore.py; `path` "": everything. What was done, in lines for people."""
+
     def await_collection(self, store: str) -> None:
         """Return when no file is going to be removed by a daemon that has decided so before; at once when no
         daemon has the store."""

@@ -287,7 +287,8 @@ class _Run:
 
         self.progress("copying", 0, size)
         pace = Pace(self.options.rate, self.stop)
-        sender = Sender(self.source.blobs, self.target, f"{FOLDER}/{NEW}{building.name}", pace, sent)
+        sender = Sender(self.source.blobs, self.target, f"{FOLDER}/{NEW}{building.name}", pace)
+        sender.watch(sent)
         try:
             sender.send(contents)
         finally:

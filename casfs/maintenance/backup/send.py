@@ -63,19 +63,20 @@ class Sent:
 
 
 class Sender:
-    """Sends from `source` to `target`, through `folder` below it. `sent` is called with the bytes of each
-    file that was copied, by any thread."""
+    """Sends from `source` to `target`, through `folder` below it."""
 
-    def __init__(
-        self, source: LocalBlobs, target: Store, folder: str, pace: Pace, sent: Callable[[int], None]
-    ) -> None:
+    def __init__(self, source: LocalBlobs, target: Store, folder: str, pace: Pace) -> None:
         self._target = target
         self._copier = Copier(source, target.directory, folder, pace)
         self._pace = pace
-        self._told = sent
+        self._told: Callable[[int], object] = int
         self._rows = Sending(target.namespace)
         self._batch_bytes = FIRST_BYTES
         self.result = Sent()
+
+    def watch(self, sent: Callable[[int], object]) -> None:
+        """Have it called with the bytes of each file that was copied, by any thread."""
+        self._told = sent
 
     def send(self, contents: Iterable[Content]) -> Sent:
         """Send contents that the target lacks. Blocks.

@@ -55,9 +55,9 @@ class LostFile(NamedTuple):
 
 @dataclass(slots=True)
 class RestoredTree:
-    """`files` (and all that is no directory) and `directories` that were made, or would be; `copied_bytes` of them;
-    `same`: there already; `replaced` of `files` were something else before. `differ`: names that stand for
-    something else and stay, the first ones. `lost`; `unset`: attributes that could not be set.
+    """`files` (and all that is no directory) and `directories` that were made, or would be; `copied_bytes` of
+    them; `same`: there already; `replaced` of `files` were something else before. `differ`: names that stand
+    for something else and stay, the first ones. `lost`; `unset`: attributes that could not be set.
     `complete`: it was not interrupted."""
 
     files: int = 0
