@@ -243,21 +243,63 @@ def _into_store(
         ):
             progress("restoring", 0, 0)
             what = "" if not place.strip("/") else place
-            lines = access.restore_snapshot(
-                store, sent.name, what, to, force=args.force, dry_run=args.dry_run
-            )
+            facts = {} if to else _look(store, sent.name, place)
+            if not args.dry_run:
+                _check_replaced(args, facts)
+                done = access.restore_snapshot(store, sent.name, what, to, force=args.force)
+                facts = {name: getattr(done, name) for name in _COUNTED}
     except Stopped:
         print_event("interrupted") if args.json else print("interrupted; nothing was restored")
         return ExitCode.INTERRUPTED
     if args.json:
-        print_event("done", backup=manifest.name, copied=sent.blobs, copied_bytes=sent.bytes, restored=lines)
+        print_event(
+            "done",
+            backup=manifest.name,
+            copied=sent.blobs,
+            copied_bytes=sent.bytes,
+            **facts,
+            dry_run=args.dry_run,
+        )
     else:
-        print(f"{sent.blobs} contents, {size(sent.bytes)}, copied")
-        for line in lines:
-            print(printable(line))
-        for content, reason in sent.unreadable[:TOLD]:
-            print(f"lost: content {content.digest.hex()} ({size(content.size)}) {printable(reason)}")
-    return ExitCode.PROBLEMS if sent.unreadable else ExitCode.OK
+        verb = "would be" if args.dry_run else "names"
+        counts = ", ".join(f"{number} {_WORDS[name]}" for name, number in facts.items() if number)
+        print(f"{verb}: {counts or 'as they are'}; {sent.blobs} contents, {size(sent.bytes)}, copied")
+    return ExitCode.OK
+
+
+_WORDS = {
+    "restored": "brought back",
+    "replaced": "replaced",
+    "renamed": "moved back",
+    "attributes": "with other attributes",
+    "removed": "removed",
+}
+_COUNTED = tuple(_WORDS)
+
+
+def _look(store: str, name: str, place: str) -> dict[str, int]:
+    """What restoring would do, by `_COUNTED`."""
+    from casfs.maintenance.snapshots.diff import comparing, differences_below
+    from casfs.namespace.differences import Parts, What
+
+    counts = dict.fromkeys(_COUNTED, 0)
+    words = {What.REMOVED: "restored", What.ADDED: "removed", What.RENAMED: "renamed"}
+    with comparing(store, name, None) as differences:
+        for each in differences_below(differences, os.fsencode(place)):
+            changed = "replaced" if each.parts & Parts.CONTENT else "attributes"
+            counts[words.get(each.what, changed)] += 1
+    return counts
+
+
+def _check_replaced(args: argparse.Namespace, facts: dict[str, int]) -> None:
+    from casfs.errors import CasfsError
+
+    gone = facts.get("removed", 0) + facts.get("replaced", 0)
+    if gone and not args.force:
+        raise CasfsError(
+            f"{gone} files of the store would be replaced, or removed",
+            "--force does so, and they go to the trash; --dry-run counts them",
+        )
 
 
 def _store_and_place(word: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import contextlib
 import time
 
 from casfs.control.access import StoreAccess
-from casfs.control.messages import CreateSnapshot, DropSnapshot
+from casfs.control.messages import CreateSnapshot, DropSnapshot, RestoredSnapshot, RestoreSnapshot
 from casfs.errors import CasfsError, StoreLocked
 from casfs.filestore.directory import StoreDirectory
 from casfs.maintenance.collect.mounted import UNRECORDED
@@ -41,12 +41,9 @@ class BackupAccess:
                 if folder.exists(name):
                     raise
 
-    def restore_snapshot(
-        self, store: str, name: str, path: str, to: str, *, force: bool, dry_run: bool
-    ) -> list[str]:
-        raise CasfsError(
-            "this casfs cannot restore into a store yet", "--to DIRECTORY restores into its mount"
-        )
+    def restore_snapshot(self, store: str, name: str, path: str, to: str, *, force: bool) -> RestoredSnapshot:
+        paths = [path] if path else []
+        return StoreAccess(store).perform(RestoreSnapshot(name, paths, to, force))
 
     def await_collection(self, store: str) -> None:
         # The daemon collects one batch at a time: an empty one comes after the files of the one before.

@@ -7,12 +7,9 @@ no more have no rows. The rest is as a check wants it (maintenance/check).
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable
 from typing import Any
-
-import apsw
 
 from casfs.namespace.connection import connect, run_script
 from casfs.namespace.opening import name_database
@@ -57,6 +54,7 @@ UPDATE blob SET refs = refs - (SELECT u.refs FROM unused AS u WHERE u.id = blob.
 DELETE FROM inode WHERE ino IN (SELECT ino FROM lost);
 DELETE FROM xattr WHERE ino IN (SELECT ino FROM lost);
 DELETE FROM property WHERE ino IN (SELECT ino FROM lost);
+DELETE FROM locked WHERE ino IN (SELECT ino FROM lost);
 DELETE FROM trash WHERE ino IN (SELECT ino FROM lost);
 DELETE FROM unused WHERE id IN (SELECT id FROM blob WHERE refs > 0);
 DELETE FROM blob_digest WHERE blob_id IN (SELECT id FROM unused);
@@ -94,8 +92,6 @@ class Leaving(Table):
         if names:
             self._connection.execute("BEGIN IMMEDIATE")
             run_script(self._connection, _REMOVE)
-            with contextlib.suppress(apsw.SQLError):  # format 4 has no such table
-                self._connection.execute("DELETE FROM locked WHERE ino IN (SELECT ino FROM lost)")
             self._connection.execute("COMMIT")
         return sorted(names)
 

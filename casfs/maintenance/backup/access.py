@@ -5,6 +5,24 @@ from __future__ import annotations
 from typing import Protocol
 
 
+class RestoredRows(Protocol):
+    """What restoring has done in a store: names that came back, and bytes of their files; that
+    went; that stand for another content, or have other attributes; that went back to their place."""
+
+    @property
+    def restored(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def removed(self) -> int: ...
+    @property
+    def replaced(self) -> int: ...
+    @property
+    def attributes(self) -> int: ...
+    @property
+    def renamed(self) -> int: ...
+
+
 class Access(Protocol):
     """To any store, by its path (control/backups.py). Methods raise CasfsError and OSError."""
 
@@ -14,10 +32,8 @@ class Access(Protocol):
     def drop_snapshot(self, store: str, name: str) -> None:
         """One that is gone already is no error."""
 
-    def restore_snapshot(
-        self, store: str, name: str, path: str, to: str, *, force: bool, dry_run: bool
-    ) -> list[str]:
-        """As maintenance/snapshots/restore.py; `path` "": everything. What was done, in lines for people."""
+    def restore_snapshot(self, store: str, name: str, path: str, to: str, *, force: bool) -> RestoredRows:
+        """As maintenance/snapshots/restore.py; `path` "": everything; `to` "": where it was."""
 
     def await_collection(self, store: str) -> None:
         """Return when no file is going to be removed by a daemon that has decided so before; at once when no

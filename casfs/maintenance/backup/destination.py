@@ -15,6 +15,7 @@ import msgspec
 
 from casfs.errors import CasfsError, StoreExists, StoreNotFound, UsageError
 from casfs.filestore.directory import NO_FILE, NO_FOLDER, StoreDirectory
+from casfs.filestore.local import LocalBlobs
 from casfs.snapshots.folder import FOLDER
 from casfs.store import CONFIG, Store, config_path, create_store, read_config
 
@@ -97,32 +98,33 @@ def _make(path: str, fan_out: int) -> None:
         except (StoreExists, FileExistsError):
             if os.path.lexists(config_path(path)):
                 return
-            if not is_cut_off(path):
+            if not is_cut_off(path, fan_out):
                 raise StoreExists(
                     f"{path} is no store, and not empty", "name a store, or a new or an empty directory"
                 ) from None
             if time.monotonic() > deadline:
-                _remove_parts(path)
+                _remove_parts(path, fan_out)
         time.sleep(POLL_SECONDS)
 
 
-def is_cut_off(path: str) -> bool:
+def is_cut_off(path: str, fan_out: int) -> bool:
     """Is that a store which was cut off in the making, with nothing in it?"""
     try:
         with contextlib.closing(StoreDirectory(path)) as directory:
             names = set(directory.names("."))
-            if "blobs" not in names or not names <= _PARTS:
+            root, *shards = LocalBlobs(directory, fan_out).folders()
+            if root not in names or not names <= {root, *_PARTS}:
                 return False
-            shards = directory.names("blobs")
-            return not any(directory.names(f"blobs/{shard}") for shard in shards)
+            there = {f"{root}/{name}" for name in directory.names(root)}
+            return there <= set(shards) and not any(map(directory.names, there))
     except OSError:
         return False
 
 
-def _remove_parts(path: str) -> None:
+def _remove_parts(path: str, fan_out: int) -> None:
     with contextlib.closing(StoreDirectory(path)) as directory:
-        for shard in directory.names("blobs"):
-            directory.remove_folder(f"blobs/{shard}")
+        for shard in reversed(LocalBlobs(directory, fan_out).folders()):
+            directory.remove_folder(shard)
         for name in directory.names("."):
             if stat.S_ISDIR(directory.status(name).st_mode):
                 directory.remove_folder(name)
