@@ -4,9 +4,11 @@
     NAME/manifest.json   manifest.py
     NAME/counts.json     the same; not there before somebody has counted
     .serial              the last serial that was given, in decimal
+    .destinations        the paths to which backups were made (maintenance/backup/destination.py)
     .new-NAME/           being made, by the process that holds flock(2) on the folder; casfs.db.part in it
     until
-                         the database is whole, casfs.db from then on
+                         the database is whole, casfs.db from then on; and contents that come from elsewhere,
+                         under names of 16 hex digits, until they are blobs
     .gone-NAME-HEX/      being removed
 
 A snapshot is there from the rename(2) that takes `.new-` from its folder's name, until the one that puts
@@ -48,6 +50,7 @@ PART = f"{DATABASE}.part"
 MANIFEST = "manifest.json"
 COUNTS = "counts.json"
 SERIAL = ".serial"
+DESTINATIONS = ".destinations"
 NEW = ".new-"
 GONE = ".gone-"
 

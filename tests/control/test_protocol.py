@@ -40,6 +40,7 @@ from casfs.control.messages import (
     RemoveProperties,
     RemoveRepositories,
     RenameRepository,
+    RestoreSnapshot,
     SetDigests,
     SetLayout,
     SetPlainDirectories,
@@ -77,6 +78,7 @@ REQUESTS: list[tuple[Operation[Any], str, dict[str, Any]]] = [
     (LockTrees(["/a", "/b"], "why"), "lock", {"paths": ["/a", "/b"], "reason": "why"}),
     (UnlockTrees(["/a"]), "unlock", {"paths": ["/a"]}),
     (DropSnapshot("a"), "snapshot_rm", {"name": "a"}),
+    (RestoreSnapshot("a", ["/b"]), "snapshot_restore", {"name": "a", "paths": ["/b"]}),
     (Damaged([1, 2]), "damaged", {"blobs": [1, 2]}),
     (
         Collect([7], 1, 2, (3, 4, 5, 6, 7)),

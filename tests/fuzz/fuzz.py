@@ -244,6 +244,27 @@ class Fuzz:
         before, after = without_links(tree(place)), without_links(tree(moved))
         if before != after:
             raise Finding(f"casfs cp -r: {different(after, before)}")
+        self.snapshot(moved, after)
+
+    def snapshot(self, place: Path, before: dict[str, Any]) -> None:
+        """It shows what was, and brings it back."""
+        store, name = self.mount.store, f"fuzz{self.number}"
+        command("snapshot", "create", store, name)
+        shown = self.mount.path / ".casfs" / "snapshots" / name / place.name
+        if (seen := without_links(tree(shown))) != before:
+            raise Finding(f"a snapshot shows something else: {different(seen, before)}")
+        names = sorted(os.listdir(place))
+        for entry in self.dice.sample(names, len(names) // 2):
+            command("rm", "-r", "--force", place / entry)
+        for entry in sorted(os.listdir(place))[::2]:
+            os.rename(place / entry, place / f"{entry}-renamed"[:200])
+        command("snapshot", "restore", store, name, f"/{place.name}")
+        if (seen := without_links(tree(place))) != before:
+            raise Finding(f"a restored tree is another one: {different(seen, before)}")
+        if left := command("snapshot", "diff", store, name, "--path", f"/{place.name}").strip():
+            raise Finding(f"a restored tree differs: {left}")
+        command("snapshot", "rm", store, name)
+        self.counts["snapshots restored"] += 1
 
     # Looks
 
@@ -362,7 +383,7 @@ class Fuzz:
         return fewest
 
 
-MAY_BE_REFUSED = ("cp", "mv", "undelete")
+MAY_BE_REFUSED = ("cp", "mv", "undelete", "snapshot")
 """What commands say no to while files are written, or because names are taken; at times they succeed."""
 
 TRIES = 30
@@ -397,6 +418,11 @@ class Beside(threading.Thread):
                 ("df", self.mount.path),
                 ("fsck", store),
                 ("trash", "empty", store),
+                ("snapshot", "create", store, "beside"),
+                ("snapshot", "list", store),
+                ("snapshot", "diff", store, "beside"),
+                ("snapshot", "restore", store, "beside", f"/{place.relative_to(self.mount.path)}"),
+                ("snapshot", "rm", store, "beside"),
             ]
             if self.ground.has_trees:
                 commands += self._of_repositories(store)

@@ -16,10 +16,10 @@ import msgspec
 from casfs.errors import CasfsError, StoreExists, StoreNotFound, UsageError
 from casfs.filestore.directory import NO_FILE, NO_FOLDER, StoreDirectory
 from casfs.filestore.local import LocalBlobs
-from casfs.snapshots.folder import FOLDER
+from casfs.snapshots.folder import DESTINATIONS, FOLDER
 from casfs.store import CONFIG, Store, config_path, create_store, read_config
 
-KNOWN = f"{FOLDER}/.destinations"
+KNOWN = f"{FOLDER}/{DESTINATIONS}"
 """A JSON array of paths."""
 
 KNOWN_BYTES = 1 << 20

@@ -21,6 +21,7 @@ from casfs.errors import CasfsError, FormatError, StoreExists
 from casfs.filestore.directory import NO_FILE, StoreDirectory
 from casfs.filestore.hashing import hash_descriptor
 from casfs.filestore.local import FAN_OUTS, LocalBlobs
+from casfs.filestore.staging import FOLDER
 from casfs.maintenance.backup.copying import CHUNK, Copied, Copier, Unreadable
 from casfs.maintenance.backup.filecopy import copy_file
 from casfs.maintenance.backup.pace import Pace, Stopped
@@ -36,8 +37,6 @@ from casfs.types import DIGEST_SIZE
 
 MARK = "restoring.json"
 """In a store that is being restored: which backup it will be."""
-
-FOLDER = "staging"
 
 LOST_TOLD = 10_000
 

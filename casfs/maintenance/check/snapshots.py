@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from casfs.namespace.snapshot_checks import SnapshotChecks, add_orphan
 from casfs.snapshots.folder import (
     COUNTS,
     DATABASE,
+    DESTINATIONS,
     FOLDER,
     GONE,
     LEFT_NS,
@@ -36,9 +38,10 @@ from casfs.snapshots.folder import (
 from casfs.snapshots.manifest import Manifest, is_name
 from casfs.store import Store, database_path
 
-_OWN = {SERIAL, f"{SERIAL}.new"}
+_OWN = {SERIAL, f"{SERIAL}.new", DESTINATIONS}
 _FILES = {DATABASE, MANIFEST, COUNTS, f"{MANIFEST}.new", f"{COUNTS}.new"}
-_UNFINISHED = _FILES | {f"{PART}{end}" for end in ("", "-wal", "-shm", "-journal")}
+_UNFINISHED = _FILES | {f"{PART}{end}" for end in ("", "-wal", "-shm", "-journal", ".small")}
+_COPIED = re.compile("[0-9a-f]{16}")
 
 
 def folder_faults(directory: StoreDirectory) -> Iterator[FileFault]:
@@ -61,7 +64,7 @@ def folder_faults(directory: StoreDirectory) -> Iterator[FileFault]:
             old = status.st_mtime_ns < time.time_ns() - LEFT_NS
             if old and not folder.is_being_made(name.removeprefix(NEW)):
                 yield FileFault(Kind.LEFT_SNAPSHOT, path, "was never finished")
-            yield from _files(directory, path, _UNFINISHED)
+            yield from _files(directory, path, _UNFINISHED, _COPIED)
         elif is_name(name):
             yield from _open_to_others(directory, path)
             yield from _files(directory, path, _FILES)
@@ -75,10 +78,13 @@ def _open_to_others(directory: StoreDirectory, name: str) -> Iterator[FileFault]
         yield FileFault(Kind.PERMISSIONS, name, f"has mode {stat.S_IMODE(mode):o}")
 
 
-def _files(directory: StoreDirectory, folder: str, known: set[str]) -> Iterator[FileFault]:
+def _files(
+    directory: StoreDirectory, folder: str, known: set[str], further: re.Pattern[str] | None = None
+) -> Iterator[FileFault]:
     with contextlib.suppress(FileNotFoundError):  # it was removed, or is finished, meanwhile
         for name, status in sorted(directory.entries(folder)):
-            if name not in known or not stat.S_ISREG(status.st_mode):
+            is_known = name in known or (further is not None and further.fullmatch(name))
+            if not is_known or not stat.S_ISREG(status.st_mode):
                 yield FileFault(Kind.FOREIGN_FILE, f"{folder}/{name}", "is no part of a store")
 
 
