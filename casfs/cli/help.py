@@ -12,6 +12,7 @@ from casfs.cli.arguments import Commands, add_command, summary
 from casfs.errors import ExitCode
 
 TOPICS = (
+    "backups",
     "bit-rot",
     "collecting",
     "configuration",
