@@ -167,6 +167,8 @@ def _restore(args: argparse.Namespace) -> int:
         return ExitCode.OK
     for repository in done.left:
         note(f"{repository} was made since, and stays: casfs repo rm removes it")
+    for repository in done.unmade:
+        note(f"{repository} follows from others: casfs repo create makes it again")
     if done.changed:
         note(f"{done.changed} names were changed by others meanwhile, and are as those have left them")
     print(_told(done, dry_run=args.dry_run))

@@ -415,6 +415,7 @@ class RestoredSnapshot(Struct, frozen=True):
     left: list[str]
     before: str = ""
     releases: int = 0
+    unmade: list[str] = []
 
 
 class RestoreSnapshot(Operation[RestoredSnapshot], frozen=True):

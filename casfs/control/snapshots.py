@@ -53,7 +53,8 @@ async def _restore(fs: FileSystem, asked: RestoreSnapshot) -> RestoredSnapshot:
         done.changed,
         done.left,
         done.before,
-        forced.releases if forced else 0,
+        done.releases,
+        done.unmade,
     )
 
 

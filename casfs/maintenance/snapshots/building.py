@@ -31,7 +31,7 @@ class Builder:
 
     def __init__(self, fs: FileSystem, rows: Namespace) -> None:
         self._fs = fs
-        self._rows = rows
+        self.rows = rows
         self.directories: dict[int, Inode] = {}
         self.made: dict[int, Inode] = {}
         self.roots: list[Inode] = []
@@ -39,13 +39,13 @@ class Builder:
 
     def row(self, spot: Spot) -> InodeRow:
         """What the snapshot has. Raises DatabaseError."""
-        row = self._rows.inodes.get(spot.ino)
+        row = self.rows.inodes.get(spot.ino)
         if row is None:
             raise FsError(errno.EIO, f"the snapshot has no inode {spot.ino}")
         return InodeRow(*row)
 
     def attributes(self, spot: Spot) -> dict[bytes, bytes]:
-        return self._rows.xattrs.of(spot.ino)
+        return self.rows.xattrs.of(spot.ino)
 
     async def build(self, wanted: list[Difference]) -> list[tuple[Difference, Inode]]:
         """Make them, directories before what is in them. Gives those that lie in no directory that was
@@ -97,7 +97,7 @@ class Builder:
         """Of the content that has that number in the snapshot. It is there, row and file: in this
         transaction, nobody collects it (I1)."""
         store = self._fs.store
-        digest = self._rows.blobs.digest(number)
+        digest = self.rows.blobs.digest(number)
         blob = None if digest is None else store.namespace.blobs.find(digest)
         if digest is None or blob is None or store.filestore.blobs.size(digest) is None:
             raise FsError(errno.EIO, f"{os.fsdecode(path)}: its content is not there any more")

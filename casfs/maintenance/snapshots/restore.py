@@ -30,9 +30,12 @@ from casfs.fs.filesystem import FileSystem
 from casfs.maintenance.snapshots.building import Builder
 from casfs.maintenance.snapshots.create import create
 from casfs.maintenance.snapshots.diff import comparing, differences_below, parent_in, parts_of
-from casfs.maintenance.snapshots.switch import Switch
+from casfs.maintenance.snapshots.repositories import left_out
+from casfs.maintenance.snapshots.switch import Switch, Trashing
 from casfs.namespace.copies import open_copy
-from casfs.namespace.differences import NEW, OLD, Difference, Differences, Parts, Spot, What
+from casfs.namespace.differences import NEW, OLD, Difference, Differences, Parts, What
+from casfs.namespace.namespace import Namespace
+from casfs.repositories import forcing
 from casfs.repositories.filesystem import follower_of, policy_of, registry_of
 from casfs.repositories.registry import RepositoryKind
 from casfs.snapshots.folder import SnapshotFolder, name_at
@@ -58,8 +61,9 @@ NAMED = 5
 class Restored:
     """What was done, or would be: names that came back, and bytes of their files; that went; that stand for
     another content, or have other attributes; that went back to their place. `changed`: left as they are,
-    since others have changed them meanwhile. `left`: repositories that the snapshot does not have, and those
-    that are to be made by their own command. `before`: the snapshot that was made first; "" for none."""
+    since others have changed them meanwhile. `left`: repositories that the snapshot does not have; `unmade`:
+    views and virtual ones that it has. `releases`: immutable ones that are replaced or removed.
+    `before`: the snapshot that was made first; "" for none."""
 
     restored: int = 0
     bytes: int = 0
@@ -69,6 +73,8 @@ class Restored:
     renamed: int = 0
     changed: int = 0
     left: list[str] = field(default_factory=list)
+    unmade: list[str] = field(default_factory=list)
+    releases: int = 0
     before: str = ""
 
 
@@ -134,33 +140,38 @@ async def restore(
             "nothing was restored; see casfs fsck --deep and casfs heal",
         )
     done = Restored(bytes=plan.bytes)
-    _leave_repositories(fs, plan, done)
-    await _look(fs, plan)
-    _count(plan, done)
-    if dry_run or not plan.differences:
-        return done
-    if len(plan.differences) * LOG_BYTES > fs.store.filestore.space.log_room():
-        raise FsError(errno.ENOSPC, "the disk has no room for so much in one transaction")
-    trashes = not everything and plan.goes <= TRASHED
-    if not trashes and plan.goes:
-        done.before = await _snapshot(fs, folder, name)
     with contextlib.closing(open_copy(folder.database(name))) as rows:
-        builder = Builder(fs, rows)
-        switch = Switch(fs, builder, uid, trashes=trashes)
-        try:
-            tops = await builder.build(plan.wanted())
-            try:
-                await switch.run(plan.differences, tops, plan.kept)
-                done.changed = switch.changed
-            finally:
-                if policy_of(fs).quotas:
-                    policy_of(fs).quotas.recount()
-            await fs.group.durable()
-        finally:
-            await _clean(builder, switch)
-        await fs.group.durable()
+        plan.differences, done.left, done.unmade = left_out(fs, rows, plan.differences)
+        await _look(fs, plan)
+        done.releases = forced.releases if (forced := forcing.current()) else 0
+        _count(plan, done)
+        if dry_run or not plan.differences:
+            return done
+        if len(plan.differences) * LOG_BYTES > fs.store.filestore.space.log_room():
+            raise FsError(errno.ENOSPC, "the disk has no room for so much in one transaction")
+        trashes = not everything and plan.goes <= TRASHED
+        if not trashes and plan.goes:
+            done.before = await _snapshot(fs, folder, name)
+        await _act(fs, plan, rows, done, Trashing(uid, trashes))
     log.info("snapshot %s: %d names restored, %d removed", name, done.restored, done.removed)
     return done
+
+
+async def _act(fs: FileSystem, plan: _Plan, rows: Namespace, done: Restored, trashing: Trashing) -> None:
+    builder = Builder(fs, rows)
+    switch = Switch(fs, builder, trashing)
+    try:
+        tops = await builder.build(plan.wanted())
+        try:
+            await switch.run(plan.differences, tops, plan.kept)
+            done.changed = switch.changed
+        finally:
+            if policy_of(fs).quotas:
+                policy_of(fs).quotas.recount()
+        await fs.group.durable()
+    finally:
+        await _clean(builder, switch)
+    await fs.group.durable()
 
 
 async def _clean(builder: Builder, switch: Switch) -> None:
@@ -316,26 +327,6 @@ def _kept(differences: Differences, found: list[Difference]) -> set[int]:
     return kept
 
 
-def _leave_repositories(fs: FileSystem, plan: _Plan, done: Restored) -> None:
-    """Repositories that were made since stay; views and virtual ones that are not there are not made."""
-    registry = registry_of(fs)
-    tops: list[bytes] = []
-    for each in plan.differences:
-        spot: Spot | None = each.new if each.what is What.ADDED else None
-        if spot is not None and spot.parent == ROOT_INO and spot.ino in registry.repositories:
-            tops.append(each.path)
-    if tops:
-        done.left = [printable(os.fsdecode(path)) for path in tops]
-        plan.differences = [
-            each
-            for each in plan.differences
-            if not (
-                each.what is What.ADDED
-                and any(each.path == top or each.path.startswith(top + b"/") for top in tops)
-            )
-        ]
-
-
 async def _look(fs: FileSystem, plan: _Plan) -> None:
     """Do the rules allow it? Raises FsError with the path."""
     policy = fs.policy
@@ -355,7 +346,7 @@ async def _look(fs: FileSystem, plan: _Plan) -> None:
                 policy.check_move(each.new.parent, each.new.name, inode, each.beside)
             elif each.parts & Parts.CONTENT and not inode.is_directory:
                 policy.check_replace(each.new.parent, each.new.name, inode)
-            else:
+            elif each.parts & Parts.ATTRIBUTES:
                 policy.check_attributes(inode)
         except FsError as error:
             if error.errno == errno.ESTALE:

@@ -16,13 +16,14 @@ import stat
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from casfs.errors import FsError
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.inodes import Inode
 from casfs.fs.policy import Reason
 from casfs.maintenance.snapshots.building import STEP, Builder
+from casfs.maintenance.snapshots.repositories import bring_back
 from casfs.namespace.differences import Difference, Parts, Spot, What
 from casfs.types import ROOT_INO
 
@@ -32,15 +33,21 @@ FLUSH = 256
 """Changes after which the rows of inodes are written, and counts of references."""
 
 
-class Switch:
-    """Of one restore. `trashes`: what goes, goes to the trash. `uid`: who removes it. `changed`: what others
-    have changed meanwhile. On the thread that runs the file system."""
+class Trashing(NamedTuple):
+    """Who removes what goes, and does it go to the trash?"""
 
-    def __init__(self, fs: FileSystem, builder: Builder, uid: int, *, trashes: bool) -> None:
+    uid: int
+    trashes: bool
+
+
+class Switch:
+    """Of one restore. `changed`: what others have changed meanwhile. On the thread that runs the file
+    system."""
+
+    def __init__(self, fs: FileSystem, builder: Builder, trashing: Trashing) -> None:
         self._fs = fs
         self._builder = builder
-        self._uid = uid
-        self._trashes = trashes
+        self._uid, self._trashes = trashing
         self._undo: list[Callable[[], object]] = []
         self._kept: set[int] = set()
         self._steps = 0
@@ -222,6 +229,7 @@ class Switch:
     def _remove(self, spot: Spot, inode: Inode) -> None:
         fs, ctime = self._fs, inode.ctime
         directory = fs.inodes.get(spot.parent)
+        fs.policy.check_remove(spot.parent, spot.name, inode)  # there may be other rules since
         self._changes(directory)
         self._keep(inode)
         before = len(self._undo)
@@ -272,6 +280,7 @@ class Switch:
                     raise FsError(errno.EBUSY, f"{_text(each.path)}: others have changed it; try it again")
                 self.changed += 1
                 continue
+            self._fs.policy.check_attributes(directory)
             self._changes(directory)
             if inode is None:
                 parked, parked_name = self._parked[each.old.ino]
@@ -298,6 +307,14 @@ class Switch:
             fs.places.invalidate()
             if fs.directories.follower is not None:
                 fs.directories.follower.moved(inode.ino)
+            undo = self._bring_repository(directory, old, inode)
+            if undo is not None:
+                self._undo.append(undo)
+
+    def _bring_repository(self, directory: Inode, old: Spot, inode: Inode) -> Callable[[], object] | None:
+        if directory.ino != ROOT_INO or old.parent != ROOT_INO:
+            return None
+        return bring_back(self._fs, self._builder.rows, old.ino, inode.ino)
 
     def _replace(self, spot: Spot, inode: Inode) -> None:
         """A name stands for another file."""
@@ -309,6 +326,7 @@ class Switch:
         if there is inode:
             return
         directory, ctime = fs.inodes.get(spot.parent), there.ctime
+        fs.policy.check_replace(spot.parent, spot.name, there)
         self._keep(there)
         noted = self._note(there, spot, Reason.REPLACED)
         inode.nlink += 1
@@ -345,6 +363,8 @@ class Switch:
                 self.changed += 1
                 continue
             if inode.nlink:
+                if each.parts & Parts.ATTRIBUTES:
+                    self._fs.policy.check_attributes(inode)
                 self._set(inode, each.old)
                 if inode.is_directory:
                     self._touch(inode, each.old.ino)
