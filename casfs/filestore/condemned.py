@@ -47,6 +47,11 @@ class Condemned:
                 self._digests.discard(digest)
         return True
 
+    def digests(self) -> list[bytes]:
+        """Those that are condemned."""
+        with self._lock:
+            return list(self._digests)
+
     def remove_all(self) -> None:
         """At the end, once their rows are gone for good: the files of batches that were cut off. Blocks.
 

@@ -127,6 +127,15 @@ class FileStore:
         spared."""
         return self._condemned.remove(digest, size)
 
+    @property
+    def has_condemned(self) -> bool:
+        """Are there blobs whose files are still to go?"""
+        return bool(self._condemned.digests())
+
+    def condemned(self) -> list[bytes]:
+        """Their digests."""
+        return self._condemned.digests()
+
     def remove_all_condemned(self) -> None:
         """At the end, once their rows are gone for good: the files of batches that were cut off. Blocks.
 

@@ -107,7 +107,7 @@ class FileSystem:
         self.before_rows()
         self.inodes.return_numbers()
         await self.group.durable()
-        await self.scheduler.run(self.store.filestore.remove_all_condemned)
+        await self._remove_condemned()
         self.holds.close()
         if not failed:
             await self.group.begin()
@@ -115,6 +115,19 @@ class FileSystem:
             await self.group.durable()
         else:
             raise failed[0]
+
+    async def _remove_condemned(self) -> None:
+        """Of batches of the collector that were cut off; but those whose content has been published anew, by
+        another process (a backup into this store), which cannot be while this transaction is open."""
+        filestore = self.store.filestore
+        if not filestore.has_condemned:
+            return
+        await self.group.begin()
+        for digest in filestore.condemned():
+            if self.store.namespace.blobs.find(digest) is not None:
+                filestore.spare(digest)
+        await self.scheduler.run(filestore.remove_all_condemned)
+        await self.group.durable()
 
     def activity(self) -> Activity:
         group = self.group

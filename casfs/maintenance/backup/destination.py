@@ -7,6 +7,7 @@ more is a disk that is not mounted, rather than a new one.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import stat
 import time
@@ -14,8 +15,11 @@ import time
 import msgspec
 
 from casfs.errors import CasfsError, StoreExists, StoreNotFound, UsageError
-from casfs.filestore.directory import NO_FILE, NO_FOLDER, StoreDirectory
-from casfs.filestore.local import LocalBlobs
+from casfs.filestore.directory import LIST, NO_FILE, NO_FOLDER, StoreDirectory
+from casfs.filestore.local import FAN_OUTS, LocalBlobs
+from casfs.filestore.locks import FOLDER as RUN
+from casfs.filestore.locks import NAMES as LOCKS
+from casfs.filestore.staging import FOLDER as STAGING
 from casfs.snapshots.folder import DESTINATIONS, FOLDER
 from casfs.store import CONFIG, Store, config_path, create_store, read_config
 
@@ -26,13 +30,12 @@ KNOWN_BYTES = 1 << 20
 
 MAKING_SECONDS = 10.0
 POLL_SECONDS = 0.1
-"""How long a store that somebody makes is waited for, and how often it is looked at."""
+"""How long a store that is half made is waited for, and how often it is looked at: by `casfs init`, maybe."""
 
 _PARTS = frozenset(
     {
-        "blobs",
-        "staging",
-        "run",
+        STAGING,
+        RUN,
         f"{CONFIG}.new",
         "casfs.db",
         "casfs.db-wal",
@@ -90,41 +93,55 @@ def open_destination(
 
 
 def _make(path: str, fan_out: int) -> None:
-    deadline = time.monotonic() + MAKING_SECONDS
-    while not os.path.lexists(config_path(path)):
-        try:
-            create_store(path, fan_out=fan_out)
-            return
-        except (StoreExists, FileExistsError):
-            if os.path.lexists(config_path(path)):
+    """Under a lock of the directory, which ends with its process: of two that make it at once, one does."""
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    fd = os.open(path, LIST)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        deadline = time.monotonic() + MAKING_SECONDS
+        while not os.path.lexists(config_path(path)):
+            if not os.listdir(fd):
+                create_store(path, fan_out=fan_out)
                 return
-            if not is_cut_off(path, fan_out):
+            if not is_cut_off(path) and not os.path.lexists(config_path(path)):
                 raise StoreExists(
                     f"{path} is no store, and not empty", "name a store, or a new or an empty directory"
-                ) from None
+                )
             if time.monotonic() > deadline:
-                _remove_parts(path, fan_out)
-        time.sleep(POLL_SECONDS)
+                _remove_parts(path)
+            time.sleep(POLL_SECONDS)
+    finally:
+        os.close(fd)
 
 
-def is_cut_off(path: str, fan_out: int) -> bool:
+def _shards(directory: StoreDirectory) -> tuple[str, set[str]]:
+    """The folder of blobs, and all that may be in it, by whatever fan-out."""
+    folders = [LocalBlobs(directory, fan_out).folders() for fan_out in FAN_OUTS]
+    return folders[0][0], {shard for root, *shards in folders for shard in shards}
+
+
+def is_cut_off(path: str) -> bool:
     """Is that a store which was cut off in the making, with nothing in it?"""
     try:
         with contextlib.closing(StoreDirectory(path)) as directory:
             names = set(directory.names("."))
-            root, *shards = LocalBlobs(directory, fan_out).folders()
-            if root not in names or not names <= {root, *_PARTS}:
+            root, shards = _shards(directory)
+            if not names <= {root, *_PARTS}:
                 return False
-            there = {f"{root}/{name}" for name in directory.names(root)}
-            return there <= set(shards) and not any(map(directory.names, there))
+            there = {f"{root}/{name}" for name in directory.names(root)} if root in names else set()
+            empty = there | ({STAGING} & names)
+            locks = directory.names(RUN) if RUN in names else []
+            return there <= shards and not any(map(directory.names, empty)) and set(locks) <= set(LOCKS)
     except OSError:
         return False
 
 
-def _remove_parts(path: str, fan_out: int) -> None:
+def _remove_parts(path: str) -> None:
     with contextlib.closing(StoreDirectory(path)) as directory:
-        for shard in reversed(LocalBlobs(directory, fan_out).folders()):
-            directory.remove_folder(shard)
+        root, _ = _shards(directory)
+        if directory.is_folder(root):
+            for name in directory.names(root):
+                directory.remove_folder(f"{root}/{name}")
         for name in directory.names("."):
             if stat.S_ISDIR(directory.status(name).st_mode):
                 directory.remove_folder(name)

@@ -119,10 +119,11 @@ class _Run:
     stop: Callable[[], bool]
     started_ns: int
     sent: Sent = field(default_factory=Sent)
-    _began: float = field(default_factory=time.monotonic)
+    _since: float = field(default_factory=time.monotonic)
+    _begun: bool = False
 
     def seconds(self) -> float:
-        return time.monotonic() - self._began
+        return time.monotonic() - self._since
 
     def run(self) -> BackupResult:
         folder = SnapshotFolder(self.target.directory)
@@ -136,14 +137,16 @@ class _Run:
                 raise
             try:
                 self._barrier()
-                abandon_others(folder, self.source.manifest.uuid, building.name)
                 with contextlib.closing(open_copy(building.database)) as wanted:
                     counts = Counts(*Copies(wanted).figures())
-                    healing = self._send_all(wanted, building)
-            except CasfsError:
+                    healing = self._send_all(wanted, building, folder)
+            except BaseException:
+                if not self._begun:  # nobody has to go on with it
+                    building.abandon()
                 raise
             finally:
-                remove_copies(self.target, f"{FOLDER}/{NEW}{building.name}")
+                with contextlib.suppress(FileNotFoundError):
+                    remove_copies(self.target, f"{FOLDER}/{NEW}{building.name}")
             manifest = self._manifest(building.name, folder.next_serial(), size, left_out, healing.lost)
             building.finish(manifest, counts)
         with contextlib.suppress(OSError):
@@ -219,13 +222,15 @@ class _Run:
 
     # The contents
 
-    def _send_all(self, wanted: Namespace, building: Building) -> Healing:
+    def _send_all(self, wanted: Namespace, building: Building, folder: SnapshotFolder) -> Healing:
         healing = Healing(self.source, self.target.path, wanted, self.access)
         if not self.options.content:
             return healing
         healing.heal_known(self.progress)
         with contextlib.closing(Namespace(database_path(self.target.path), readonly=True)) as there:
             files, size = self._needed(wanted, there)
+            self._begun = True
+            abandon_others(folder, self.source.manifest.uuid, building.name)
             self._send(lacking(wanted, there, where=self.source.directory.path), building, files, size)
             if self.sent.unreadable:
                 if not self.source.is_held():
