@@ -328,6 +328,8 @@ def write_config(directory: StoreDirectory, fan_out: int) -> None:
         "# A casfs store. Written once by `casfs init`; do not edit.\n"
         f'format = {FORMAT}\ndigest = "blake3"\nfan_out = {fan_out}\n'
     )
+    with contextlib.suppress(FileNotFoundError):
+        directory.unlink(f"{CONFIG}.new")
     fd = directory.create(f"{CONFIG}.new", 0o600)
     try:
         durable.write_whole(fd, text.encode())

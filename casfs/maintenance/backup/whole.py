@@ -123,7 +123,7 @@ def _check_place(path: str, mark: _Mark) -> None:
         return
     except NotADirectoryError:
         raise StoreExists(f"{path} is not a directory") from None
-    if not names:
+    if not names or names == [f"{MARK}.new"]:
         return
     with contextlib.closing(StoreDirectory(path)) as directory:
         if CONFIG in names:
@@ -144,6 +144,8 @@ def _check_place(path: str, mark: _Mark) -> None:
 
 def _begin(directory: StoreDirectory, fan_out: int, mark: _Mark) -> None:
     if not directory.exists(MARK):
+        with contextlib.suppress(FileNotFoundError):
+            directory.unlink(f"{MARK}.new")
         fd = directory.create(f"{MARK}.new", 0o600)
         try:
             directory.durable.write_whole(fd, msgspec.json.encode(mark))
