@@ -55,6 +55,8 @@ class State(NamedTuple):
     # The collector
     gc: str = ""
     gc_rows: Rows | None = None
+    # A snapshot: "folder", "copied" or "copied without" the blob, "whole" (which refers to it)
+    snapshot: str = ""
 
 
 START = State()
@@ -119,6 +121,7 @@ def without_daemon(s: State) -> State:
         log_synced=True,
         turnstile="" if s.turnstile == "daemon" else s.turnstile,
         lock="" if s.lock == "daemon" else s.lock,
+        snapshot=_left(s),
     )
 
 
@@ -126,6 +129,11 @@ _DAEMON = (
     *("at", "then", "rows", "found", "changed", "new", "pending", "published"),
     *("commit", "taken", "written", "gate", "asked", "condemned"),
 )
+
+
+def _left(s: State) -> str:
+    """Of a snapshot when its maker is dead: it holds nothing, if it is not whole."""
+    return "whole" if s.snapshot == "whole" else ""
 
 
 def without_collector(s: State) -> State:
@@ -155,7 +163,8 @@ def after_power_loss(s: State) -> Iterator[State]:
     for rows in s.unsure:
         for file in files_after_power_loss(s):
             folder = frozenset({"now" if file else "none"})
-            yield START._replace(committed=rows, unsure=frozenset({rows}), file=file, folder=folder)
+            sure = frozenset({rows})
+            yield START._replace(committed=rows, unsure=sure, file=file, folder=folder, snapshot=_left(s))
 
 
 # What must hold
@@ -171,6 +180,10 @@ def problem(s: State) -> str:
         return "I1: a committed row without a whole file"
     if any(_dangles(rows, file) for rows in s.unsure for file in files_after_power_loss(s)):
         return "I1: after a power loss, a row without a whole file"
+    if s.snapshot in ("copied", "whole") and s.file != "whole":
+        return "I8: a snapshot refers to a blob without a whole file"
+    if s.snapshot == "whole" and files_after_power_loss(s) != {"whole"}:
+        return "I8: after a power loss, a snapshot refers to a blob without a whole file"
     return ""
 
 

@@ -1,0 +1,43 @@
+"""What is done wrong in the protocol (protocol.py), for the explorer to see it."""
+
+from __future__ import annotations
+
+FAULTS = {
+    "the row is looked up before BEGIN": "I1",
+    "the file is not looked at": "I1",
+    "published before BEGIN": "I1",
+    "published while the gate is closed": "I1",
+    "a file that is there is trusted": "I1",
+    "new blobs are dropped with their references": "I1",
+    "COMMIT before the blobs are written": "I1",
+    "COMMIT before the blobs are synced": "I1",
+    "the folder of the blob is not synced": "I1",
+    "told before the log is synced": "I5",
+    "the rows of orphans are not looked at again": "I1",
+    "files are unlinked before COMMIT": "I1",
+    "files are unlinked before the log is synced": "I1",
+    "the turnstile is left before files are unlinked": "I1",
+    "strays are removed without a lock": "I1",
+    "strays are removed in the turnstile only": "I1",
+    "strays are not looked up again": "I1",
+    "strays are removed without a COMMIT": "I1",
+    "deleted rows are seen before the log is synced": "I1",
+    "the rows of orphans are not looked at by the daemon": "I1",
+    "references in memory are not looked at": "I1",
+    "condemned files are unlinked before COMMIT": "I1",
+    "condemned files are unlinked before the log is synced": "I1",
+    "condemned files are unlinked without the lock": "I1",
+    "files that were spared are unlinked": "I1",
+    "what is published again is not spared": "I1",
+    "spared after it is published": "I1",
+    "a file is replaced whose row may come back": "I1",
+    "a file is kept until COMMIT only": "I1",
+    "a batch that fails spares what it has taken": "I1",
+    "two batches of the daemon at a time": "I1",
+    "nothing is committed at the start": "I1",
+    "files are not synced at the start": "I1",
+    "orphans that snapshots hold are collected": "I8",
+    "orphans that snapshots hold are removed by the daemon": "I8",
+    "a snapshot holds nothing until it is whole": "I8",
+}
+"""What may be done wrong, and the invariant that breaks then."""
