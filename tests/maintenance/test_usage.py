@@ -14,7 +14,10 @@ from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import InlineScheduler, run_inline
 from casfs.maintenance.offline import opened
 from casfs.maintenance.repositories import Contents, contents
+from casfs.maintenance.snapshots.create import create
+from casfs.maintenance.snapshots.look import shown
 from casfs.maintenance.usage import Usage, UsageRow, summarize, summarize_repositories
+from casfs.namespace.collecting import Amount
 from casfs.repositories import verbs
 from casfs.repositories.filesystem import file_system
 from casfs.repositories.registry import RepositoryKind
@@ -43,6 +46,26 @@ def test_an_empty_store(tmp_path: Path) -> None:
     create_store(str(tmp_path / "empty"))
     usage = summarize(str(tmp_path / "empty"))
     assert (usage.rows, usage.total, usage.orphans) == ((), UsageRow(b"", 0, 0, 0, 0), 0)
+
+
+def test_what_snapshots_hold(store: Damaged) -> None:
+    """Alone, and all together; the orphan of before is in none of them."""
+    assert summarize(str(store)).snapshots == ()
+    with opened(str(store)) as fs:
+        make_file(fs, 1, b"both", b"in both of them")
+        run_inline(create(fs, "a"))
+        make_file(fs, 1, b"later", b"in the second one alone")
+        run_inline(create(fs, "b"))
+        for name in (b"both", b"later"):
+            run_inline(fs.tree.unlink(1, name))
+    usage = summarize(str(store))
+    assert [(each.name, each.blobs, each.bytes) for each in usage.snapshots] == [("a", 0, 0), ("b", 1, 23)]
+    assert (usage.held, usage.held_bytes) == (2, 15 + 23)
+    assert all(each.database_bytes for each in usage.snapshots)
+    assert usage.orphans == 3
+    assert [shown(str(store), name)[2] for name in "ab"] == [Amount(0, 0), Amount(1, 23)]
+    (store.path / "snapshots/a/casfs.db").write_bytes(b"nonsense")
+    assert [(each.name, each.blobs) for each in summarize(str(store)).snapshots] == [("b", 2)]
 
 
 def test_files_in_the_root_are_one_row(store: Damaged) -> None:
