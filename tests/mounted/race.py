@@ -492,7 +492,7 @@ class Race:
                     collector.kill()
                     self._killed()
                     collector = self._collector()
-                if self.dice.random() < 0.3:
+                if self.dice.random() < 0.1:
                     snapshots.kill()
                     self.totals["kills"] += 1
                     snapshots = self._snapshots(place)

@@ -48,10 +48,10 @@ class Snapshots:
                 for name in snapshots.names():
                     self._look_at(opened, snapshots, name)
                     self._browse(name)
+                    os.write(self._record, f"read {self._read}\n".encode())
+                    self._read = 0
                 while len(names := snapshots.names()) > self.dice.randrange(KEPT + 1):
                     self._access.perform(DropSnapshot(self.dice.choice(names)))
-                os.write(self._record, f"read {self._read}\n".encode())
-                self._read = 0
 
     def _look_at(self, store: Store, snapshots: SnapshotFolder, name: str) -> None:
         """Each content it refers to has its file, whole; no inode refers to another one."""
