@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from casfs.errors import CasfsError
+from casfs.filestore.directory import StoreDirectory
+from casfs.filestore.local import LocalBlobs
 from casfs.maintenance.backup.access import Access
 from casfs.maintenance.backup.listing import is_backup
 from casfs.maintenance.check.problems import Kind
@@ -27,7 +30,7 @@ from casfs.namespace.damage import BlobToRead
 from casfs.namespace.sending import Sending
 from casfs.snapshots.folder import SnapshotFolder
 from casfs.snapshots.manifest import Manifest
-from casfs.store import Store
+from casfs.store import Store, read_config
 from casfs.types import DIGEST_SIZE
 
 STEP = 5_000
@@ -82,8 +85,18 @@ def verify(
 
     Raises CasfsError for a name that there is none of, StoreNotFound, FormatError, OSError.
     """
-    with contextlib.closing(_open(destination)) as store:
-        return _Verifying(store, names, access, share, rate, progress, stop).run()
+    read_config(destination)
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(contextlib.closing(StoreDirectory(destination)))
+        store = None if _is_read_only(directory) else _open(destination)
+        if store is not None:
+            stack.callback(store.close)
+        return _Verifying(directory, store, names, access, share, rate, progress, stop).run()
+
+
+def _is_read_only(directory: StoreDirectory) -> bool:
+    """Does it lie on a disk that cannot be written? SQLite opens no database there that has a log."""
+    return bool(directory.statvfs().f_flag & os.ST_RDONLY)
 
 
 def _open(destination: str) -> Store:
@@ -96,9 +109,12 @@ def _open(destination: str) -> Store:
 
 
 class _Verifying:
+    """`store`: None when its rows cannot be asked; then its files are looked at only."""
+
     def __init__(
         self,
-        store: Store,
+        directory: StoreDirectory,
+        store: Store | None,
         names: tuple[str, ...],
         access: Access,
         share: float,
@@ -106,19 +122,22 @@ class _Verifying:
         progress: Progress,
         stop: Callable[[], bool],
     ) -> None:
-        self._store = store
-        self._folder = SnapshotFolder(store.directory)
+        self._folder = SnapshotFolder(directory)
+        self._contents = LocalBlobs(directory, read_config(directory.path).fan_out)
         self._problems: list[str] = []
         self._manifests = self._chosen(names)
         self._share = share
         self._progress = progress
         self._stop = stop
-        self._rows = Sending(store.namespace)
         self._rate = rate
-        self._settlement = Settlement(
-            store, self._new_verifier(), lambda numbers: access.damaged(store.path, numbers)
+        self._rows = None if store is None else Sending(store.namespace)
+        self._settlement = (
+            Settlement(store, self._new_verifier(), lambda numbers: access.damaged(store.path, numbers))
+            if store is not None and not store.readonly
+            else None
         )
         self._seen = bytearray()  # one bit for the number of each blob of the destination
+        self._seen_digests: set[bytes] = set()  # or a part of each digest, where there are no rows
         self._lock = threading.Lock()
         self._blobs = self._read = self._read_bytes = self._bad_contents = 0
         self._total = 0
@@ -176,9 +195,7 @@ class _Verifying:
             yield from verified
 
     def _new_verifier(self) -> Verifier:
-        return Verifier(
-            self._store.filestore.blobs, self._count_read, rate=self._rate or None, stop=self._stop
-        )
+        return Verifier(self._contents, self._count_read, rate=self._rate or None, stop=self._stop)
 
     def _count_read(self, count: int) -> None:
         with self._lock:
@@ -190,7 +207,7 @@ class _Verifying:
         size, after = 0, b""
         while found := copies.contents(after, STEP):
             after = found[-1].digest
-            rows = self._rows.rows_between(found[0].digest, after)
+            rows = self._rows_of(found)
             for content in found:
                 blob = self._look_at(manifest, copies, content, rows)
                 if blob is None:
@@ -205,12 +222,19 @@ class _Verifying:
         if batch:
             yield batch
 
+    def _rows_of(self, found: list[Content]) -> dict[bytes, tuple[int, int]]:
+        """digest -> (number, bytes) in the destination. Where it cannot be asked, the numbers are the
+        backup's, of those that were not seen yet."""
+        if self._rows is not None:
+            return self._rows.rows_between(found[0].digest, found[-1].digest)
+        return {content.digest: (content.id, content.size) for content in found}
+
     def _look_at(
         self, manifest: Manifest, copies: Copies, content: Content, rows: dict[bytes, tuple[int, int]]
     ) -> BlobToRead | None:
         """What is to be read of it; None when it was looked at, is not chosen, or is bad already."""
         number, size = rows.get(content.digest, (0, 0))
-        if number and self._is_seen(number):
+        if number and self._is_seen(number, content.digest):
             return None
         self._blobs += 1
         if len(content.digest) != DIGEST_SIZE or not number:
@@ -220,22 +244,25 @@ class _Verifying:
             self._note(manifest, copies, content, f"has {size} bytes by its row, should have {content.size}")
             return None
         blob = BlobToRead(number, content.digest, size)
-        if self._share < 1 and random.random() >= self._share:
-            found = self._store.filestore.blobs.size(content.digest)
-            if found == size:
-                return None
+        is_chosen = self._share >= 1 or random.random() < self._share
+        if not is_chosen and self._contents.size(content.digest) == size:
+            return None
         return blob
 
-    def _is_seen(self, number: int) -> bool:
+    def _is_seen(self, number: int, digest: bytes) -> bool:
+        if self._rows is None:
+            seen = digest[:12] in self._seen_digests
+            self._seen_digests.add(digest[:12])
+            return seen
         index, bit = number >> 3, 1 << (number & 7)
         if index >= len(self._seen):
             self._seen.extend(bytes(max(index + 1 - len(self._seen), len(self._seen))))
-        seen = bool(self._seen[index] & bit)
+        was_seen = bool(self._seen[index] & bit)
         self._seen[index] |= bit
-        return seen
+        return was_seen
 
     def _settle(self, manifest: Manifest, copies: Copies, bad: Bad) -> None:
-        if not self._store.readonly:
+        if self._settlement is not None:
             try:
                 if self._settlement.settle(bad) is None and bad.kind is not Kind.MISSING_BLOB:
                     return  # it has got a whole file meanwhile
