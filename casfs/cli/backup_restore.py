@@ -220,7 +220,7 @@ def _into_store(
 ) -> int:
     from casfs.control.backups import BackupAccess
     from casfs.maintenance.backup.back import sent_back
-    from casfs.maintenance.backup.pace import Stopped
+    from casfs.maintenance.collect.batch import Stopped
 
     store, to = _store_and_place(args.into)
     access = BackupAccess()

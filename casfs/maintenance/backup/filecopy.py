@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from casfs.filestore.filestore import copy_range
 from casfs.filestore.reflink import clone_range
-from casfs.maintenance.backup.pace import Stopped
+from casfs.maintenance.collect.batch import Stopped
 
 STEP = 64 << 20
 """Bytes that are copied without a look at `stop`."""

@@ -6,15 +6,13 @@ import threading
 import time
 from collections.abc import Callable
 
+from casfs.maintenance.collect.batch import Stopped
+
 STOP_SECONDS = 0.25
 """So long a stop may take to be noticed by who waits."""
 
 CREDIT_SECONDS = 0.1
 """So much of the time that the rate would have given and nobody used may be made up for."""
-
-
-class Stopped(Exception):
-    """Somebody wants the work to end."""
 
 
 class Pace:

@@ -32,10 +32,10 @@ from casfs.maintenance.backup.filecopy import copy_file
 from casfs.maintenance.backup.filters import Filter
 from casfs.maintenance.backup.healing import Healing, Lost
 from casfs.maintenance.backup.options import BackupOptions
-from casfs.maintenance.backup.pace import Pace, Stopped
+from casfs.maintenance.backup.pace import Pace
 from casfs.maintenance.backup.send import Sender, Sent, remove_copies
 from casfs.maintenance.backup.source import Source, source_of
-from casfs.maintenance.collect.batch import never, transaction
+from casfs.maintenance.collect.batch import Stopped, never, transaction
 from casfs.maintenance.progress import Progress, unwatched
 from casfs.namespace.copies import Content, Copies, open_copy
 from casfs.namespace.leaving_out import Leaving
@@ -168,7 +168,7 @@ class _Run:
         with contextlib.ExitStack() as stack:
             for number in range(1, NAMES + 1):
                 name = stem if number == 1 else f"{stem}-{number}"
-                if folder.exists(name):
+                if folder.exists(name) or name in folder.unfinished():
                     continue
                 try:
                     building = stack.enter_context(folder.building(name))

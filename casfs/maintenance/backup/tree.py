@@ -23,8 +23,8 @@ from casfs.filestore.hashing import hash_descriptor
 from casfs.filestore.local import LocalBlobs
 from casfs.maintenance.backup.attributes import Attributes
 from casfs.maintenance.backup.copying import CHUNK, stream
-from casfs.maintenance.backup.pace import Pace, Stopped
-from casfs.maintenance.collect.batch import never
+from casfs.maintenance.backup.pace import Pace
+from casfs.maintenance.collect.batch import Stopped, never
 from casfs.maintenance.progress import Progress, unwatched
 from casfs.maintenance.scrub.verify import MEDIUM_ERRORS
 from casfs.namespace.copies import Content

@@ -24,9 +24,9 @@ from casfs.filestore.local import FAN_OUTS, LocalBlobs
 from casfs.filestore.staging import FOLDER
 from casfs.maintenance.backup.copying import CHUNK, Copied, Copier, Unreadable
 from casfs.maintenance.backup.filecopy import copy_file
-from casfs.maintenance.backup.pace import Pace, Stopped
+from casfs.maintenance.backup.pace import Pace
 from casfs.maintenance.backup.send import THREADS
-from casfs.maintenance.collect.batch import never
+from casfs.maintenance.collect.batch import Stopped, never
 from casfs.maintenance.progress import Progress, unwatched
 from casfs.namespace.copies import Content, Copies, make_live, open_copy
 from casfs.namespace.namespace import Namespace

@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,12 @@ from casfs.filestore.hashing import hash_bytes
 from casfs.fs.scheduler import run_inline
 from casfs.maintenance.collect import gc, pins
 from casfs.maintenance.collect import mounted as collect_mounted
+from casfs.maintenance.collect.batch import transaction
 from casfs.maintenance.collect.mounted import Collected
 from casfs.namespace.collecting import Amount, Collecting, Orphan, Record
+from casfs.namespace.copies import Content
+from casfs.namespace.sending import Sending
+from casfs.store import Store
 from tests.faults import PowerLoss
 from tests.fs.test_crash import History
 from tests.invariants import assert_clean
@@ -202,6 +207,31 @@ def test_a_batch_that_is_cut_off_by_the_end_of_the_mount_leaves_no_file(orphaned
     assert (orphans(orphaned), orphaned.blobs) == ([], 11)
     orphaned.stop()
     assert len(list((orphaned.path / "blobs").glob("*/*"))) == 1
+    assert_clean(orphaned.path)
+
+
+def test_a_content_that_another_process_has_published_anew_stays(
+    orphaned: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backup into a mounted store came after a batch of the collector that was cut off: its rows were gone,
+    so the contents were sent anew, and the unmount removed their files."""
+    coroutine = collect_mounted.collect(orphaned.fs, orphans(orphaned), NOW, 1, Record(0, 0, 0, 0, 0))
+
+    async def pause() -> None:
+        raise Cancelled
+
+    monkeypatch.setattr(orphaned.fs.scheduler, "pause", pause)
+    with pytest.raises(Cancelled):
+        run_inline(coroutine)
+    monkeypatch.undo()
+    run_inline(orphaned.fs.group.durable())
+    digest = next(iter(orphaned.fs.store.filestore.condemned()))
+    size = orphaned.fs.store.filestore.blobs.size(digest)
+    assert size is not None
+    with closing(Store(str(orphaned.path), shared=True)) as other, transaction(other):
+        Sending(other.namespace).add_orphans([Content(digest, 0, size)], NOW)
+    orphaned.stop()
+    assert len(list((orphaned.path / "blobs").glob("*/*"))) == 2
     assert_clean(orphaned.path)
 
 
