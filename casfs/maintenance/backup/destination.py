@@ -171,7 +171,7 @@ def remember(directory: StoreDirectory, destination: str) -> None:
     paths = known(directory.path)
     if destination in paths:
         return
-    new = f"{KNOWN}.new-{os.getpid()}"
+    new = f"{KNOWN}.new"
     with contextlib.suppress(FileNotFoundError):
         directory.unlink(new)
     fd = directory.create(new, 0o600)

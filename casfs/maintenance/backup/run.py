@@ -228,7 +228,7 @@ class _Run:
             return healing
         healing.heal_known(self.progress)
         with contextlib.closing(Namespace(database_path(self.target.path), readonly=True)) as there:
-            files, size = self._needed(wanted, there)
+            files, size = self._needed(wanted, there, building.name)
             self._begun = True
             abandon_others(folder, self.source.manifest.uuid, building.name)
             self._send(lacking(wanted, there, where=self.source.directory.path), building, files, size)
@@ -244,7 +244,7 @@ class _Run:
                 healing.lose(self.sent.unreadable)
         return healing
 
-    def _needed(self, wanted: Namespace, there: Namespace) -> tuple[int, int]:
+    def _needed(self, wanted: Namespace, there: Namespace, name: str) -> tuple[int, int]:
         """Contents that the destination lacks, and their bytes; there is room for them."""
         block = os.fstatvfs(self.target.directory.fd).f_frsize
         files = size = room = 0
@@ -254,18 +254,18 @@ class _Run:
             room += -(-content.size // block) * block + ROW_BYTES
             if not files % 10_000 and self.stop():
                 raise Stopped
-        if not self._shares_blocks():
+        if not self._shares_blocks(f"{FOLDER}/{NEW}{name}"):
             check_room(self.target, room, files)
         return files, size
 
-    def _shares_blocks(self) -> bool:
+    def _shares_blocks(self, folder: str) -> bool:
         if os.fstat(self.source.directory.fd).st_dev != os.fstat(self.target.directory.fd).st_dev:
             return False
         try:
             fd = self.source.directory.open(self.source.database)
         except OSError:
             return False
-        name = f"{FOLDER}/.probe-{os.urandom(8).hex()}"
+        name = f"{folder}/{os.urandom(8).hex()}"
         try:
             target = self.target.directory.create(name, 0o600)
             try:

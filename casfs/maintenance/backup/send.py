@@ -4,11 +4,12 @@ Who sends holds what he sends at both ends by a snapshot, which is there, with i
 looks what is lacking. Contents go in batches, each in these steps, of which the first ones are at work on the
 next batch while the last ones end this:
 
-    copy        by threads, into the folder of the unfinished snapshot; compared with the digest on the way
-    sync        their bytes, durable
-    publish     each gets its name below blobs/, in the place of what may lie there: that has the same bytes,
-                or is the torn rest of a crash
-    sync        their names, durable
+    copy        by threads, into the folder of the unfinished snapshot, or in its place where nothing is;
+                compared with the digest on the way
+    sync        the bytes of those in the folder, durable
+    publish     each of them gets its name below blobs/, in the place of what may lie there: that has the same
+                bytes, or is the torn rest of a crash
+    sync        all bytes and names, durable
     insert      one transaction: those whose file is still the one that was published get a row (I1, I3). Who
                 has published the same content meanwhile has replaced it: it is looked at again
 
@@ -67,7 +68,10 @@ class Sender:
 
     def __init__(self, source: LocalBlobs, target: Store, folder: str, pace: Pace) -> None:
         self._target = target
-        self._copier = Copier(source, target.directory, folder, pace)
+        self._folder = folder
+        self._damaged = Sending(target.namespace).damaged()
+        self._copier = Copier(source, target.directory, folder, pace, target.filestore.blobs)
+        self._mender = Copier(source, target.directory, folder, pace)
         self._pace = pace
         self._told: Callable[[int], object] = int
         self._rows = Sending(target.namespace)
@@ -128,7 +132,7 @@ class Sender:
             self._batch_bytes = min(BATCH_BYTES, self._batch_bytes * 2)
 
     def _copy(self, batch: list[Content], pool: ThreadPoolExecutor) -> list[Copied]:
-        portions = [pool.submit(self._copy_portion, portion) for portion in _portions(batch)]
+        portions = [pool.submit(self._copy_portion, portion) for portion in _apart(list(_portions(batch)))]
         copied: list[Copied] = []
         for portion in portions:
             for each in portion.result():
@@ -136,14 +140,15 @@ class Sender:
                     self.result.unreadable.append(each)
                 else:
                     copied.append(each)
-        return copied
+        return sorted(copied)
 
     def _copy_portion(self, contents: list[Content]) -> list[Copied | Unreadable]:
         buffer = memoryview(bytearray(CHUNK + 1))
         done: list[Copied | Unreadable] = []
         for content in contents:
             self._pace.check()
-            done.append(self._copier.copy(content, buffer))
+            copier = self._mender if content.digest in self._damaged else self._copier
+            done.append(copier.copy(content, buffer))
             self._told(content.size)
         return done
 
@@ -152,13 +157,15 @@ class Sender:
         if not copied:
             return []
         directory, blobs = self._target.directory, self._target.filestore.blobs
-        if len(copied) <= FEW:
+        elsewhere = [each for each in copied if each.name.startswith(f"{self._folder}/")]
+        few = len(copied) <= FEW
+        if few:
             for each in copied:
                 directory.sync(each.name)
-        else:
+        elif elsewhere:
             directory.sync_all()
-        blobs.adopt((each.name, each.content.digest) for each in copied)
-        if len(copied) <= FEW:
+        blobs.adopt((each.name, each.content.digest) for each in elsewhere)
+        if few:
             blobs.sync_names(each.content.digest for each in copied)
         else:
             directory.sync_all()
@@ -188,6 +195,12 @@ def _portions(batch: list[Content]) -> Iterator[list[Content]]:
             yield portion
         else:
             yield from ([content] for content in portion)
+
+
+def _apart(portions: list[list[Content]]) -> list[list[Content]]:
+    """In an order in which those that are copied at a time lie in different folders."""
+    step = -(-len(portions) // THREADS) or 1
+    return [portion for start in range(step) for portion in portions[start::step]]
 
 
 def remove_copies(store: Store, folder: str) -> None:

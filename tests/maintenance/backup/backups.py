@@ -18,6 +18,7 @@ from casfs.maintenance.backup.run import BackupResult, run_backup
 from casfs.maintenance.backup.tree import RestoredTree, restore_tree
 from casfs.maintenance.backup.whole import Restored, restore_store
 from casfs.maintenance.check.fsck import check
+from casfs.maintenance.check.problems import Severity
 from casfs.maintenance.offline import opened
 from casfs.namespace.copies import open_copy
 from casfs.snapshots.folder import SnapshotFolder
@@ -111,3 +112,9 @@ def stop_after(calls: int) -> Callable[[], bool]:
         return left[0] < 0
 
     return stop
+
+
+def assert_unharmed(store: object) -> None:
+    """What fsck --deep finds is no more than what a crash may leave."""
+    problems = check(str(store), deep=True).problems
+    assert not [problem for problem in problems if problem.severity is Severity.ERROR], problems

@@ -16,6 +16,7 @@ from tests.maintenance.backup.backups import (
     ACCESS,
     add_files,
     assert_sound,
+    assert_unharmed,
     back_up,
     backups_of,
     made,
@@ -290,6 +291,9 @@ def test_cut_off_at_each_step_the_next_goes_on(store: Damaged, monkeypatch: pyte
             except CutOff:
                 pass
         monkeypatch.setattr("casfs.maintenance.backup.destination.MAKING_SECONDS", 0)
+        assert_unharmed(store)
+        if (destination / "casfs.toml").exists():
+            assert_unharmed(destination)
         made(back_up(store, destination, new=True))
         collect(destination)
         assert_sound(store, destination)
