@@ -66,7 +66,9 @@ class LiveRows(Table):
         that this reader sees (sqlite.org/backup.html)."""
         target = connect(path)
         try:
-            run_script(target, "PRAGMA synchronous = OFF")
+            # Else all pages are kept in memory until the end: as much as the database has.
+            for pragma in ("synchronous = OFF", "cache_spill = ON", "cache_size = -8000"):
+                run_script(target, f"PRAGMA {pragma}")
             with target.backup("main", self._connection, "main") as backup:
                 while not backup.done:
                     backup.step(COPIED_PAGES)

@@ -259,6 +259,10 @@ class Namespace(Table):
         """For the reports of this package (`namespace/usage.py`, `namespace/checks.py`) only."""
         return self._connection.execute(sql, bindings)
 
+    def read_through(self) -> None:
+        """It is going to be read from one end to the other: little of it is kept in memory."""
+        self._value("PRAGMA cache_size = -8000")
+
     def close(self) -> None:
         """Close; an open transaction is rolled back."""
         if self.readonly:

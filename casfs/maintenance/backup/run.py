@@ -138,6 +138,7 @@ class _Run:
             try:
                 self._barrier()
                 with contextlib.closing(open_copy(building.database)) as wanted:
+                    wanted.read_through()
                     counts = Counts(*Copies(wanted).figures())
                     healing = self._send_all(wanted, building, folder)
             except BaseException:
@@ -228,6 +229,7 @@ class _Run:
             return healing
         healing.heal_known(self.progress)
         with contextlib.closing(Namespace(database_path(self.target.path), readonly=True)) as there:
+            there.read_through()
             files, size = self._needed(wanted, there, building.name)
             self._begun = True
             abandon_others(folder, self.source.manifest.uuid, building.name)

@@ -176,6 +176,7 @@ class _Verifying:
 
     def _verify(self, manifest: Manifest) -> None:
         with contextlib.closing(open_copy(self._folder.database(manifest.name))) as namespace:
+            namespace.read_through()
             copies = Copies(namespace)
             if manifest.content:
                 self._total = self._read_bytes + copies.figures().blob_bytes

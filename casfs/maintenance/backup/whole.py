@@ -90,6 +90,7 @@ def restore_store(
         )
     mark = _Mark(manifest.uuid, manifest.name, manifest.made_ns)
     with contextlib.closing(open_copy(database)) as namespace:
+        namespace.read_through()
         if str(namespace.meta("uuid")) != manifest.uuid:
             raise FormatError(f"{database} is the database of another store", "casfs backup verify says more")
         path = os.path.realpath(target)
