@@ -150,9 +150,11 @@ async def restore(
         if len(plan.differences) * LOG_BYTES > fs.store.filestore.space.log_room():
             raise FsError(errno.ENOSPC, "the disk has no room for so much in one transaction")
         trashes = not everything and plan.goes <= TRASHED
+        trashing = Trashing(uid, trashes)
         if not trashes and plan.goes:
-            done.before = await _snapshot(fs, folder, name)
-        await _act(fs, plan, rows, done, Trashing(uid, trashes))
+            made = await _snapshot(fs, folder, name)
+            done.before, trashing = made.name, Trashing(uid, trashes, made.made_ns)
+        await _act(fs, plan, rows, done, trashing)
     log.info("snapshot %s: %d names restored, %d removed", name, done.restored, done.removed)
     return done
 
@@ -162,6 +164,7 @@ async def _act(fs: FileSystem, plan: _Plan, rows: Namespace, done: Restored, tra
     switch = Switch(fs, builder, trashing)
     try:
         tops = await builder.build(plan.wanted())
+        await fs.contents.settling.seal_all_closed()  # what was written meanwhile: the trash keeps blobs
         try:
             await switch.run(plan.differences, tops, plan.kept)
             done.changed = switch.changed
@@ -189,16 +192,13 @@ async def _settle(fs: FileSystem) -> None:
     await fs.group.durable()
 
 
-async def _snapshot(fs: FileSystem, folder: SnapshotFolder, name: str) -> str:
+async def _snapshot(fs: FileSystem, folder: SnapshotFolder, name: str) -> Manifest:
     wanted = before = name_at("before-restore")
     number = 1
     while folder.exists(before):
         number += 1
         before = f"{wanted}-{number}"
-    made: Manifest = await create(
-        fs, before, reason=f"before {name} was restored", expires_ns=time.time_ns() + KEPT_NS
-    )
-    return made.name
+    return await create(fs, before, reason=f"before {name} was restored", expires_ns=time.time_ns() + KEPT_NS)
 
 
 # Looking

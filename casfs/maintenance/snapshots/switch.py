@@ -34,10 +34,12 @@ FLUSH = 256
 
 
 class Trashing(NamedTuple):
-    """Who removes what goes, and does it go to the trash?"""
+    """Who removes what goes, and does it go to the trash? `since_ns`: what has changed from then on goes
+    there in any case, since the snapshot that was made before has not got it."""
 
     uid: int
     trashes: bool
+    since_ns: int = 1 << 62
 
 
 class Switch:
@@ -47,7 +49,7 @@ class Switch:
     def __init__(self, fs: FileSystem, builder: Builder, trashing: Trashing) -> None:
         self._fs = fs
         self._builder = builder
-        self._uid, self._trashes = trashing
+        self._trashing = trashing
         self._undo: list[Callable[[], object]] = []
         self._kept: set[int] = set()
         self._steps = 0
@@ -176,23 +178,44 @@ class Switch:
             for each, spot in parked:
                 if each.what is what:
                     await self._step()
-                    self._park(spot, self._fs.inodes.get(spot.ino))
+                    self._park(each, spot)
                     self._touch(self._fs.inodes.get(spot.parent), each.beside * (what is What.ADDED))
+        await self._check_gone(differences, gone)
+
+    async def _check_gone(self, differences: list[Difference], gone: set[int]) -> None:
+        """With a directory goes what was looked at: nobody can put anything there any more, but what others
+        have put there before would go without a word. Raises FsError EBUSY."""
+        known = {each.new[:3] for each in differences if each.what is What.ADDED and each.new is not None}
+        for each in differences:
+            spot, after = each.new, 0
+            if spot is None or each.what is not What.ADDED or spot.ino not in gone:
+                continue
+            while rows := self._fs.store.namespace.dentries.children(spot.ino, after, STEP):
+                await self._step()
+                after = rows[-1][0]
+                if any((spot.ino, name, ino) not in known for _, name, ino, _ in rows):
+                    raise FsError(errno.EBUSY, f"{_text(each.path)}: others have changed it; try it again")
 
     def _note(self, inode: Inode, spot: Spot, reason: Reason) -> list[Any]:
         """Have the trash keep a file that loses a name."""
         policy = self._fs.policy
         before = policy.noted()
-        if self._trashes:
-            policy.leaves(inode, spot.parent, spot.name, self._uid, reason)
+        if inode.content is not None:
+            inode.content.observe()
+        if self._trashing.trashes or inode.ctime >= self._trashing.since_ns:
+            policy.leaves(inode, spot.parent, spot.name, self._trashing.uid, reason)
         noted = policy.noted_since(before)
         if noted and reason is Reason.REMOVED:
             self._undo.append(partial(policy.forget, noted))
         return noted
 
-    def _park(self, spot: Spot, inode: Inode) -> None:
+    def _park(self, each: Difference, spot: Spot) -> None:
         """Put it out of the way. A directory in the root stays there: it may be a repository."""
-        fs = self._fs
+        fs, inode = self._fs, self._fs.inodes.get(spot.ino)
+        if each.what is What.ADDED:  # there may be other rules since, or a lock
+            fs.policy.check_remove(spot.parent, spot.name, inode)
+        else:
+            fs.policy.check_move(spot.parent, spot.name, inode, each.beside)
         assert self.limbo is not None
         to, name = self.limbo, b"%d" % inode.ino
         if spot.parent == ROOT_INO and inode.ino in self._repositories():

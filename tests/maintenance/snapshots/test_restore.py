@@ -467,3 +467,53 @@ def same(session: Session, path: bytes, numbers: dict[bytes, int]) -> dict[bytes
         for name, ino in numbers.items()
         if now.get(name) == ino and below(name, path) and name not in told_of
     }
+
+
+@pytest.mark.parametrize("paths", [(), (b"libs",)], ids=["everything", "a path"])
+@pytest.mark.parametrize("replaced", [False, True])
+def test_what_others_put_into_a_directory_that_goes_was_lost_with_it(
+    filled: Session, monkeypatch: pytest.MonkeyPatch, paths: tuple[bytes, ...], replaced: bool
+) -> None:
+    kernel = filled.kernel
+    kernel.mkdir("libs/made")
+    kernel.mkdir("libs/made/below")
+    kernel.write_file("libs/made/below/since", NEW + NEW)
+    build = building.Builder.build
+
+    async def beside(self: building.Builder, wanted: list[Difference]) -> object:
+        kernel.write_file("later", b"later" * 100)
+        kernel.rename("later", "libs/made/below/since" if replaced else "libs/made/below/later")
+        return await build(self, wanted)
+
+    monkeypatch.setattr(building.Builder, "build", beside)
+    with pytest.raises(FsError, match="libs/made/below: others have changed it") as refused:
+        brought_back(filled, *paths)
+    assert refused.value.errno == errno.EBUSY
+    assert kernel.read_file(f"libs/made/below/{'since' if replaced else 'later'}") == b"later" * 100
+    assert not in_trash(filled) - {b"libs/made/below/since"}
+    monkeypatch.undo()
+    brought_back(filled, *paths)
+    assert b"libs/made" not in kernel.tree()
+
+
+def test_what_was_written_after_the_snapshot_that_is_made_before_was_lost(
+    filled: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = filled.kernel
+    for name in ("libs/made", "libs/deep/two"):
+        kernel.write_file(name, OLD + NEW)
+    before = in_trash(filled)
+    build = building.Builder.build
+
+    async def beside(self: building.Builder, wanted: list[Difference]) -> object:
+        for name in ("libs/made", "libs/deep/two"):
+            handle = kernel.open(name, os.O_WRONLY)
+            handle.write(b"after", 0)
+            handle.close()
+        return await build(self, wanted)
+
+    monkeypatch.setattr(building.Builder, "build", beside)
+    assert brought_back(filled).before
+    kernel.sync()
+    assert len(list(filled.store.namespace.trash.sized())) == len(before) + 2
+    assert in_trash(filled) == {b"libs/made", b"libs/deep/two"}
