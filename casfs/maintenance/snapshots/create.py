@@ -80,8 +80,8 @@ async def create(
         copied: list[_Copied] = []
         try:
             await _settle(fs)
-            cloned, copied, made_ns = await _moment(fs, building, stack)
-            await run(_copy, fs.store, building, cloned, copied, stack)
+            reader, made_ns = await _moment(fs, building, copied, stack)
+            await run(_copy, fs.store, building, reader, copied)
             sealed = [await _keep(fs, each) for each in copied]
             await fs.group.durable()
             await run(make_snapshot, building.part, sealed)
@@ -127,10 +127,10 @@ async def _settle(fs: FileSystem) -> None:
 
 
 async def _moment(
-    fs: FileSystem, building: Building, stack: contextlib.ExitStack
-) -> tuple[LiveRows | None, list[_Copied], int]:
-    """The reader that sees the rows of the moment, None if they were cloned; the files that were being
-    written; when it was, in nanoseconds since 1970."""
+    fs: FileSystem, building: Building, copied: list[_Copied], stack: contextlib.ExitStack
+) -> tuple[LiveRows | None, int]:
+    """The reader that sees the rows of the moment, None if they were cloned; when it was, in nanoseconds
+    since 1970. The files that were being written go to `copied`, also when this fails."""
     run = fs.scheduler.run
     clones = await run(can_clone, fs.store.directory)
     if not clones:
@@ -141,17 +141,16 @@ async def _moment(
         await run(turnstile.enter)
         try:
             made_ns = time.time_ns()
-            reader, copied = await run(_take, fs.store, building, clones, stack)
+            reader = await run(_take, fs.store, building, clones, copied, stack)
         finally:
             turnstile.leave()
-    return reader, copied, made_ns
+    return reader, made_ns
 
 
 def _take(
-    store: Store, building: Building, clones: bool, stack: contextlib.ExitStack
-) -> tuple[LiveRows | None, list[_Copied]]:
+    store: Store, building: Building, clones: bool, copied: list[_Copied], stack: contextlib.ExitStack
+) -> LiveRows | None:
     rows = LiveRows(store.namespace.path)
-    copied: list[_Copied] = []
     try:
         if clones:
             _clone(store, building)
@@ -165,9 +164,9 @@ def _take(
         raise
     if clones:
         rows.close()
-        return None, copied
+        return None
     stack.callback(rows.close)
-    return rows, copied
+    return rows
 
 
 def _clone(store: Store, building: Building) -> None:
@@ -201,14 +200,16 @@ def _copy_small(store: Store, copied: list[_Copied], clones: bool) -> None:
         each.is_whole = True
 
 
-def _copy(
-    store: Store,
-    building: Building,
-    reader: LiveRows | None,
-    copied: list[_Copied],
-    stack: contextlib.ExitStack,
-) -> None:
-    """What can be copied while others go on. Blocks."""
+def _copy(store: Store, building: Building, reader: LiveRows | None, copied: list[_Copied]) -> None:
+    """What can be copied while others go on. Blocks. The database first: as long as its reader is there the
+    log grows, and large files may take long."""
+    if reader is None:
+        fold_log(building.part)
+    else:
+        os.close(building.create_part())
+        reader.copy_to(building.part)
+        reader.close()
+    _check_room(store, copied)
     for each in copied:
         if each.target is None:
             each.target = _new_staged(store)
@@ -221,12 +222,19 @@ def _copy(
                     break
         os.ftruncate(each.target.fd, each.row.size)
         each.digest = hash_descriptor(each.target.fd, each.row.size)
-    if reader is None:
-        fold_log(building.part)
-    else:
-        os.close(building.create_part())
-        reader.copy_to(building.part)
-        reader.close()
+
+
+def _check_room(store: Store, copied: list[_Copied]) -> None:
+    """Is there room for the copies that are still to be made, so that they take none from who writes? Raises
+    OSError ENOSPC."""
+    wanted = sum(
+        min(each.row.size, os.fstat(each.source).st_blocks * 512) for each in copied if each.target is None
+    )
+    left = store.filestore.space.left().bytes
+    if wanted > left:
+        raise OSError(
+            errno.ENOSPC, f"there is no room for copies of what is being written: {wanted} bytes are needed"
+        )
 
 
 def _new_staged(store: Store) -> StagedFile:

@@ -15,6 +15,8 @@ from blake3 import blake3
 
 from casfs.errors import CasfsError, UsageError
 from casfs.filestore.durable import Durable
+from casfs.filestore.reflink import can_clone
+from casfs.filestore.staging import POOL_SIZE
 from casfs.fs.scheduler import run_inline
 from casfs.maintenance.check.fsck import check
 from casfs.maintenance.collect import gc
@@ -22,6 +24,7 @@ from casfs.maintenance.snapshots import create as module
 from casfs.maintenance.snapshots.create import create, drop
 from casfs.snapshots.folder import SnapshotFolder
 from casfs.snapshots.manifest import Manifest
+from casfs.space import Left
 from casfs.store import Store
 from tests.invariants import assert_clean
 from tests.maintenance.cut_off import CutOff, cut_at
@@ -165,6 +168,73 @@ def test_one_that_fails_leaves_nothing(session: Session, monkeypatch: pytest.Mon
     assert folder.names() == folder.unfinished() == []
     monkeypatch.undo()
     take(session)
+
+
+def test_copies_of_one_that_failed_in_its_moment_were_left_with_their_descriptors(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel, copy = session.kernel, module._copy_data
+    files = [kernel.open(name, os.O_CREAT | os.O_RDWR) for name in ("one", "two")]
+    for number, file in enumerate(files):
+        file.write(LARGE[: 1000 * (number + 1)])
+        file.fsync()
+
+    def fail(source: int, target: int, size: int) -> None:
+        copy(source, target, size)
+        if size > 1000:
+            raise OSError(28, "no room")
+
+    monkeypatch.setattr(module, "_copy_data", fail)
+
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(POOL_SIZE):
+        with pytest.raises(OSError, match="no room"):
+            take(session)
+    staged = [path.stat().st_size for path in (session.path / "staging").iterdir()]
+    assert sum(staged) == 3000
+    assert len(staged) <= POOL_SIZE + 2
+    assert len(os.listdir("/proc/self/fd")) <= before + POOL_SIZE + 2
+    for file in files:
+        file.close()
+
+
+def test_large_files_were_copied_while_the_log_of_the_database_grew(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if can_clone(session.store.directory):
+        pytest.skip("they are cloned")
+    monkeypatch.setattr(module, "COPIED_BYTES", 0)
+    with session.kernel.open("open", os.O_CREAT | os.O_RDWR) as file:
+        file.write(NEW)
+        file.fsync()
+        steps: list[str] = []
+        close, copy = module.LiveRows.close, module._copy_data
+        monkeypatch.setattr(module.LiveRows, "close", lambda rows: (steps.append("close"), close(rows)))
+        monkeypatch.setattr(module, "_copy_data", lambda *given: (steps.append("copy"), copy(*given)))
+        take(session)
+        assert steps[:2] == ["close", "copy"]
+
+
+def test_the_room_for_copies_of_large_files_is_looked_at_before(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if can_clone(session.store.directory):
+        pytest.skip("they are cloned")
+    monkeypatch.setattr(module, "COPIED_BYTES", 0)
+    with session.kernel.open("open", os.O_CREAT | os.O_RDWR) as file:
+        file.write(LARGE)
+        file.fsync()
+        copy = module.LiveRows.copy_to
+
+        def full(rows: module.LiveRows, path: str) -> None:
+            copy(rows, path)
+            monkeypatch.setattr(type(session.store.filestore.space), "left", lambda _: Left(1000, 1000))
+
+        monkeypatch.setattr(module.LiveRows, "copy_to", full)
+        monkeypatch.setattr(module, "_copy_data", lambda *_: pytest.fail("it is copied"))
+        with pytest.raises(OSError, match="copies of what is being written"):
+            take(session)
+        monkeypatch.undo()
 
 
 # Beside the collector, and cut off
