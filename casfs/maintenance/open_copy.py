@@ -331,8 +331,7 @@ class _Copy:
             adopted.forget_end()
             for blob, detail in taken.damaged:
                 namespace.damage.note(blob, detail, now_ns)
-            if taken.snapshot is not None:
-                self._keep_others(adopted, taken.snapshot, now_ns)
+            self._keep_others(adopted, taken.snapshot, now_ns)
             namespace.commit()
             namespace.sync_log()
         self._directory.sync(".")
@@ -358,9 +357,10 @@ class _Copy:
         self._directory.rename(_NEW, DATABASE)
         self._directory.sync(".")
 
-    def _keep_others(self, adopted: Adopted, snapshot: str, now_ns: int) -> None:
+    def _keep_others(self, adopted: Adopted, snapshot: str | None, now_ns: int) -> None:
         """What other snapshots refer to gets rows, so that it is known; their numbers of blobs are none of
-        this database, which gives those of the newer ones away again."""
+        this database, which gives those of the newer ones away again. A live database, too, may be older
+        than they are: it is copied first."""
         for manifest in self._snapshots.all():
             if manifest.name == snapshot:
                 continue

@@ -207,6 +207,28 @@ def test_between_a_snapshot_and_a_newer_database_somebody_has_to_choose(source: 
         assert_clean(store)
 
 
+def test_snapshots_newer_than_the_live_database_of_a_copy_showed_other_contents(
+    source: Path, scratch: Path
+) -> None:
+    target = copy(source, scratch / "copy")  # the database first ...
+    write(source, "later", b"later" * 100)
+    perform(str(source), CreateSnapshot("daily", "", None))
+    for name in ("blobs", "snapshots"):  # ... and the rest when there is more
+        shutil.copytree(source / name, target / name, dirs_exist_ok=True, copy_function=_unless_there)
+    open_copied(str(target), live=True)
+    write(target, "other", b"other" * 100)
+    session = Session(target)
+    assert session.kernel.read_file(".casfs/snapshots/daily/later") == b"later" * 100
+    session.kernel.unlink("other")
+    session.stop()
+    assert_clean(target)
+
+
+def _unless_there(source: str, target: str) -> None:
+    if not os.path.exists(target):
+        shutil.copy2(source, target)
+
+
 def test_the_newest_snapshot_is_taken_that_is_whole(source: Path, scratch: Path) -> None:
     perform(str(source), CreateSnapshot("first", "", None))
     write(source, "later", b"later" * 100)
