@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections import Counter
 
 from casfs.errors import FsError
@@ -20,6 +21,11 @@ from casfs.namespace.namespace import Namespace
 
 STEP = 32
 """Inodes that are made before other requests are served: about 2 ms."""
+
+LONGEST_TARGET = 4096
+"""Of a symbolic link, with the byte that ends it: PATH_MAX in linux/limits.h."""
+
+_KINDS = frozenset({stat.S_IFDIR, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK})
 
 
 class Builder:
@@ -74,8 +80,9 @@ class Builder:
         if not is_name(spot.name):
             raise FsError(errno.EIO, "the snapshot has a name that is none")
         row, attributes = self.row(spot), self.attributes(spot)
+        _check_row(row, wanted.path)
         fs.store.filestore.space.claim_rows(1024 + sum(map(len, attributes.values())))
-        blob = None if row.blob_id is None else self._blob(row.blob_id, wanted.path)
+        blob = None if row.blob_id is None else self._blob(row.blob_id, row.size, wanted.path)
         inode = fs.inodes.create(row.mode, row.uid, row.gid, row.rdev, row.target)
         inode.nlink = 0
         self.roots.append(inode)
@@ -93,14 +100,19 @@ class Builder:
             self.made[spot.ino] = inode
         return inode
 
-    def _blob(self, number: int, path: bytes) -> int:
-        """Of the content that has that number in the snapshot. It is there, row and file: in this
-        transaction, nobody collects it (I1)."""
+    def _blob(self, number: int, size: int, path: bytes) -> int:
+        """Of the content that has that number in the snapshot, of `size` bytes. It is there, row and file: in
+        this transaction, nobody collects it (I1)."""
         store = self._fs.store
         digest = self.rows.blobs.digest(number)
         blob = None if digest is None else store.namespace.blobs.find(digest)
-        if digest is None or blob is None or store.filestore.blobs.size(digest) is None:
+        there = None if digest is None or blob is None else store.filestore.blobs.size(digest)
+        if blob is None or there is None:
             raise FsError(errno.EIO, f"{os.fsdecode(path)}: its content is not there any more")
+        if there != size:  # whoever has written the snapshot's database (I9)
+            raise FsError(
+                errno.EIO, f"{os.fsdecode(path)}: its content has {there} bytes, not the {size} of its inode"
+            )
         return blob
 
     def _put_below(self, above: Inode, name: bytes, inode: Inode) -> None:
@@ -127,3 +139,16 @@ class Builder:
         gone = [inode.ino for inode in self.roots if not inode.nlink]
         fs.directories.unlinked.difference_update(gone)
         await remove_unlinked(fs.inodes, fs.group, fs.contents, fs.directories, gone)
+
+
+def _check_row(row: InodeRow, path: bytes) -> None:
+    """Whoever has written the snapshot's database writes what he likes (I9). Raises FsError EIO."""
+    has_content = row.blob_id is not None
+    if row.kind == stat.S_IFREG:
+        fits = has_content == bool(row.size)
+    elif row.kind == stat.S_IFLNK:
+        fits = not has_content and 0 < len(row.target or b"") < LONGEST_TARGET
+    else:
+        fits = not has_content and row.kind in _KINDS
+    if not fits:
+        raise FsError(errno.EIO, f"{os.fsdecode(path)}: the snapshot has a row of it that is none")

@@ -33,6 +33,7 @@ from tests.invariants import assert_clean
 from tests.kernel import Kernel
 from tests.maintenance.cut_off import CutOff, cut_at
 from tests.session import Session
+from tests.snapshots import change_database
 
 OLD, NEW = b"old " * 10, b"new " * 20
 
@@ -517,3 +518,26 @@ def test_what_was_written_after_the_snapshot_that_is_made_before_was_lost(
     kernel.sync()
     assert len(list(filled.store.namespace.trash.sized())) == len(before) + 2
     assert in_trash(filled) == {b"libs/made", b"libs/deep/two"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "size = size + 1",
+        "blob_id = NULL",
+        "mode = 33188 & 4095 | 4096",
+        "mode = 41471, target = zeroblob(5000), blob_id = NULL",
+    ],
+)
+def test_a_row_that_cannot_be_one_was_taken_over_from_a_hostile_snapshot(
+    filled: Session, change: str
+) -> None:
+    kernel = filled.kernel
+    folder = filled.path / "snapshots" / "a"
+    change_database(folder, f"UPDATE inode SET {change} WHERE ino = ?", kernel.inode("libs/deep/two").ino)
+    kernel.unlink("libs/deep/two")
+    before = shown(kernel)
+    with pytest.raises(FsError) as refused:
+        brought_back(filled, b"libs")
+    assert refused.value.errno == errno.EIO
+    assert shown(kernel) == before
