@@ -57,6 +57,9 @@ GONE = ".gone-"
 LEFT_NS = 7 * 86_400 * 10**9
 """Age from which what a dead maker left goes: until then an interrupted backup goes on with it."""
 
+USELESS_NS = 600 * 10**9
+"""The same, without a whole database: nobody goes on with that, and each may be as large as the store's."""
+
 
 class Database(NamedTuple):
     """The database of a snapshot: its path, and what tells its file from others, (st_dev, st_ino)."""
@@ -220,18 +223,29 @@ class SnapshotFolder:
         self._make_folder()
         with contextlib.suppress(FileExistsError):
             self._directory.make_folder(folder)
-        fd = open_beneath(self._directory.fd, folder, LIST)
+        try:
+            fd = open_beneath(self._directory.fd, folder, LIST)
+        except FileNotFoundError:
+            raise _is_made(name) from None
         try:
             if not _lock(fd):
-                raise StoreLocked(f"snapshot {name} is being made already", "wait, or give it another name")
+                raise _is_made(name)
             if self.exists(name):
                 with contextlib.suppress(OSError):
                     self._directory.remove_folder(folder)
                 raise CasfsError(f"there is a snapshot {name} already", "give it another name")
+            if not self._is_at(folder, fd):
+                raise _is_made(name)  # who had it has abandoned it, and somebody else may have the next one
             self._directory.sync(FOLDER)
             yield Building(self, name, folder)
         finally:
             os.close(fd)
+
+    def _is_at(self, folder: str, fd: int) -> bool:
+        try:
+            return os.path.samestat(self._directory.status(folder), os.fstat(fd))
+        except OSError:
+            return False
 
     def next_serial(self) -> int:
         """A serial that no snapshot has. The next ones are others until all were given once."""
@@ -280,7 +294,7 @@ class SnapshotFolder:
         folder = f"{FOLDER}/{NEW}{name}"
         fd = open_beneath(self._directory.fd, folder, LIST)
         try:
-            if not _lock(fd):
+            if not _lock(fd) or not self._is_at(folder, fd):
                 raise StoreLocked(f"snapshot {name} is being made", "wait for it")
             self._remove(folder, name)
         finally:
@@ -294,14 +308,16 @@ class SnapshotFolder:
 
     def remove_leftovers(self, now_ns: int) -> None:
         """Remove what nobody will go on with: of the removed ones all, of the unfinished ones those that are
-        older than LEFT_NS. What cannot be removed stays."""
+        older than LEFT_NS, or than USELESS_NS. What cannot be removed stays."""
         for entry in self._entries():
             name = f"{FOLDER}/{entry}"
             with contextlib.suppress(OSError, StoreLocked):
                 if entry.startswith(GONE):
                     self._directory.remove_folder(name)
-                elif entry.startswith(NEW) and self._directory.status(name).st_mtime_ns < now_ns - LEFT_NS:
-                    self.abandon(entry.removeprefix(NEW))
+                elif entry.startswith(NEW):
+                    limit = LEFT_NS if self._directory.exists(f"{name}/{DATABASE}") else USELESS_NS
+                    if self._directory.status(name).st_mtime_ns < now_ns - limit:
+                        self.abandon(entry.removeprefix(NEW))
 
 
 class Building:
@@ -365,6 +381,10 @@ class Building:
     def abandon(self) -> None:
         """Nobody will go on with it."""
         self._directory.remove_folder(self._folder)
+
+
+def _is_made(name: str) -> StoreLocked:
+    return StoreLocked(f"snapshot {name} is being made already", "wait, or give it another name")
 
 
 def _lock(fd: int, *, shared: bool = False) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import msgspec
@@ -13,7 +13,8 @@ import pytest
 
 from casfs.errors import CasfsError, FormatError, FormatTooNew, StoreLocked, UsageError
 from casfs.filestore.directory import StoreDirectory
-from casfs.snapshots.folder import LEFT_NS, SnapshotFolder
+from casfs.snapshots import folder as module
+from casfs.snapshots.folder import LEFT_NS, USELESS_NS, Building, SnapshotFolder
 from casfs.snapshots.manifest import SERIALS, Counts, Manifest, check_name
 
 
@@ -119,6 +120,37 @@ def test_what_is_left_goes_when_it_is_old(folder: SnapshotFolder) -> None:
     folder.remove_leftovers(time.time_ns())
     assert folder.unfinished() == ["made"]
     assert not (path_of(folder) / ".gone-a-1234").exists()
+
+
+def test_what_has_no_database_goes_soon_and_what_has_stays(folder: SnapshotFolder) -> None:
+    for name in ("whole", "part", "alive"):
+        with suppress(KeyboardInterrupt), folder.building(name) as building:
+            os.close(building.create_part())
+            if name == "whole":
+                building.database_is_whole()
+            if name == "alive":
+                folder.remove_leftovers(time.time_ns() + USELESS_NS + 10**9)
+            raise KeyboardInterrupt
+    assert sorted(folder.unfinished()) == ["alive", "whole"]
+
+
+def test_two_had_the_lock_of_one_name_when_its_maker_gave_it_up(
+    folder: SnapshotFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = module._lock
+
+    def slow(fd: int, *, shared: bool = False) -> bool:
+        """Its maker abandons it, and another one begins it anew, before who waits has the lock."""
+        monkeypatch.undo()
+        Building(folder, "a", "snapshots/.new-a").abandon()
+        stack.enter_context(folder.building("a"))
+        return lock(fd, shared=shared)
+
+    with ExitStack() as stack:
+        monkeypatch.setattr(module, "_lock", slow)
+        with pytest.raises(StoreLocked), folder.building("a"):
+            pytest.fail("there are two")
+        assert folder.is_being_made("a")
 
 
 def test_serials_are_given_once(folder: SnapshotFolder) -> None:

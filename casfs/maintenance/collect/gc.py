@@ -48,6 +48,7 @@ from casfs.maintenance.collect.mounted import Collected
 from casfs.maintenance.collect.strays import Stray
 from casfs.maintenance.progress import Progress, unwatched
 from casfs.namespace.collecting import Amount, Collecting, Orphan, Record, Run
+from casfs.snapshots.folder import SnapshotFolder
 from casfs.snapshots.holding import Holds
 from casfs.store import Store, collector_lock, make_run, make_way, read_config
 
@@ -163,6 +164,7 @@ def opened(path: str, durable: Durable | None = None, *, stop: Stop = never) -> 
         _clean_integrations(path, stop)
         _expire_trash(path, stop)
         with contextlib.closing(Store(path, shared=True, durable=durable)) as store:
+            SnapshotFolder(store.directory).remove_leftovers(time.time_ns())
             yield store
     finally:
         lock.release()

@@ -74,6 +74,7 @@ async def create(
     """
     run = fs.scheduler.run
     folder = SnapshotFolder(fs.store.directory)
+    await run(folder.remove_leftovers, time.time_ns())
     with contextlib.ExitStack() as stack:
         building = await run(stack.enter_context, folder.building(name))
         started_ns = time.time_ns()

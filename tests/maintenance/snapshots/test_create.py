@@ -237,6 +237,22 @@ def test_the_room_for_copies_of_large_files_is_looked_at_before(
         monkeypatch.undo()
 
 
+@pytest.mark.parametrize("removed_by", ["the next one", "the collector"])
+def test_what_is_left_of_snapshots_was_never_removed(session: Session, removed_by: str) -> None:
+    folder = session.path / "snapshots"
+    take(session, "b")
+    for name in (".new-snapshots-20200101T000000Z", ".gone-snapshots-0123abcd"):
+        (folder / name).mkdir()
+        (folder / name / "casfs.db.part").write_bytes(LARGE)
+        os.utime(folder / name, (0, 0))
+    if removed_by == "the collector":
+        with gc.opened(str(session.path)):
+            pass
+    else:
+        take(session)
+    assert {path.name for path in folder.iterdir()} <= {"a", "b", ".serial"}
+
+
 # Beside the collector, and cut off
 
 
