@@ -192,7 +192,7 @@ def _print_tree(args: argparse.Namespace, done: RestoredTree) -> None:
     if args.json:
         facts = {
             name: getattr(done, name)
-            for name in ("files", "directories", "copied_bytes", "same", "replaced", "unset")
+            for name in ("files", "directories", "copied_bytes", "same", "replaced", "unset", "privileged")
         }
         print_event(
             "done" if done.complete else "interrupted",
@@ -211,6 +211,8 @@ def _print_tree(args: argparse.Namespace, done: RestoredTree) -> None:
         print(f"lost: {printable(os.fsdecode(lost.path))}: {printable(lost.reason)}")
     if done.unset:
         print(f"{done.unset} attributes could not be set")
+    if done.privileged:
+        print(f"{done.privileged} of them are device nodes, or run with the rights of their owner or group")
     if not done.complete:
         print("interrupted; the same command goes on")
 

@@ -58,6 +58,7 @@ class RestoredTree:
     """`files` (and all that is no directory) and `directories` that were made, or would be; `copied_bytes` of
     them; `same`: there already; `replaced` of `files` were something else before. `differ`: names that stand
     for something else and stay, the first ones. `lost`; `unset`: attributes that could not be set.
+    `privileged` of `files` are device nodes, or give who runs them rights of others.
     `complete`: it was not interrupted."""
 
     files: int = 0
@@ -68,6 +69,7 @@ class RestoredTree:
     differ: list[bytes] = field(default_factory=list)
     lost: list[LostFile] = field(default_factory=list)
     unset: int = 0
+    privileged: int = 0
     complete: bool = True
 
 
@@ -159,6 +161,8 @@ class _Walk:
         limit = sys.getrecursionlimit()
         sys.setrecursionlimit(max(limit, 5 * DEEPEST))
         try:
+            if self._pace is not None:
+                _remove_parts(self._base)
             if top.ino == ROOT_INO:
                 self._children(top, self._base, (), b"")
             else:
@@ -346,12 +350,15 @@ class _Walk:
         if kind == stat.S_IFREG:
             return self._make_file(part, row, fd, path)
         if kind == stat.S_IFLNK:
+            if b"\0" in (row.target or b""):
+                raise FormatError(f"the snapshot has a link to {row.target!r:.100}, which is no path")
             os.symlink(row.target or b"", part, dir_fd=fd)
         elif kind in (stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK):
             os.mknod(part, kind | 0o600, row.rdev, dir_fd=fd)
         else:
             raise FormatError(f"the snapshot has something of no kind, mode {row.mode:o}")
         self._attributes.set_of(part, row, fd)
+        self.result.privileged += kind in (stat.S_IFCHR, stat.S_IFBLK)
         return True
 
     def _make_file(self, part: bytes, row: InodeRow, fd: int, path: bytes) -> bool:
@@ -361,12 +368,21 @@ class _Walk:
             wrong = self._fill(file, row) if row.size else ""
             if not wrong:
                 self._attributes.set(file, row)
+                self.result.privileged += self._is_privileged(file)
         finally:
             os.close(file)
         if wrong:
             os.unlink(part, dir_fd=fd)
             self._lose(path, wrong)
         return not wrong
+
+    @staticmethod
+    def _is_privileged(file: int) -> bool:
+        if os.fstat(file).st_mode & (stat.S_ISUID | stat.S_ISGID):
+            return True
+        with contextlib.suppress(OSError):
+            return "security.capability" in os.listxattr(file)
+        return False
 
     def _fill(self, file: int, row: InodeRow) -> str:
         """What is wrong with the content, in words."""

@@ -147,7 +147,8 @@ def _check_row(row: InodeRow, path: bytes) -> None:
     if row.kind == stat.S_IFREG:
         fits = has_content == bool(row.size)
     elif row.kind == stat.S_IFLNK:
-        fits = not has_content and 0 < len(row.target or b"") < LONGEST_TARGET
+        target = row.target or b""
+        fits = not has_content and 0 < len(target) < LONGEST_TARGET and b"\0" not in target
     else:
         fits = not has_content and row.kind in _KINDS
     if not fits:

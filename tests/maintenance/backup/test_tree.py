@@ -94,9 +94,11 @@ def test_a_stop_is_gone_on_with(store: Damaged, copy: Damaged, target: Path) -> 
 
 def test_what_was_left_by_one_that_was_killed_goes(copy: Damaged, target: Path) -> None:
     (target / "a").mkdir(parents=True)
-    (target / "a" / ".casfs-restoring-0123456789abcdef").write_bytes(b"half")
+    for folder in (target, target / "a"):
+        (folder / ".casfs-restoring-0123456789abcdef").write_bytes(b"half")
     tree_restored(copy, b"/", target)
     assert sorted(os.listdir(target / "a")) == ["deep", "one"]
+    assert not list(target.glob(".casfs-*"))
 
 
 def test_what_is_damaged_is_not_made(copy: Damaged, target: Path) -> None:
@@ -172,3 +174,17 @@ def test_deep_trees(store: Damaged, target: Path) -> None:
     assert tree_restored(destination, b"/d", target).files == 1
     with closing(os.scandir(target)):
         assert (target / "/".join("d" * 600) / "bottom").read_bytes() == b"bottom"
+
+
+def test_a_link_to_what_is_no_path_was_an_internal_error(copy: Damaged, target: Path) -> None:
+    hostile(copy, "UPDATE inode SET mode = 41471, target = x'610062' WHERE mode & 61440 = 32768")
+    with pytest.raises(FormatError, match="which is no path"):
+        tree_restored(copy, b"/", target)
+
+
+def test_nothing_was_said_of_device_nodes_and_files_with_the_rights_of_others(
+    copy: Damaged, target: Path
+) -> None:
+    hostile(copy, "UPDATE inode SET mode = 32768 + 2541 WHERE mode & 61440 = 32768")
+    done = tree_restored(copy, b"/", target)
+    assert 0 < done.privileged <= done.files
