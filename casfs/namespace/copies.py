@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from casfs.namespace.connection import connect, run_script
+from casfs.namespace.connection import CACHE_KIB, connect, run_script
 from casfs.namespace.namespace import Namespace
 from casfs.namespace.table import Table, typed
 
@@ -176,10 +176,15 @@ def make_live(path: str, damaged: Iterable[tuple[bytes, str]], now_ns: int) -> N
         connection.close()
 
 
-def open_copy(path: str) -> Namespace:
+HELD_CACHE_KIB = 1_000
+"""What is kept of the database of a snapshot that is only asked for digests, at the most: its index above the
+leaves, of a million contents. There may be hundreds."""
+
+
+def open_copy(path: str, cache_kib: int = CACHE_KIB) -> Namespace:
     """The rows of a snapshot's database, to be read only; it never changes, and is not locked. Raises
     FormatError, FormatTooNew, DatabaseError."""
-    return Namespace(path, readonly=True, frozen=True)
+    return Namespace(path, readonly=True, frozen=True, cache_kib=cache_kib)
 
 
 class HeldDigests(Table):
@@ -187,7 +192,7 @@ class HeldDigests(Table):
 
     def __init__(self, path: str) -> None:
         """Raises FormatError, DatabaseError."""
-        self._namespace = open_copy(path)
+        self._namespace = open_copy(path, HELD_CACHE_KIB)
         self._holds = self._namespace.meta("contents") != "no"
 
     def held(self, digests: Collection[bytes]) -> set[bytes]:

@@ -12,7 +12,7 @@ import apsw
 from casfs.errors import FormatError
 from casfs.namespace.artifacts import Artifacts
 from casfs.namespace.blobs import Blobs
-from casfs.namespace.connection import Savepoint, connect, translate
+from casfs.namespace.connection import CACHE_KIB, Savepoint, connect, translate
 from casfs.namespace.damage import Damage
 from casfs.namespace.dentries import Dentries
 from casfs.namespace.derived import Derived
@@ -56,15 +56,21 @@ class Namespace(Table):
     """
 
     def __init__(
-        self, path: str, *, readonly: bool = False, shared: bool = False, frozen: bool = False
+        self,
+        path: str,
+        *,
+        readonly: bool = False,
+        shared: bool = False,
+        frozen: bool = False,
+        cache_kib: int = CACHE_KIB,
     ) -> None:
-        """`frozen`: read-only, and the file never changes (copies.py). Raises FormatError, FormatTooNew,
-        DatabaseError."""
+        """`frozen`: read-only, and the file never changes (copies.py). `cache_kib`: as `connect`. Raises
+        FormatError, FormatTooNew, DatabaseError."""
         self.path = path
         self.readonly = readonly
         self._shared = shared
         self.log_pages = 0
-        self._connection = connect(path, readonly=readonly, frozen=frozen)
+        self._connection = connect(path, readonly=readonly, frozen=frozen, cache_kib=cache_kib)
         try:
             self.version = check_version(self._connection, path)
             if not readonly:

@@ -8,11 +8,15 @@ snapshot takes its moment between transactions, after its folder is there (maint
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection
 
 from casfs.filestore.directory import StoreDirectory
 from casfs.namespace.copies import HeldDigests
 from casfs.snapshots.folder import Database, SnapshotFolder
+
+OPEN_LIMIT = 500
+"""Databases that are kept open: each has a descriptor, and a process may have 1,024."""
 
 
 class Holds:
@@ -54,9 +58,14 @@ class Holds:
     def _ask(self, database: Database, digests: list[bytes]) -> set[bytes]:
         try:
             asked = self._asked.get(database.file)
-            if asked is None:
-                asked = self._asked[database.file] = HeldDigests(database.path)
-            return asked.held(digests)
+            if asked is not None:
+                return asked.held(digests)
+            asked = HeldDigests(database.path)
+            if len(self._asked) < OPEN_LIMIT:
+                self._asked[database.file] = asked
+                return asked.held(digests)
+            with contextlib.closing(asked):
+                return asked.held(digests)
         except Exception:
             if self._folder.is_there(database):
                 raise
@@ -68,7 +77,8 @@ class Holds:
 
     @property
     def asked(self) -> frozenset[tuple[int, int]]:
-        """The databases that were asked, the last time."""
+        """The databases that were asked, the last time, and are open: another one could have the inode number
+        of one that is not. After a further call that is true of those only that still are among them."""
         return frozenset(self._asked)
 
     def close(self) -> None:

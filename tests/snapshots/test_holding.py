@@ -13,6 +13,8 @@ from blake3 import blake3
 from casfs.errors import FormatError
 from casfs.fs.scheduler import run_inline
 from casfs.maintenance.snapshots.create import create
+from casfs.namespace import copies
+from casfs.snapshots import holding as module
 from casfs.snapshots.folder import SnapshotFolder
 from casfs.snapshots.holding import Holds
 from tests.session import Session
@@ -86,3 +88,28 @@ def test_where_one_cannot_be_asked_nothing_may_go(session: Session, holds: Holds
     with pytest.raises(FormatError):
         holds.held(DIGESTS)
     database.write_bytes(data)
+
+
+def test_hundreds_of_snapshots_took_all_descriptors_and_much_memory(
+    session: Session, holds: Holds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "OPEN_LIMIT", 2)
+    opened: list[int] = []
+    connect = copies.Namespace
+
+    def watched(path: str, *, readonly: bool, frozen: bool, cache_kib: int) -> copies.Namespace:
+        opened.append(cache_kib)
+        return connect(path, readonly=readonly, frozen=frozen, cache_kib=cache_kib)
+
+    for number, content in enumerate((OLD, NEW, OTHER)):
+        session.kernel.write_file("file", content)
+        take(session, f"{number}")
+    monkeypatch.setattr(copies, "Namespace", watched)
+    for _ in range(2):
+        assert holds.held(DIGESTS) == set(DIGESTS)
+        assert len(holds.asked) == 2
+    assert len(opened) == 4
+    assert max(opened) <= 1_000
+    held_by_the_third = set(DIGESTS) - set().union(*(each.held(DIGESTS) for each in holds._asked.values()))
+    assert holds.held(DIGESTS, holds.asked) == held_by_the_third
+    assert len(held_by_the_third) == 1

@@ -19,7 +19,7 @@ from __future__ import annotations
 import errno
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from casfs.fs.filesystem import FileSystem
@@ -79,11 +79,17 @@ async def _collect(
         await next_commit(fs, urgent)
     taken: list[Orphan] = []
     failures = Failures()
+    rows = Collecting(fs.store.namespace)
+    # Many snapshots take long: a thread asks them, and `_take` only those that come meanwhile.
+    digests = {orphan.digest for orphan in rows.still_due(ids, cutoff_ns, now_ns)}
+    free = digests - await fs.scheduler.run(fs.holds.held, digests)
+    asked = fs.holds.asked
     await fs.group.begin()
-    Collecting(fs.store.namespace).update_run(record)
+    rows.update_run(record)
     for start in range(0, len(ids), STEP):
         await fs.group.begin()
-        taken += _take(fs, ids[start : start + STEP], cutoff_ns, now_ns)
+        taken += _take(fs, ids[start : start + STEP], cutoff_ns, now_ns, free, asked)
+        asked &= fs.holds.asked  # not of one that has got the number of one that went
         if fs.group.must_wait:
             await fs.group.committed()
         await fs.scheduler.pause()
@@ -151,11 +157,19 @@ async def _collect_oldest(
     return done
 
 
-def _take(fs: FileSystem, ids: list[int], cutoff_ns: int, now_ns: int) -> list[Orphan]:
-    """Delete the rows of those that are due. Inside a transaction; nobody else runs meanwhile."""
+def _take(
+    fs: FileSystem,
+    ids: list[int],
+    cutoff_ns: int,
+    now_ns: int,
+    free: Collection[bytes],
+    asked: Collection[tuple[int, int]],
+) -> list[Orphan]:
+    """Delete the rows of those that are due. Inside a transaction; nobody else runs meanwhile. `free`: not
+    held by the snapshots that were `asked`; of others nobody has asked."""
     rows = Collecting(fs.store.namespace)
     due = [orphan for orphan in rows.still_due(ids, cutoff_ns, now_ns) if not fs.inodes.counts(orphan.id)]
-    due = not_held(fs.holds, due)
+    due = not_held(fs.holds, [orphan for orphan in due if orphan.digest in free], asked)
     rows.delete([orphan.id for orphan in due])
     fs.store.filestore.condemn(orphan.digest for orphan in due)
     fs.group.count(len(due))

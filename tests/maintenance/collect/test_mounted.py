@@ -18,8 +18,9 @@ from casfs.maintenance.collect import gc, pins
 from casfs.maintenance.collect import mounted as collect_mounted
 from casfs.maintenance.collect.batch import transaction
 from casfs.maintenance.collect.mounted import Collected
+from casfs.maintenance.snapshots.create import create
 from casfs.namespace.collecting import Amount, Collecting, Orphan, Record
-from casfs.namespace.copies import Content
+from casfs.namespace.copies import Content, HeldDigests
 from casfs.namespace.sending import Sending
 from casfs.store import Store
 from tests.faults import PowerLoss
@@ -403,3 +404,50 @@ def test_a_mount_in_use_is_asked_for_less_at_a_time(
     with gc.opened(str(orphaned.path)) as store:
         gc.execute(store, gc.plan(store, grace_ns=0), mount=mount)
     assert asked == ([2, 3, 3, 2] if busy else [2, 8])
+
+
+@pytest.mark.parametrize("is_new", [False, True], ids=["a snapshot that was there", "a new one"])
+def test_what_snapshots_hold_that_was_no_orphan_when_they_were_asked_stays(
+    orphaned: Session, monkeypatch: pytest.MonkeyPatch, is_new: bool
+) -> None:
+    kernel, holds = orphaned.kernel, orphaned.fs.holds
+    numbers = orphans(orphaned)
+    kernel.write_file(b"held", content(10_000))
+    kernel.sync()
+    if not is_new:
+        run_inline(create(orphaned.fs, "a"))
+    query = orphaned.store.namespace.query
+    numbers += [row[0] for row in query("SELECT max(id) FROM blob")]
+    held = holds.held
+
+    def after(digests: set[bytes]) -> set[bytes]:
+        monkeypatch.undo()
+        found = held(digests)
+        if is_new:
+            run_inline(create(orphaned.fs, "a"))
+        kernel.unlink(b"held")
+        kernel.sync()
+        return found
+
+    monkeypatch.setattr(holds, "held", after)
+    assert ask(orphaned, numbers).gone.blobs == 10
+    assert orphans(orphaned) == numbers[-1:]
+    assert orphaned.blobs == 2
+
+
+def test_many_snapshots_were_asked_while_everybody_waited(
+    orphaned: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_inline(create(orphaned.fs, "a"))
+    make(orphaned, 50)
+    remove(orphaned, 50)
+    asked: list[bool] = []
+    held = HeldDigests.held
+
+    def watched(each: HeldDigests, digests: list[bytes]) -> set[bytes]:
+        asked.append(orphaned.fs.group.active)
+        return held(each, digests)
+
+    monkeypatch.setattr(HeldDigests, "held", watched)
+    assert ask(orphaned, orphans(orphaned)).gone.blobs > 40
+    assert asked == [False]
