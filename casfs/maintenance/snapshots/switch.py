@@ -310,6 +310,7 @@ class Switch:
                 inode = self._fs.inodes.get(each.old.ino)
                 self._move(parked.ino, parked_name, directory, name, inode)
             elif each.old.ino in kept and id(each) not in made:
+                self._fs.policy.check_link(inode)
                 self._fs.directories.link(directory, name, inode, None)
                 self._undo.append(partial(self._fs.directories.remove, directory, name, inode))
             else:

@@ -8,9 +8,11 @@ import pytest
 
 from casfs.errors import FsError
 from casfs.fs.scheduler import run_inline
+from casfs.maintenance.snapshots.building import Builder
 from casfs.maintenance.snapshots.create import create
 from casfs.maintenance.snapshots.diff import comparing, told
 from casfs.maintenance.snapshots.restore import Restored, restore
+from casfs.namespace.differences import Difference
 from casfs.repositories import locking, verbs
 from casfs.repositories.filesystem import follower_of, policy_of, registry_of
 from casfs.repositories.forcing import Forced, forcing
@@ -181,3 +183,38 @@ def test_what_is_locked_stays_as_it_is(session: Session) -> None:
     run_inline(locking.unlock(session.fs, [b"locked"]))
     bring(session, b"locked")
     assert kernel.read_file("locked/file") == OLD
+
+
+def test_a_locked_file_got_its_further_names_back(session: Session) -> None:
+    kernel = session.kernel
+    kernel.mkdir("libs")
+    kernel.write_file("libs/one", b"one")
+    kernel.link("libs/one", "libs/two")
+    run_inline(create(session.fs, "a"))
+    kernel.unlink("libs/two")
+    run_inline(locking.lock(session.fs, [b"libs/one"], ""))
+    with pytest.raises(FsError) as refused:
+        run_inline(restore(session.fs, "a", [b"libs/two"]))
+    assert refused.value.errno == errno.EPERM
+    assert kernel.inode("libs/one").nlink == 1
+
+
+def test_a_directory_that_was_locked_after_the_look_moved(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = session.kernel
+    kernel.mkdir("libs")
+    kernel.mkdir("libs/deep")
+    run_inline(create(session.fs, "a"))
+    kernel.rename("libs/deep", "libs/moved")
+    build = Builder.build
+
+    async def locked(self: Builder, wanted: list[Difference]) -> object:
+        await locking.lock(session.fs, [b"libs/moved"], "")
+        return await build(self, wanted)
+
+    monkeypatch.setattr(Builder, "build", locked)
+    with pytest.raises(FsError) as refused:
+        run_inline(restore(session.fs, "a", [b"libs"]))
+    assert refused.value.errno == errno.EPERM
+    assert {b"libs/moved"} == set(kernel.tree()) - {b"libs"}
