@@ -372,7 +372,8 @@ class _Copy:
     def _keep(self, adopted: Adopted, database: str, now_ns: int) -> None:
         with contextlib.closing(open_copy(database)) as namespace:
             for content in Copies(namespace).all_contents():
-                if self._filestore.blobs.size(content.digest) is not None:
+                known = adopted.knows(content.digest)  # first: most are, and files take longer
+                if not known and self._filestore.blobs.size(content.digest) is not None:
                     adopted.add_orphan(content, now_ns)
 
     def _write_manifest(self, manifest: Manifest) -> None:

@@ -17,6 +17,10 @@ class Adopted(Table):
         """Nobody knows how the last process ended: whatever has no row may be there."""
         self._query("DELETE FROM meta WHERE key = 'clean_end'").fetchall()
 
+    def knows(self, digest: bytes) -> bool:
+        """Is there a row for that content?"""
+        return self._query("SELECT 1 FROM blob WHERE blake3 = ?", (digest,)).get is not None
+
     def add_orphan(self, content: Content, now_ns: int) -> bool:
         """A row for a content that only a snapshot has; False when there is one."""
         return bool(
