@@ -61,6 +61,7 @@ def add_restore(actions: Commands) -> None:
 def _restore(args: argparse.Namespace) -> int:
     from casfs.filestore.directory import StoreDirectory
     from casfs.maintenance.backup.listing import choose
+    from casfs.snapshots.folder import SnapshotFolder
     from casfs.snapshots.manifest import check_name
     from casfs.store import read_config
 
@@ -83,11 +84,9 @@ def _restore(args: argparse.Namespace) -> int:
         manifest = choose(directory, name, at_ns)
         if not args.json:
             print(f"backup {manifest.name} of {moment(manifest.made_ns)}")
-        if args.to:
-            return _to_directory(args, directory, fan_out, manifest, place)
-        if args.into:
-            return _into_store(args, directory, fan_out, manifest, place)
-        return _whole(args, directory, fan_out, manifest, place)
+        how = _to_directory if args.to else _into_store if args.into else _whole
+        with SnapshotFolder(directory).using(manifest.name):
+            return how(args, directory, fan_out, manifest, place)
 
 
 def _rate(args: argparse.Namespace) -> int:

@@ -283,11 +283,36 @@ class SnapshotFolder:
     # Removing
 
     def remove(self, name: str) -> None:
-        """From here on it holds nothing. Raises CasfsError when there is none of that name."""
+        """From here on it holds nothing. Raises CasfsError when there is none of that name, StoreLocked while
+        somebody is `using` it."""
         check_name(name)
         if not self.exists(name):
             self.find(name)
-        self._remove(f"{FOLDER}/{name}", name)
+        folder = f"{FOLDER}/{name}"
+        fd = open_beneath(self._directory.fd, folder, LIST)
+        try:
+            if not _lock(fd):
+                raise StoreLocked(
+                    f"snapshot {name} is in use", "wait for the backup or restore that reads it"
+                )
+            self._remove(folder, name)
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def using(self, name: str) -> Iterator[None]:
+        """Nobody removes it for the time of the block. Raises CasfsError when there is none, or when it is
+        being removed."""
+        try:
+            fd = open_beneath(self._directory.fd, f"{FOLDER}/{name}", LIST)
+        except FileNotFoundError:
+            raise CasfsError(f"there is no snapshot {name} any more") from None
+        try:
+            if not _lock(fd, shared=True) or not self._is_at(f"{FOLDER}/{name}", fd):
+                raise CasfsError(f"snapshot {name} is being removed, or its maker uses it")
+            yield
+        finally:
+            os.close(fd)
 
     def abandon(self, name: str) -> None:
         """Remove what the maker of a snapshot has left, if he is gone. Raises StoreLocked, OSError."""

@@ -153,6 +153,17 @@ def test_two_had_the_lock_of_one_name_when_its_maker_gave_it_up(
         assert folder.is_being_made("a")
 
 
+def test_one_that_a_backup_or_a_restore_reads_was_removed_under_it(folder: SnapshotFolder) -> None:
+    make(folder, "a")
+    with folder.using("a"), folder.using("a"):
+        with pytest.raises(StoreLocked, match="in use"):
+            folder.remove("a")
+        assert folder.names() == ["a"]
+    folder.remove("a")
+    with pytest.raises(CasfsError, match="any more"), folder.using("a"):
+        pytest.fail("it is gone")
+
+
 def test_serials_are_given_once(folder: SnapshotFolder) -> None:
     for name in "abc":
         make(folder, name)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from msgspec import structs
 
+from casfs.errors import CasfsError
 from casfs.filestore.directory import StoreDirectory
 from casfs.maintenance.backup.access import Access
 from casfs.maintenance.backup.listing import is_backup
@@ -23,7 +24,7 @@ BY_HAND = "(by hand)"
 @dataclass(frozen=True, slots=True)
 class Pruned:
     """`kept`: each with what it is kept for; `dropped`: why. From the newest to the oldest. `problems`: why
-    others cannot be read; they stay."""
+    others cannot be read, or dropped; they stay."""
 
     kept: tuple[tuple[Manifest, tuple[str, ...]], ...]
     dropped: tuple[tuple[Manifest, str], ...]
@@ -64,7 +65,12 @@ def prune(
         dropped += [(named[each.name], why) for each, why in fate.drops]
     kept.sort(key=lambda each: each[0].made_ns, reverse=True)
     dropped.sort(key=lambda each: each[0].made_ns, reverse=True)
-    if not dry_run:
-        for manifest, _ in dropped:
+    told = list(map(str, problems))
+    for manifest, why in list(dropped) if not dry_run else ():
+        try:
             access.drop_snapshot(directory.path, manifest.name)
-    return Pruned(tuple(kept), tuple(dropped), tuple(map(str, problems)))
+        except CasfsError as error:  # it is being restored from: the others go all the same
+            told.append(f"backup {manifest.name} could not be dropped: {error}")
+            dropped.remove((manifest, why))
+            kept.append((manifest, ("in use",)))
+    return Pruned(tuple(kept), tuple(dropped), tuple(told))

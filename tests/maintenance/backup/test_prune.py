@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from casfs.maintenance.backup.listing import backups, choose
 from casfs.maintenance.backup.prune import prune
 from casfs.maintenance.collect import gc
 from casfs.maintenance.snapshots.retention import EVERYTHING, Retention
+from casfs.snapshots.folder import SnapshotFolder
 from casfs.store import create_store
 from tests.maintenance.backup.backups import ACCESS, add_files, assert_sound, back_up, backups_of, made
 from tests.maintenance.stores import Damaged
@@ -111,3 +113,13 @@ def test_snapshots_of_the_destination_itself_are_no_backups(store: Damaged, dest
     ACCESS.create_snapshot(str(destination), "own", "", 1 << 60)
     assert len(backups(str(destination)).snapshots) == 4
     assert all(each.name != "own" for each, _ in prune(str(destination), EVERYTHING, access=ACCESS).kept)
+
+
+def test_one_that_is_being_restored_from_keeps_no_others_from_going(store: Damaged, tmp_path: Path) -> None:
+    destination = tmp_path / "destination"
+    names = [made(back_up(store, destination)).name for _ in range(3)]
+    with closing(StoreDirectory(str(destination))) as directory, SnapshotFolder(directory).using(names[0]):
+        pruned = prune(str(destination), Retention(keep_last=1), access=ACCESS)
+    assert [manifest.name for manifest, _ in pruned.dropped] == [names[1]]
+    assert {manifest.name for manifest in backups_of(destination)} == {names[0], names[2]}
+    assert f"backup {names[0]} could not be dropped" in pruned.problems[0]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from casfs.errors import CasfsError, StoreExists, StoreNotFound, UsageError
+from casfs.errors import CasfsError, StoreExists, StoreLocked, StoreNotFound, UsageError
+from casfs.filestore.directory import StoreDirectory
 from casfs.maintenance.backup import send, source
 from casfs.maintenance.collect import gc
+from casfs.snapshots.folder import SnapshotFolder
 from casfs.store import create_store, read_config
 from tests.maintenance.backup.backups import (
     ACCESS,
@@ -326,3 +329,14 @@ def test_holes_stay_holes(store: Damaged, destination: Path) -> None:
     sizes = [path.stat() for path in (destination / "blobs").rglob("*") if path.is_file()]
     (large,) = [status for status in sizes if status.st_size > 8 << 20]
     assert large.st_blocks * 512 <= 2 << 20
+
+
+def test_the_snapshot_of_a_backup_that_takes_long_expired_under_it(store: Damaged) -> None:
+    with source.source_of(str(store), ACCESS, "a test") as used:
+        with pytest.raises(StoreLocked, match="in use"):
+            ACCESS.drop_snapshot(str(store), used.manifest.name)
+        assert used.is_held()
+        with closing(StoreDirectory(str(store))) as directory:
+            assert SnapshotFolder(directory).names() == [used.manifest.name]
+    with closing(StoreDirectory(str(store))) as directory:
+        assert not SnapshotFolder(directory).names()
