@@ -60,6 +60,7 @@ class Copier:
 
     `places`: those of `target`'s blobs, where small files are written at once, if nothing is there: to make
     many in one folder takes twice as long, and a rename as long again. Not for contents that have a row (I1).
+    `torn`: those of them that could not be written.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Copier:
         self._folder = folder
         self._pace = pace
         self._cloning = Cloning.UNKNOWN
+        self.torn: list[Copied] = []
 
     def copy(self, content: Content, buffer: memoryview) -> Copied | Unreadable:
         """Not durable. Raises Stopped, and OSError for what is not the source's fault; then there is no
@@ -131,12 +133,16 @@ class Copier:
         if digest != content.digest:
             return f"its bytes have the digest {digest.hex()}"
         self._pace.spend(size)
-        name, target = self._create_in_place(content.digest) or self._create()
+        in_place = self._create_in_place(content.digest)
+        name, target = in_place or self._create()
         try:
             _write(target, data, 0)
             return Copied(content, name, os.fstat(target).st_ino)
         except BaseException:
-            self._target.unlink(name)
+            if in_place:  # by now it may be the file of somebody else, who has a row of it
+                self.torn.append(Copied(content, name, os.fstat(target).st_ino))
+            else:
+                self._target.unlink(name)
             raise
         finally:
             os.close(target)

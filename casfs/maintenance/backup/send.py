@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from casfs.errors import CasfsError
 from casfs.filestore.local import LocalBlobs
 from casfs.maintenance.backup.copying import CHUNK, Copied, Copier, Unreadable
 from casfs.maintenance.backup.pace import Pace
@@ -106,10 +107,25 @@ class Sender:
                     again = self._settle(self._copy(again, pool))
             except BaseException:
                 self._pace.end()
+                pool.shutdown()
+                self._remove_torn()
                 raise
         if again:
             raise OSError(f"{len(again)} files in {self._target.path} are replaced as soon as they are there")
         return self.result
+
+    def _remove_torn(self) -> None:
+        """What has no row is nobody's, as long as nobody can commit one. What stays is replaced by the next
+        who sends it, or collected."""
+        if not self._copier.torn:
+            return
+        blobs = self._target.filestore.blobs
+        with contextlib.suppress(OSError, CasfsError), transaction(self._target):
+            known = self._rows.known(each.content.digest for each in self._copier.torn)
+            for each in self._copier.torn:
+                digest = each.content.digest
+                if digest not in known and list(blobs.numbers([digest])) == [each.number]:
+                    blobs.remove(digest)
 
     def _batches(self, contents: Iterable[Content]) -> Iterator[list[Content]]:
         """In their order."""

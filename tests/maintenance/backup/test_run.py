@@ -8,10 +8,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from casfs.errors import CasfsError, StoreExists, StoreLocked, StoreNotFound, UsageError
 from casfs.filestore.directory import StoreDirectory
-from casfs.maintenance.backup import send, source
+from casfs.maintenance.backup import copying, send, source
 from casfs.maintenance.collect import gc
 from casfs.snapshots.folder import SnapshotFolder
 from casfs.store import create_store, read_config
@@ -340,3 +341,33 @@ def test_the_snapshot_of_a_backup_that_takes_long_expired_under_it(store: Damage
             assert SnapshotFolder(directory).names() == [used.manifest.name]
     with closing(StoreDirectory(str(store))) as directory:
         assert not SnapshotFolder(directory).names()
+
+
+@pytest.mark.parametrize(
+    "published", [False, True], ids=["by nobody", "by another one"]
+)
+def test_who_could_not_write_a_content_removed_the_file_that_another_one_had_published_meanwhile(
+    store: Damaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, published: bool
+) -> None:
+    destination = tmp_path / "destination"
+    create_store(str(destination))
+    write, other = copying._write, tmp_path / "other"
+
+    def fail(fd: int, data: memoryview, offset: int) -> None:
+        if len(data) == len(ONE):
+            if published:
+                monkeypatch.setattr(copying, "_write", write)
+                create_store(str(other))
+                add_files(other, {b"file": ONE})
+                back_up(other, destination)
+            raise OSError(28, "no room")
+        write(fd, data, offset)
+
+    monkeypatch.setattr(copying, "_write", fail)
+    with pytest.raises(OSError, match="no room"):
+        back_up(store, destination)
+    monkeypatch.undo()
+    file = destination / "blobs" / (digest := blake3(ONE).hexdigest())[:2] / digest
+    assert file.exists() == published
+    back_up(store, destination)
+    assert_sound(destination)
