@@ -33,11 +33,11 @@ from casfs.maintenance.check.problems import Findings, Kind
 from casfs.maintenance.check.repair_files import repair_layout
 from casfs.maintenance.check.rows import check_rows
 from casfs.maintenance.progress import Progress, unwatched
-from casfs.namespace.adopted import Adopted
 from casfs.namespace.checks import Checks
 from casfs.namespace.connection import DatabaseError
 from casfs.namespace.copies import Copies, open_copy
 from casfs.namespace.namespace import Namespace
+from casfs.namespace.sending import Sending
 from casfs.snapshots.folder import FOLDER as SNAPSHOTS
 from casfs.snapshots.folder import MANIFEST, SnapshotFolder
 from casfs.snapshots.manifest import Manifest
@@ -327,11 +327,10 @@ class _Copy:
         with contextlib.closing(Namespace(database_path(self._directory.path))) as namespace:
             if not namespace.try_begin():
                 raise StoreLocked(f"{self._directory.path} is in use", "wait for it")
-            adopted = Adopted(namespace)
-            adopted.forget_end()
+            namespace.forget_end()
             for blob, detail in taken.damaged:
                 namespace.damage.note(blob, detail, now_ns)
-            self._keep_others(adopted, taken.snapshot, now_ns)
+            self._keep_others(Sending(namespace), taken.snapshot, now_ns)
             namespace.commit()
             namespace.sync_log()
         self._directory.sync(".")
@@ -357,7 +356,7 @@ class _Copy:
         self._directory.rename(_NEW, DATABASE)
         self._directory.sync(".")
 
-    def _keep_others(self, adopted: Adopted, snapshot: str | None, now_ns: int) -> None:
+    def _keep_others(self, rows: Sending, snapshot: str | None, now_ns: int) -> None:
         """What other snapshots refer to gets rows, so that it is known; their numbers of blobs are none of
         this database, which gives those of the newer ones away again. A live database, too, may be older
         than they are: it is copied first."""
@@ -365,16 +364,16 @@ class _Copy:
             if manifest.name == snapshot:
                 continue
             with contextlib.suppress(CasfsError, DatabaseError):
-                self._keep(adopted, self._snapshots.database(manifest.name), now_ns)
+                self._keep(rows, self._snapshots.database(manifest.name), now_ns)
             if manifest.here:
                 self._write_manifest(msgspec.structs.replace(manifest, here=False))
 
-    def _keep(self, adopted: Adopted, database: str, now_ns: int) -> None:
+    def _keep(self, rows: Sending, database: str, now_ns: int) -> None:
         with contextlib.closing(open_copy(database)) as namespace:
             for content in Copies(namespace).all_contents():
-                known = adopted.knows(content.digest)  # first: most are, and files take longer
+                known = rows.known([content.digest])  # first: most are, and files take longer
                 if not known and self._filestore.blobs.size(content.digest) is not None:
-                    adopted.add_orphan(content, now_ns)
+                    rows.add_orphans([content], now_ns)
 
     def _write_manifest(self, manifest: Manifest) -> None:
         name = f"{SNAPSHOTS}/{manifest.name}/{MANIFEST}"

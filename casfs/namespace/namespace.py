@@ -258,6 +258,10 @@ class Namespace(Table):
             "INSERT OR REPLACE INTO meta SELECT 'clean_end', value FROM meta WHERE key = 'next_ino'"
         )
 
+    def forget_end(self) -> None:
+        """Nobody knows how the last process ended: whatever has no row may be there. Inside a transaction."""
+        self._connection.execute("DELETE FROM meta WHERE key = 'clean_end'")
+
     def _value(self, sql: str, bindings: tuple[Any, ...] = ()) -> Any:
         return self._connection.execute(sql, bindings).get
 
