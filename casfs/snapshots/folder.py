@@ -40,6 +40,7 @@ from casfs.snapshots.manifest import (
     check_name,
     decode_counts,
     decode_manifest,
+    encode_manifest,
     is_name,
 )
 from casfs.syscalls import open_beneath
@@ -396,7 +397,7 @@ class Building:
 
     def finish(self, manifest: Manifest, counts: Counts | None = None) -> None:
         """There is a snapshot, durable."""
-        _replace(self._directory, f"{self._folder}/{MANIFEST}", msgspec.json.encode(manifest))
+        _replace(self._directory, f"{self._folder}/{MANIFEST}", encode_manifest(manifest))
         if counts is not None:
             _replace(self._directory, f"{self._folder}/{COUNTS}", msgspec.json.encode(counts))
         self._directory.sync(self._folder)

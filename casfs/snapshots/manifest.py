@@ -10,7 +10,7 @@ import re
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from casfs.errors import FormatError, FormatTooNew, UsageError
 from casfs.text import printable
@@ -95,6 +95,16 @@ def check_name(name: str) -> None:
 def is_name(name: str) -> bool:
     """May a snapshot have that name?"""
     return _NAME.fullmatch(name) is not None
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """What `decode_manifest` takes: of what is named in it the first ones, as many as there is room for."""
+    while len(data := msgspec.json.encode(manifest)) > MANIFEST_BYTES:
+        named = {name: getattr(manifest, name) for name in ("left_out", "lacking", "unsteady")}
+        if not any(named.values()):
+            raise FormatError(f"the manifest of snapshot {manifest.name} is too long")
+        manifest = structs.replace(manifest, **{name: each[: len(each) // 2] for name, each in named.items()})
+    return data
 
 
 def decode_manifest(data: bytes, where: str) -> Manifest:

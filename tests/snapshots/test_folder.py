@@ -249,3 +249,14 @@ def test_counts_that_are_damaged_are_none(folder: SnapshotFolder) -> None:
     assert folder.counts("a") == Counts(1, 2, 3, 4, 5)
     (path_of(folder) / "a" / "counts.json").write_text("{}")
     assert folder.counts("a") is None
+
+
+def test_a_snapshot_with_long_paths_in_its_manifest_could_not_be_read(folder: SnapshotFolder) -> None:
+    long = msgspec.structs.replace(
+        manifest("a", 1), unsteady=("x" * 100_000,) * 100, lacking=("0" * 64,) * 10
+    )
+    with folder.building("a") as building:
+        building.finish(long)
+    found = folder.find("a")
+    assert 0 < len(found.unsteady) < 100
+    assert msgspec.structs.replace(found, unsteady=(), lacking=()) == manifest("a", 1)
