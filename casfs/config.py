@@ -174,10 +174,11 @@ def load(path: str) -> Config:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise UsageError(f"{printable(path)} is no regular file")
-        if status.st_uid not in (0, os.geteuid()) or status.st_mode & stat.S_IWOTH:
+        group = status.st_mode & stat.S_IWGRP and status.st_gid not in (0, os.getegid())
+        if status.st_uid not in (0, os.geteuid()) or status.st_mode & stat.S_IWOTH or group:
             raise UsageError(
                 f"{printable(path)} may be written by others, and names programs that are run",
-                "have it owned by root, and chmod o-w it",
+                "have it owned by root, and chmod go-w it",
             )
         data = file.read(FILE_BYTES + 1)
     try:

@@ -193,6 +193,16 @@ def test_one_that_belongs_to_somebody_else_is_refused(file: Path) -> None:
         load(str(file))
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
+def test_one_that_another_group_may_write_was_taken(file: Path) -> None:
+    os.chown(file, 0, 4711)
+    file.chmod(0o640)
+    load(str(file))
+    file.chmod(0o660)
+    with pytest.raises(UsageError, match="may be written by others"):
+        load(str(file))
+
+
 def test_what_is_no_file_is_neither_waited_for_nor_read(file: Path) -> None:
     file.unlink()
     os.mkfifo(file)
