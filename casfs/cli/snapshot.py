@@ -67,6 +67,8 @@ def _create(args: argparse.Namespace) -> int:
         raise UsageError("a snapshot that expires at once holds nothing", "--expires 14d, as an example")
     name = args.name or name_at("snapshot")
     check_name(name)
+    if name.startswith("for-backup-"):  # maintenance/backup/source.py
+        raise UsageError(f"{name}: the next backup removes what is called so", "give it another name")
     expires_ns = None if args.expires is None else time.time_ns() + args.expires * 10**9
     manifest = StoreAccess(store_of(args.store)).perform(CreateSnapshot(name, args.reason, expires_ns))
     if args.json:

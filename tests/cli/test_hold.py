@@ -134,3 +134,8 @@ def test_what_cannot_be_meant_is_refused(store_path: Path, words: list[str]) -> 
 def test_what_is_no_store_is_not_held(scratch: Path) -> None:
     assert "does not exist" in casfs("hold", scratch / "absent", "--", "touch", scratch / "ran", code=3)
     assert os.listdir(scratch) == []
+
+
+def test_a_snapshot_by_hand_that_the_next_backup_would_remove_is_refused(store_path: Path) -> None:
+    said = casfs("snapshot", "create", store_path, "for-backup-mine", code=2)
+    assert "the next backup removes what is called so" in said
