@@ -152,7 +152,8 @@ class Switch:
     # What goes
 
     async def _take_away(self, differences: list[Difference]) -> None:
-        gone: set[int] = set()
+        gone: dict[int, bytes] = {}
+        known: set[tuple[int, bytes, int]] = set()
         parked: list[tuple[Difference, Spot]] = []
         for each in differences:
             spot = each.new
@@ -160,8 +161,10 @@ class Switch:
                 continue
             await self._step()
             inode = self._still(spot)
-            if each.what is What.ADDED and spot.is_directory:
-                gone.add(spot.ino)
+            if each.what is What.ADDED:
+                known.add((spot.parent, spot.name, spot.ino))
+                if spot.is_directory:
+                    gone[spot.ino] = each.path
             below = each.what is What.ADDED and spot.parent in gone
             if inode is None:
                 self.changed += not below
@@ -180,21 +183,18 @@ class Switch:
                     await self._step()
                     self._park(each, spot)
                     self._touch(self._fs.inodes.get(spot.parent), each.beside * (what is What.ADDED))
-        await self._check_gone(differences, gone)
+        await self._check_gone(gone, known)
 
-    async def _check_gone(self, differences: list[Difference], gone: set[int]) -> None:
+    async def _check_gone(self, gone: dict[int, bytes], known: set[tuple[int, bytes, int]]) -> None:
         """With a directory goes what was looked at: nobody can put anything there any more, but what others
         have put there before would go without a word. Raises FsError EBUSY."""
-        known = {each.new[:3] for each in differences if each.what is What.ADDED and each.new is not None}
-        for each in differences:
-            spot, after = each.new, 0
-            if spot is None or each.what is not What.ADDED or spot.ino not in gone:
-                continue
-            while rows := self._fs.store.namespace.dentries.children(spot.ino, after, STEP):
+        for directory, path in gone.items():
+            after = 0
+            while rows := self._fs.store.namespace.dentries.children(directory, after, STEP):
                 await self._step()
                 after = rows[-1][0]
-                if any((spot.ino, name, ino) not in known for _, name, ino, _ in rows):
-                    raise FsError(errno.EBUSY, f"{_text(each.path)}: others have changed it; try it again")
+                if any((directory, name, ino) not in known for _, name, ino, _ in rows):
+                    raise FsError(errno.EBUSY, f"{_text(path)}: others have changed it; try it again")
 
     def _note(self, inode: Inode, spot: Spot, reason: Reason) -> list[Any]:
         """Have the trash keep a file that loses a name."""
