@@ -343,9 +343,7 @@ def test_the_snapshot_of_a_backup_that_takes_long_expired_under_it(store: Damage
         assert not SnapshotFolder(directory).names()
 
 
-@pytest.mark.parametrize(
-    "published", [False, True], ids=["by nobody", "by another one"]
-)
+@pytest.mark.parametrize("published", [False, True], ids=["by nobody", "by another one"])
 def test_who_could_not_write_a_content_removed_the_file_that_another_one_had_published_meanwhile(
     store: Damaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, published: bool
 ) -> None:
