@@ -101,7 +101,7 @@ class Collector:
             if self._looked != self._fs.group.number and self._share:
                 self._looked = self._fs.group.number
                 await self._keep_in_bounds()
-        except OSError as error:
+        except (OSError, CasfsError) as error:  # a snapshot that cannot be read, too
             log.warning("not collected: %s", error)
         except Exception:
             log.exception("the collector of the mount goes on after an error nobody expected")

@@ -19,6 +19,7 @@ from typing import Any
 
 import trio
 
+from casfs.errors import CasfsError
 from casfs.fs.filesystem import FileSystem
 from casfs.fs.scheduler import Event
 from casfs.maintenance.collect.mounted import collect_oldest
@@ -200,6 +201,9 @@ class Pressure:
                 self._fs.store.spare.hold()
         except OSError as error:
             log.debug("no room could be made: %s", error)
+            self._vain = self._mark()
+        except CasfsError as error:  # a snapshot that cannot be read
+            log.warning("no room can be made: %s", error)
             self._vain = self._mark()
         except Exception:
             log.exception("making room goes on after an error nobody expected")

@@ -88,6 +88,26 @@ def test_orphans_that_are_too_many_go_before_their_time(
     run(scratch / "store", body)
 
 
+def test_a_snapshot_that_cannot_be_read_is_told_without_a_traceback(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "LEAST", 10 * SIZE)
+
+    async def body(mount: Mount) -> None:
+        await create(mount.fs, "torn")
+        await orphans(mount, 50)
+        (scratch / "store" / "snapshots" / "torn" / "casfs.db").write_bytes(b"nothing" * 1000)
+        await Collector(mount.fs, 10)._look()
+        assert left(mount) == 50
+        SnapshotFolder(mount.fs.store.directory).remove("torn")
+        await Collector(mount.fs, 10)._look()
+        assert left(mount) < 50
+
+    run(scratch / "store", body)
+    assert "torn" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
 def test_without_a_share_orphans_may_take_all(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LEAST", 0)
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
