@@ -77,11 +77,10 @@ class Trash:
     def __init__(self, core: Core) -> None:
         store = core.store
         self._directories = core.directories
-        self._changes = core.changes
-        self._nodes = core.nodes
+        self._changes, self._remembered = core.changes, core.remembered
+        self._nodes, self._kinds = core.nodes, core.nodes.kinds
         self._access = RootAccess(core)
         self._kernel = core.kernel
-        self._kinds = core.nodes.kinds
         self._places = core.places
         self._filestore = store.filestore
         self._rows = store.namespace.trash
@@ -89,8 +88,7 @@ class Trash:
         self._inode_rows = store.namespace.inodes
         self._xattrs = store.namespace.xattrs
         self._savepoint = store.namespace.savepoint
-        self._inodes = core.inodes
-        self._group = core.group
+        self._inodes, self._group = core.inodes, core.group
         self._removed = Removals()
         self.noted_since = self._removed.since
         self._decisions: dict[Place, _Decision] = {}
@@ -343,6 +341,8 @@ class Trash:
         access = self._access.of_root()
         if not self.base:
             self._has_base(self._new_directory(root, CASFS, *access).ino)
+            self._remembered.names.add((ROOT_INO, CASFS))  # the kernel may know the generated one
+            self._changes.names_later(ROOT_INO)
         directory = self._inodes.get(self.base)
         for name in (TRASH, date):
             directory = self._subdirectory(directory, name, *access)
