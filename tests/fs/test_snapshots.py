@@ -22,7 +22,7 @@ from casfs.namespace.collecting import Amount
 from casfs.snapshots.folder import SnapshotFolder
 from tests.kernel import Kernel
 from tests.session import Session, no_room
-from tests.snapshots import change_database, take
+from tests.snapshot_databases import change_database, take
 
 CONTENT = b"content" * 1000
 OLD = ".casfs/snapshots/old"

@@ -33,7 +33,7 @@ from tests.invariants import assert_clean
 from tests.kernel import Kernel
 from tests.maintenance.cut_off import CutOff, cut_at
 from tests.session import Session
-from tests.snapshots import change_database
+from tests.snapshot_databases import change_database
 
 OLD, NEW = b"old " * 10, b"new " * 20
 
