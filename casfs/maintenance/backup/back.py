@@ -4,9 +4,7 @@ rows (maintenance/snapshots/restore.py)."""
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,16 +17,16 @@ from casfs.filestore.local import LocalBlobs
 from casfs.maintenance.backup.access import Access
 from casfs.maintenance.backup.copying import Unreadable
 from casfs.maintenance.backup.destination import check_room
-from casfs.maintenance.backup.filecopy import copy_file
 from casfs.maintenance.backup.pace import Pace
+from casfs.maintenance.backup.receiving import await_removals, counted, put_database
 from casfs.maintenance.backup.send import Sender, remove_copies
 from casfs.maintenance.backup.tree import find
-from casfs.maintenance.collect.batch import never, transaction
+from casfs.maintenance.collect.batch import never
 from casfs.maintenance.progress import Progress, unwatched
 from casfs.namespace.copies import Content, Copies, open_copy
 from casfs.namespace.namespace import Namespace
 from casfs.namespace.sending import lacking, lacking_of
-from casfs.snapshots.folder import FOLDER, NEW, Building, SnapshotFolder, name_at
+from casfs.snapshots.folder import DATABASE, FOLDER, NEW, SnapshotFolder, name_at
 from casfs.snapshots.manifest import Manifest
 from casfs.store import Store, database_path
 
@@ -77,11 +75,9 @@ def sent_back(
         name = f"{name_at(PREFIX)}-{secrets.token_hex(2)}"
         with folder.building(name) as building:
             try:
-                _put_database(target, building, database)
+                put_database(source, f"{FOLDER}/{manifest.name}/{DATABASE}", target, building, never)
                 size = building.database_is_whole()
-                with transaction(target, stop):
-                    pass  # whoever had decided before to remove something has removed it
-                access.await_collection(target.path)
+                await_removals(target, access, stop)
                 sender = Sender(
                     LocalBlobs(source, fan_out),
                     target,
@@ -115,20 +111,6 @@ def sent_back(
             access.drop_snapshot(target.path, name)
 
 
-def _put_database(target: Store, building: Building, database: str) -> None:
-    source = os.open(database, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        size = os.fstat(source).st_size
-        check_room(target, size, 2)
-        part = building.create_part()
-        try:
-            copy_file(source, part, size, never)
-        finally:
-            os.close(part)
-    finally:
-        os.close(source)
-
-
 def _send(sender: Sender, wanted: Namespace, target: Store, path: bytes, progress: Progress) -> None:
     with contextlib.closing(Namespace(database_path(target.path), readonly=True)) as there:
 
@@ -144,13 +126,5 @@ def _send(sender: Sender, wanted: Namespace, target: Store, path: bytes, progres
             files, size = files + 1, size + content.size
             room += -(-content.size // block) * block
         check_room(target, room, files)
-        lock, done = threading.Lock(), 0
-
-        def told(count: int) -> None:
-            nonlocal done
-            with lock:
-                done += count
-            progress("copying", min(done, size), size)
-
-        sender.watch(told)
+        sender.watch(counted(progress, size))
         sender.send(missing())

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,14 +27,14 @@ from casfs.errors import CasfsError, StoreLocked
 from casfs.filestore.reflink import clone_range
 from casfs.maintenance.backup.access import Access
 from casfs.maintenance.backup.destination import check_apart, check_room, open_destination, remember
-from casfs.maintenance.backup.filecopy import copy_file
 from casfs.maintenance.backup.filters import Filter
 from casfs.maintenance.backup.healing import Healing, Lost
 from casfs.maintenance.backup.options import BackupOptions
 from casfs.maintenance.backup.pace import Pace
+from casfs.maintenance.backup.receiving import await_removals, counted, put_database
 from casfs.maintenance.backup.send import Sender, Sent, remove_copies
 from casfs.maintenance.backup.source import Source, source_of
-from casfs.maintenance.collect.batch import Stopped, never, transaction
+from casfs.maintenance.collect.batch import Stopped, never
 from casfs.maintenance.progress import Progress, unwatched
 from casfs.namespace.copies import Content, Copies, open_copy
 from casfs.namespace.leaving_out import Leaving
@@ -136,7 +135,7 @@ class _Run:
                 building.abandon()
                 raise
             try:
-                self._barrier()
+                await_removals(self.target, self.access, self.stop)
                 with contextlib.closing(open_copy(building.database)) as wanted:
                     wanted.read_through()
                     counts = Counts(*Copies(wanted).figures())
@@ -189,17 +188,7 @@ class _Run:
         """The names that are left out."""
         self.progress("copying names", 0, 0)
         directory = self.target.directory
-        source = self.source.directory.open(self.source.database)
-        try:
-            size = os.fstat(source).st_size
-            check_room(self.target, size, 2)
-            part = building.create_part()
-            try:
-                copy_file(source, part, size, self.stop)
-            finally:
-                os.close(part)
-        finally:
-            os.close(source)
+        put_database(self.source.directory, self.source.database, self.target, building, self.stop)
         chosen = Filter(self.options)
         if chosen.has_all and self.options.content:
             return ()
@@ -215,11 +204,6 @@ class _Run:
         if left_out:
             directory.rename(small, building.part_name)
         return tuple(_word(name) for name in left_out)
-
-    def _barrier(self) -> None:
-        with transaction(self.target, self.stop):
-            pass
-        self.access.await_collection(self.target.path)
 
     # The contents
 
@@ -284,18 +268,10 @@ class _Run:
     def _send(
         self, contents: Iterator[Content] | Sequence[Content], building: Building, files: int, size: int
     ) -> None:
-        lock, done = threading.Lock(), 0
-
-        def sent(count: int) -> None:
-            nonlocal done
-            with lock:
-                done += count
-            self.progress("copying", min(done, size), size)
-
         self.progress("copying", 0, size)
         pace = Pace(self.options.rate, self.stop)
         sender = Sender(self.source.blobs, self.target, f"{FOLDER}/{NEW}{building.name}", pace)
-        sender.watch(sent)
+        sender.watch(counted(self.progress, size))
         try:
             sender.send(contents)
         finally:
