@@ -136,6 +136,13 @@ def add_paths(parser: Parser) -> None:
     parser.add_argument("paths", metavar="PATH", type=path, nargs="+", help="what is there")
 
 
+def add_any(parser: Parser, name: str, metavar: str, summary: str, kind: Callable[[str], Any] = str) -> None:
+    """Any number of words, also none, as a list in `args.<name>`. With '*' argparse takes none as soon as an
+    option stands before them."""
+    named = parser.add_argument(name, metavar=metavar, type=kind, nargs="+", default=[], help=summary)
+    named.required = False
+
+
 def add_force(parser: Parser) -> None:
     parser.add_argument("--force", action="store_true", help="releases that are immutable, too")
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from casfs.cli.arguments import Commands, add_command, add_json, add_path, byte_rate
+from casfs.cli.arguments import Commands, add_any, add_command, add_json, add_path, byte_rate
 from casfs.cli.backup_progress import print_event, told
 from casfs.cli.backup_run import add_destination
 from casfs.cli.output import print_json, print_table, size
@@ -47,7 +47,7 @@ def add_list(actions: Commands) -> None:
 def add_verify(actions: Commands) -> None:
     parser = add_command(actions, "verify", _verify, _VERIFY)
     add_destination(parser)
-    parser.add_argument("names", metavar="NAME", nargs="*", help="as 'casfs backup list' shows it")
+    add_any(parser, "names", "NAME", "as 'casfs backup list' shows it")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--all", action="store_true", help="read all; so it is without --sample")
     how.add_argument("--sample", metavar="N%", type=_percent, help="read so many of them, chosen by lot")

@@ -7,7 +7,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from casfs.cli.arguments import Commands, add_command, add_json, byte_rate, instant, path
+from casfs.cli.arguments import Commands, add_any, add_command, add_json, byte_rate, instant, path
 from casfs.cli.backup_progress import print_event, told
 from casfs.cli.backup_run import add_destination
 from casfs.cli.output import size
@@ -47,7 +47,7 @@ TOLD = 20
 def add_restore(actions: Commands) -> None:
     parser = add_command(actions, "restore", _restore, _RESTORE)
     add_destination(parser)
-    parser.add_argument("words", metavar="[NAME] TARGET|/PATH", nargs="*", type=path, help="see above")
+    add_any(parser, "words", "[NAME] TARGET|/PATH", "see above", path)
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--to", metavar="DIR", type=path, help="into this directory")
     where.add_argument("--into", metavar="STORE[:/TO]", type=path, help="into this store")

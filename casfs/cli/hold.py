@@ -30,7 +30,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from casfs.cli.arguments import Commands, add_command, add_store, duration
+from casfs.cli.arguments import Commands, add_any, add_command, add_store, duration
 from casfs.cli.places import access_to
 from casfs.errors import CasfsError, ExitCode, UsageError
 from casfs.text import printable
@@ -69,8 +69,7 @@ def add(commands: Commands) -> None:
         default=EXPIRES_SECONDS,
         help="when the snapshot goes if nobody drops it: longer than the copy takes (7d)",
     )
-    named = parser.add_argument("words", metavar="-- COMMAND", nargs="+", help="what is run meanwhile")
-    named.required = False  # with '*' argparse takes none as soon as an option stands before them
+    add_any(parser, "words", "-- COMMAND", "what is run meanwhile")
 
 
 def run(args: argparse.Namespace) -> int:

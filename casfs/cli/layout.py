@@ -17,7 +17,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from casfs.cli.arguments import Commands, Parser, add_actions, add_command, add_json, add_store, path
+from casfs.cli.arguments import Commands, Parser, add_actions, add_any, add_command, add_json, add_store, path
 from casfs.cli.output import print_facts, print_json, print_table
 from casfs.cli.places import access_to, store_of
 from casfs.errors import ExitCode, UsageError
@@ -72,7 +72,7 @@ def add(commands: Commands) -> None:
 
     exporting = add_command(actions, "export", _export, "Print layouts as TOML.")
     add_store(exporting)
-    exporting.add_argument("names", metavar="NAME", nargs="*", help="of layouts (default: the store's own)")
+    add_any(exporting, "names", "NAME", "of layouts (default: the store's own)")
 
     importing = add_command(actions, "import", _import, "Define those of a TOML file, all or none.")
     add_store(importing)

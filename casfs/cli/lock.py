@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 
-from casfs.cli.arguments import Commands, Parser, add_command, add_json, add_store, path, text
+from casfs.cli.arguments import Commands, Parser, add_any, add_command, add_json, add_store, path, text
 from casfs.cli.output import print_json, print_table
 from casfs.cli.places import access_to, rooted_in, store_of
 from casfs.cli.times import moment
@@ -34,10 +34,7 @@ def add(commands: Commands) -> None:
 
 
 def add_locked_paths(parser: Parser) -> None:
-    named = parser.add_argument(
-        "paths", metavar="PATH", type=path, nargs="+", help="in a mount, or from the store's root (/…)"
-    )
-    named.required = False  # with '*' argparse takes none as soon as an option stands before them
+    add_any(parser, "paths", "PATH", "in a mount, or from the store's root (/…)", path)
 
 
 def run(args: argparse.Namespace) -> int:

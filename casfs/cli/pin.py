@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from casfs.cli.arguments import (
     Commands,
     add_actions,
+    add_any,
     add_command,
     add_json,
     add_store,
@@ -39,10 +40,7 @@ def add(commands: Commands) -> None:
 
     adding = add_command(actions, "add", _add, "Hold contents back, until the pin expires or is removed.")
     add_store(adding)
-    named = adding.add_argument(
-        "paths", metavar="PATH", type=path, nargs="+", help="in a mount, or from the store's root (/…)"
-    )
-    named.required = False  # with '*' argparse takes none as soon as an option stands before them
+    add_any(adding, "paths", "PATH", "in a mount, or from the store's root (/…)", path)
     adding.add_argument("--everything", action="store_true", help="all that is there and all to come")
     adding.add_argument("--reason", default="", type=text, help="a line for those who wonder")
     adding.add_argument("--expires", metavar="DURATION", type=duration, help="remove the pin after so long")

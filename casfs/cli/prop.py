@@ -21,7 +21,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from casfs import properties
-from casfs.cli.arguments import Commands, Parser, add_actions, add_command, add_json, add_path, path
+from casfs.cli.arguments import Commands, Parser, add_actions, add_any, add_command, add_json, add_path, path
 from casfs.cli.output import print_json
 from casfs.cli.places import inside
 from casfs.cli.searches import add_where
@@ -71,7 +71,7 @@ def _add_targets(parser: Parser) -> None:
     parser.add_argument("--store", metavar="STORE", type=path, help="take each PATH from this store's root")
     parser.add_argument("--files-from", metavar="FILE", type=path, help="more PATHs, a line each; - is input")
     parser.add_argument("-0", "--null", action="store_true", help="they end with a NUL, not with a line")
-    parser.add_argument("paths", metavar="PATH", type=path, nargs="*", help="what is there")
+    add_any(parser, "paths", "PATH", "what is there", path)
     add_where(parser, "all files below PATH of which this holds")
     add_json(parser)
 

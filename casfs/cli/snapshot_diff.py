@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from casfs.cli.arguments import Commands, add_command, add_force, add_json, add_store
+from casfs.cli.arguments import Commands, add_any, add_command, add_force, add_json, add_store
 from casfs.cli.output import print_json, size
 from casfs.cli.places import place_in, store_of
 from casfs.cli.searches import note
@@ -59,9 +59,7 @@ def add(actions: Commands) -> None:
     restoring = add_command(actions, "restore", _restore, RESTORE)
     add_store(restoring)
     restoring.add_argument("name", metavar="NAME", help="of a snapshot, as 'casfs snapshot list' shows it")
-    restoring.add_argument(
-        "paths", metavar="PATH", nargs="*", help="in the mount, or from the root of the store"
-    )
+    add_any(restoring, "paths", "PATH", "in the mount, or from the root of the store")
     restoring.add_argument("--to", metavar="PATH", help="where it comes, which must not be there")
     restoring.add_argument("-n", "--dry-run", action="store_true", help="list what would change, and end")
     add_force(restoring)

@@ -9,6 +9,7 @@ import pytest
 
 from casfs.cli import undelete
 from casfs.cli.arguments import instant
+from casfs.cli.main import parse
 from casfs.errors import ExitCode
 
 DAY = 86_400
@@ -65,3 +66,21 @@ def test_paths_behind_terms_are_told_where_they_belong(casfs, words):
     assert (code, out) == (ExitCode.USAGE, "")
     assert "they come before --where" in err
     assert "--help" in casfs(words[0]).err
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "taken"),
+    [
+        ("backup restore D --at 1h /a --to OUT", "words", ["/a"]),
+        ("backup verify D --sample 10 b1 b2", "names", ["b1", "b2"]),
+        ("backup verify D", "names", []),
+        ("snapshot restore S NAME --dry-run /a", "paths", ["/a"]),
+        ("snapshot restore S NAME", "paths", []),
+        ("lock S --reason why /a", "paths", ["/a"]),
+        ("pin add S --reason why /a", "paths", ["/a"]),
+        ("layout export S --debug a", "names", ["a"]),
+    ],
+)
+def test_words_may_come_behind_an_option(words: str, name: str, taken: list[str]) -> None:
+    """With '*' argparse took none as soon as an option stood before them."""
+    assert getattr(parse(words.split()), name) == taken
